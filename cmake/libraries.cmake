@@ -1,0 +1,2 @@
+function(cake_libraries)
+endfunction()

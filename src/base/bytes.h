@@ -1,0 +1,138 @@
+/* bytes.h: a growable buffer, and the codec that every format of ours uses: little-endian numbers of fixed size,
+ * LEB128 varints, byte strings behind a varint length.
+ *
+ * Writing: an allocation failure or a passed limit is remembered in err, later appends do nothing, and the writer
+ * checks once at the end. Reading: past the end or malformed sets err, later reads give zeroes, checked once too. */
+#ifndef CAKE_BASE_BYTES_H
+#define CAKE_BASE_BYTES_H
+
+#include "base/base.h"
+
+typedef struct cake__buf {
+    uint8_t *data;
+    size_t len, capacity;
+    size_t max; /* 0: no limit; passing it sets CAKE_ETOOBIG */
+    int err;
+    const cake_alloc_t *alloc;
+} cake__buf_t;
+
+static inline void cake__buf_init(cake__buf_t *buf, const cake_alloc_t *alloc)
+{
+    *buf = (cake__buf_t){.alloc = alloc};
+}
+
+void cake__buf_free(cake__buf_t *buf); /* also for a zeroed one; can be used again after */
+bool cake__buf_reserve(cake__buf_t *buf, size_t more);
+
+/* Space for len more bytes, already counted in buf->len; NULL after an error. */
+uint8_t *cake__buf_extend(cake__buf_t *buf, size_t len);
+
+static inline void cake__buf_clear(cake__buf_t *buf)
+{
+    buf->len = 0;
+    buf->err = 0;
+}
+
+static inline cake_slice_t cake__buf_slice(const cake__buf_t *buf)
+{
+    return cake__slice(buf->data, buf->len);
+}
+
+static inline void cake__put_bytes(cake__buf_t *buf, const void *data, size_t len)
+{
+    uint8_t *to = cake__buf_extend(buf, len);
+    if (to != NULL && len > 0)
+        memcpy(to, data, len);
+}
+
+static inline void cake__put_u8(cake__buf_t *buf, uint8_t value)
+{
+    cake__put_bytes(buf, &value, 1);
+}
+
+static inline void cake__store_le(uint8_t *to, uint64_t value, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        to[i] = (uint8_t)(value >> (8 * i));
+}
+
+static inline uint64_t cake__load_le(const uint8_t *from, size_t size)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < size; i++)
+        value |= (uint64_t)from[i] << (8 * i);
+    return value;
+}
+
+static inline void cake__put_le(cake__buf_t *buf, uint64_t value, size_t size)
+{
+    uint8_t *to = cake__buf_extend(buf, size);
+    if (to != NULL)
+        cake__store_le(to, value, size);
+}
+
+static inline void cake__put_u16(cake__buf_t *buf, uint16_t value)
+{
+    cake__put_le(buf, value, 2);
+}
+
+static inline void cake__put_u32(cake__buf_t *buf, uint32_t value)
+{
+    cake__put_le(buf, value, 4);
+}
+
+static inline void cake__put_u64(cake__buf_t *buf, uint64_t value)
+{
+    cake__put_le(buf, value, 8);
+}
+
+void cake__put_varint(cake__buf_t *buf, uint64_t value);
+void cake__put_string(cake__buf_t *buf, cake_slice_t text); /* varint length, then the bytes */
+
+typedef struct cake__reader {
+    const uint8_t *at, *end;
+    int err; /* 0 or CAKE_EPARSE */
+} cake__reader_t;
+
+static inline cake__reader_t cake__reader(const void *data, size_t len)
+{
+    return (cake__reader_t){data, (const uint8_t *)data + len, 0};
+}
+
+static inline size_t cake__reader_left(const cake__reader_t *reader)
+{
+    return (size_t)(reader->end - reader->at);
+}
+
+const uint8_t *cake__get_bytes(cake__reader_t *reader, size_t len); /* in place; NULL past the end */
+uint64_t cake__get_le(cake__reader_t *reader, size_t size);
+uint64_t cake__get_varint(cake__reader_t *reader); /* the shortest form only: one value, one encoding */
+cake_slice_t cake__get_string(cake__reader_t *reader, size_t max_len);
+
+static inline uint8_t cake__get_u8(cake__reader_t *reader)
+{
+    return (uint8_t)cake__get_le(reader, 1);
+}
+
+static inline uint16_t cake__get_u16(cake__reader_t *reader)
+{
+    return (uint16_t)cake__get_le(reader, 2);
+}
+
+static inline uint32_t cake__get_u32(cake__reader_t *reader)
+{
+    return (uint32_t)cake__get_le(reader, 4);
+}
+
+static inline uint64_t cake__get_u64(cake__reader_t *reader)
+{
+    return cake__get_le(reader, 8);
+}
+
+/* Everything was read and nothing was malformed. */
+static inline bool cake__reader_done(const cake__reader_t *reader)
+{
+    return reader->err == 0 && reader->at == reader->end;
+}
+
+#endif

@@ -1,0 +1,69 @@
+/* lock.h: a mutex and a readers-writer lock. Held for short, never across I/O, never by two at once. */
+#ifndef CAKE_BASE_LOCK_H
+#define CAKE_BASE_LOCK_H
+
+#include <pthread.h>
+
+#include "base/base.h"
+
+typedef struct cake__lock {
+    pthread_mutex_t mutex;
+} cake__lock_t;
+
+static inline void cake__lock_init(cake__lock_t *lock)
+{
+    int err = pthread_mutex_init(&lock->mutex, NULL);
+    CAKE_ASSERT(err == 0);
+}
+
+static inline void cake__lock_destroy(cake__lock_t *lock)
+{
+    pthread_mutex_destroy(&lock->mutex);
+}
+
+static inline void cake__lock_take(cake__lock_t *lock)
+{
+    int err = pthread_mutex_lock(&lock->mutex);
+    CAKE_ASSERT(err == 0);
+}
+
+static inline void cake__lock_give(cake__lock_t *lock)
+{
+    int err = pthread_mutex_unlock(&lock->mutex);
+    CAKE_ASSERT(err == 0);
+}
+
+typedef struct cake__rwlock {
+    pthread_rwlock_t lock;
+} cake__rwlock_t;
+
+static inline void cake__rwlock_init(cake__rwlock_t *lock)
+{
+    int err = pthread_rwlock_init(&lock->lock, NULL);
+    CAKE_ASSERT(err == 0);
+}
+
+static inline void cake__rwlock_destroy(cake__rwlock_t *lock)
+{
+    pthread_rwlock_destroy(&lock->lock);
+}
+
+static inline void cake__rwlock_read(cake__rwlock_t *lock)
+{
+    int err = pthread_rwlock_rdlock(&lock->lock);
+    CAKE_ASSERT(err == 0);
+}
+
+static inline void cake__rwlock_write(cake__rwlock_t *lock)
+{
+    int err = pthread_rwlock_wrlock(&lock->lock);
+    CAKE_ASSERT(err == 0);
+}
+
+static inline void cake__rwlock_give(cake__rwlock_t *lock)
+{
+    int err = pthread_rwlock_unlock(&lock->lock);
+    CAKE_ASSERT(err == 0);
+}
+
+#endif
