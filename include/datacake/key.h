@@ -1,0 +1,79 @@
+/* datacake/key.h: how documents and writes are named. Any thread. */
+#ifndef DATACAKE_KEY_H
+#define DATACAKE_KEY_H
+
+#include <string.h>
+
+#include <datacake/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CAKE_KEY_MAX           511u               /* bytes; the least is 1 */
+#define CAKE_KEYSPACE_NAME_MAX 127u               /* bytes of UTF-8 without control characters; the least is 1 */
+#define CAKE_VALUE_MAX_DEFAULT (16u << 20)        /* bytes */
+
+/* A key, by value. Numbers are held inside; text and bytes are borrowed for the call that takes the key. */
+typedef struct cake_key {
+    const void *data; /* NULL: the eight bytes of number */
+    size_t len;
+    uint8_t number[8];
+} cake_key_t;
+
+/* Eight big-endian bytes, so that numbers sort. */
+static inline cake_key_t cake_key_u64(uint64_t n)
+{
+    cake_key_t key = {NULL, 8, {0}};
+    for (int i = 0; i < 8; i++)
+        key.number[i] = (uint8_t)(n >> (56 - 8 * i));
+    return key;
+}
+
+static inline cake_key_t cake_key_bytes(const void *data, size_t len)
+{
+    cake_key_t key = {data == NULL ? "" : data, data == NULL ? 0 : len, {0}};
+    return key;
+}
+
+static inline cake_key_t cake_key_str(const char *text)
+{
+    return cake_key_bytes(text, text == NULL ? 0 : strlen(text));
+}
+
+/* Borrows from *key: valid while *key is. */
+static inline cake_slice_t cake_key_slice(const cake_key_t *key)
+{
+    cake_slice_t slice = {key->data == NULL ? key->number : key->data, key->len};
+    return slice;
+}
+
+/* What a document is known by inside: a key of up to 15 bytes padded with zeroes, its length in the last byte; a
+ * longer one as 15 bytes of its BLAKE2 digest and 0xff. */
+typedef struct cake_id {
+    uint8_t bytes[16];
+} cake_id_t;
+
+#define CAKE_ID_KEY_MAX 15u
+
+static inline bool cake_id_holds_key(const cake_id_t *id)
+{
+    return id->bytes[15] <= CAKE_ID_KEY_MAX;
+}
+
+/* The key inside such an id; valid while *id is. */
+static inline cake_slice_t cake_id_key(const cake_id_t *id)
+{
+    cake_slice_t key = {id->bytes, id->bytes[15]};
+    return key;
+}
+
+/* The identity of one write: the seq-th of an actor, 1, 2, 3... An actor is one run of one node, drawn at random. */
+typedef struct cake_dot {
+    uint64_t actor, seq;
+} cake_dot_t;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

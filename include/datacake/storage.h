@@ -1,0 +1,171 @@
+/* datacake/storage.h: the one interface to implement to keep a replicated store's data elsewhere, and the storage in
+ * memory. <datacake/sqlite.h> and <datacake/lmdb.h> have two that work as they are.
+ *
+ * What a storage holds
+ *   rows    (keyspace, id) -> key, value, hlc, dot, live or tombstone. One row at most per id; key and id belong together
+ *           for good, and ids of keys of up to 15 bytes contain the key (see key.h).
+ *   metas   (lane, name) -> bytes: small records of the store's own, written in the same step as the rows they cover.
+ *   lanes   independent writers. A keyspace belongs to one lane for ever; a batch concerns one lane.
+ *
+ * Threads
+ *   write    one at a time per lane, on the lane's thread. Different lanes write at once.
+ *   reads    any thread, several at once, beside the writers, when CAKE_STORAGE_CONCURRENT_READS is set; otherwise on the
+ *            lane's thread of the keyspace, like the writes. A read sees whole batches only.
+ * A callback must not call the storage. Slices it gets are valid for the call.
+ *
+ * The consequence of getting it wrong: a batch that is only partly there after a crash loses deletes or acknowledged
+ * writes for good. Run cake_storage_suite_run() on your storage; it tries that. */
+#ifndef DATACAKE_STORAGE_H
+#define DATACAKE_STORAGE_H
+
+#include <stdio.h>
+
+#include <datacake/hlc.h>
+#include <datacake/key.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct cake_storage cake_storage_t;
+
+/* ---- documents: what reads return; one block, owned by the receiver, any thread ------------------------------------*/
+typedef struct cake_doc cake_doc_t;
+
+CAKE_API cake_doc_t *cake_doc_new(const cake_alloc_t *alloc, cake_slice_t key, cake_slice_t value, cake_hlc_t hlc,
+                                  cake_dot_t dot); /* copies; NULL: out of memory */
+CAKE_API void cake_doc_free(cake_doc_t *doc);      /* NULL allowed */
+CAKE_API cake_slice_t cake_doc_key(const cake_doc_t *doc);
+CAKE_API cake_slice_t cake_doc_value(const cake_doc_t *doc);
+CAKE_API cake_hlc_t cake_doc_timestamp(const cake_doc_t *doc);
+CAKE_API cake_dot_t cake_doc_dot(const cake_doc_t *doc);
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------*/
+typedef enum cake_write_kind {
+    CAKE_WRITE_PUT,       /* the row becomes live with this value */
+    CAKE_WRITE_TOMBSTONE, /* the row becomes a tombstone without value; made when there was none */
+    CAKE_WRITE_ERASE      /* the row goes, live or dead, if it is there; key may be empty, find it by id */
+} cake_write_kind_t;
+
+/* Where a write comes from. A storage may fetch what is too large for a message from the node of origin, over RPC, and
+ * calls progress from time to time meanwhile, so that the sender does not give up. NULL members: local. */
+typedef struct cake_write_context {
+    uint16_t node_id; /* 0: this node */
+    const char *address;
+    void (*progress)(void *arg);
+    void *arg;
+} cake_write_context_t;
+
+typedef struct cake_write {
+    cake_write_kind_t kind;
+    cake_slice_t keyspace, key, value;
+    cake_id_t id;
+    cake_hlc_t hlc;
+    cake_dot_t dot;
+    const cake_write_context_t *context;
+} cake_write_t;
+
+typedef struct cake_meta_write {
+    cake_slice_t name;  /* 1 to 255 bytes */
+    cake_slice_t value; /* data NULL: remove it */
+} cake_meta_write_t;
+
+/* Writes apply in order; a row may occur more than once. */
+typedef struct cake_batch {
+    unsigned lane;
+    const cake_write_t *writes;
+    size_t write_count;
+    const cake_meta_write_t *metas;
+    size_t meta_count;
+} cake_batch_t;
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------*/
+typedef struct cake_row {
+    cake_id_t id; /* all zero in answers to get and scan where the storage does not keep it */
+    cake_slice_t key, value;
+    cake_hlc_t hlc;
+    cake_dot_t dot;
+    bool is_tombstone;
+} cake_row_t;
+
+typedef struct cake_scan {
+    cake_slice_t prefix; /* only keys that begin so; empty: all */
+    cake_slice_t after;  /* only keys above it, bytewise; empty: from the first */
+    size_t limit;        /* 0: no limit */
+    bool keys_only;      /* values may be left empty */
+} cake_scan_t;
+
+/* Return 0 to go on; anything else stops the scan, which then returns it. */
+typedef int (*cake_row_fn)(void *arg, const cake_row_t *row);
+typedef int (*cake_name_fn)(void *arg, const char *name);
+typedef int (*cake_meta_fn)(void *arg, cake_slice_t name, cake_slice_t value);
+
+#define CAKE_STORAGE_CONCURRENT_READS 1u /* reads may come from any thread */
+#define CAKE_STORAGE_INLINE           2u /* nothing here waits for I/O: calls may run on the loop thread */
+
+#define CAKE_STORAGE_VERSION 1u
+#define CAKE_STORAGE_LANES_MAX 256u
+
+/* All calls that can fail return 0 or CAKE_ENOMEM, CAKE_EIO, CAKE_ENOSPC, CAKE_ECORRUPT, CAKE_EBUSY, CAKE_ETOOBIG.
+ * Unknown keyspaces are empty when read, and made when written. */
+typedef struct cake_storage_ops {
+    uint32_t version;
+    uint32_t flags;
+
+    unsigned (*lanes)(cake_storage_t *storage);                               /* at least 1; constant */
+    unsigned (*lane_of)(cake_storage_t *storage, cake_slice_t keyspace);      /* constant per keyspace, for ever */
+
+    /* Atomic and durable: 0 means that all of it survives a crash; an error means that none of it is there, now. After an
+     * error of which the storage cannot say whether the batch reached the disk, it may turn up after a restart. */
+    int (*write)(cake_storage_t *storage, const cake_batch_t *batch);
+
+    int (*get)(cake_storage_t *storage, cake_slice_t keyspace, cake_slice_t key, cake_doc_t **doc); /* live only:
+                                                                                                CAKE_ENOTFOUND */
+    int (*fetch)(cake_storage_t *storage, cake_slice_t keyspace, const cake_id_t *ids, size_t count, cake_row_fn fn,
+                 void *arg);                                     /* rows live or dead, in the order of ids; absent ones skipped */
+    int (*scan)(cake_storage_t *storage, cake_slice_t keyspace, const cake_scan_t *range, cake_row_fn fn,
+                void *arg);                                      /* live rows in bytewise order of their keys */
+    int (*metadata)(cake_storage_t *storage, cake_slice_t keyspace, cake_row_fn fn,
+                    void *arg);                                  /* every row, any order, id and key set, value empty */
+    int (*keyspaces)(cake_storage_t *storage, cake_name_fn fn, void *arg); /* those that ever had a row; any order */
+    int (*metas)(cake_storage_t *storage, unsigned lane, cake_slice_t prefix, cake_meta_fn fn, void *arg);
+
+    int (*check)(cake_storage_t *storage, char *report, size_t size); /* integrity; 0 or CAKE_ECORRUPT and why; may be NULL */
+    void (*close)(cake_storage_t *storage);                           /* frees it; no call may be under way */
+} cake_storage_ops_t;
+
+/* Implementations begin with this. */
+struct cake_storage {
+    const cake_storage_ops_t *ops;
+};
+
+static inline void cake_storage_close(cake_storage_t *storage)
+{
+    if (storage != NULL)
+        storage->ops->close(storage);
+}
+
+/* ---- the storage in memory: keeps nothing beyond close ---------------------------------------------------------------*/
+typedef struct cake_memory_options {
+    size_t size;
+    const cake_alloc_t *alloc; /* NULL: the C library's */
+    uint64_t max_bytes;        /* of keys and values; 0: no cap. Above it writes fail with CAKE_ENOSPC. */
+} cake_memory_options_t;
+
+#define CAKE_MEMORY_OPTIONS_INIT {.size = sizeof(cake_memory_options_t)}
+
+CAKE_API int cake_memory_open(cake_storage_t **storage);
+CAKE_API int cake_memory_open_with(const cake_memory_options_t *options, cake_storage_t **storage);
+
+/* ---- the conformance suite ---------------------------------------------------------------------------------------------
+ * The factory opens the storage under test. `fresh`: empty; otherwise the one that was closed last, with what it held, or
+ * CAKE_EUNAVAILABLE for a storage that keeps nothing (the cases of reopening are then skipped, and the report says so). */
+typedef int (*cake_storage_factory_fn)(void *arg, bool fresh, cake_storage_t **storage);
+
+/* Runs every case, one line each in report (may be NULL). 0 when every case passed, CAKE_EINTERNAL otherwise. */
+CAKE_API int cake_storage_suite_run(cake_storage_factory_fn factory, void *arg, FILE *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
