@@ -16,31 +16,31 @@ extern "C" {
 #define CAKE_API __attribute__((visibility("default")))
 
 /* code, number, text. Numbers travel between nodes of different versions: they are never reused. */
-#define CAKE_ERRORS(X)                                                                                               \
-    X(EINVAL, -1, "invalid argument")                                                                                \
-    X(ENOMEM, -2, "out of memory")                                                                                   \
-    X(ENOTFOUND, -3, "not found")                                                                                    \
-    X(ETIMEDOUT, -4, "timed out")                                                                                    \
-    X(ENOTENOUGHNODES, -5, "not enough live nodes for this consistency level; nothing was written")                  \
-    X(ECONSISTENCY, -6, "consistency level not reached in time; the write stays and goes on replicating")            \
-    X(EDRIFT, -7, "timestamp too far ahead of the local wall clock")                                                 \
-    X(EPARSE, -8, "cannot be parsed")                                                                                \
-    X(ETOOBIG, -9, "larger than the limit")                                                                          \
-    X(EBUSY, -10, "busy; try again")                                                                                 \
-    X(EIO, -11, "input/output error")                                                                                \
-    X(ENOSPC, -12, "no space left in the storage")                                                                   \
-    X(ECORRUPT, -13, "stored or received data is damaged")                                                           \
-    X(EDEADLK, -14, "a blocking call on the loop thread would never return")                                         \
-    X(ECLOSED, -15, "closed")                                                                                        \
-    X(EUNAVAILABLE, -16, "service or method is not available")                                                       \
-    X(EINTERNAL, -17, "internal error")                                                                              \
-    X(ECONNECTION, -18, "connection failed or was lost")                                                             \
-    X(EDUPLICATE, -19, "already in use")                                                                             \
-    X(ECONFLICT, -20, "belongs to something else or was changed meanwhile")                                          \
-    X(ECANCELED, -21, "canceled")                                                                                    \
-    X(EADDRINUSE, -22, "address already in use")                                                                     \
-    X(EUNAUTHENTICATED, -23, "not authenticated")                                                                    \
-    X(EVERSION, -24, "made by a version that is not understood")                                                     \
+#define CAKE_ERRORS(X)                                                                                                 \
+    X(EINVAL, -1, "invalid argument")                                                                                  \
+    X(ENOMEM, -2, "out of memory")                                                                                     \
+    X(ENOTFOUND, -3, "not found")                                                                                      \
+    X(ETIMEDOUT, -4, "timed out")                                                                                      \
+    X(ENOTENOUGHNODES, -5, "not enough live nodes for this consistency level; nothing was written")                    \
+    X(ECONSISTENCY, -6, "consistency level not reached in time; the write stays and goes on replicating")              \
+    X(EDRIFT, -7, "timestamp too far ahead of the local wall clock")                                                   \
+    X(EPARSE, -8, "cannot be parsed")                                                                                  \
+    X(ETOOBIG, -9, "larger than the limit")                                                                            \
+    X(EBUSY, -10, "busy; try again")                                                                                   \
+    X(EIO, -11, "input/output error")                                                                                  \
+    X(ENOSPC, -12, "no space left in the storage")                                                                     \
+    X(ECORRUPT, -13, "stored or received data is damaged")                                                             \
+    X(EDEADLK, -14, "a blocking call on the loop thread would never return")                                           \
+    X(ECLOSED, -15, "closed")                                                                                          \
+    X(EUNAVAILABLE, -16, "service or method is not available")                                                         \
+    X(EINTERNAL, -17, "internal error")                                                                                \
+    X(ECONNECTION, -18, "connection failed or was lost")                                                               \
+    X(EDUPLICATE, -19, "already in use")                                                                               \
+    X(ECONFLICT, -20, "belongs to something else or was changed meanwhile")                                            \
+    X(ECANCELED, -21, "canceled")                                                                                      \
+    X(EADDRINUSE, -22, "address already in use")                                                                       \
+    X(EUNAUTHENTICATED, -23, "not authenticated")                                                                      \
+    X(EVERSION, -24, "made by a version that is not understood")                                                       \
     X(ENOTJOINED, -25, "this node has not joined its cluster yet; try again")
 
 enum cake_err {
@@ -49,9 +49,9 @@ enum cake_err {
 #undef CAKE_ERROR_ENUM
 };
 
-CAKE_API const char *cake_strerror(int err);  /* never NULL; static text */
-CAKE_API const char *cake_err_name(int err);  /* "CAKE_EINVAL"; "CAKE_EUNKNOWN" for no code of ours */
-CAKE_API const char *cake_version(void);      /* "0.1.0"; static text */
+CAKE_API const char *cake_strerror(int err); /* never NULL; static text */
+CAKE_API const char *cake_err_name(int err); /* "CAKE_EINVAL"; "CAKE_EUNKNOWN" for no code of ours */
+CAKE_API const char *cake_version(void);     /* "0.1.0"; static text */
 
 /* Borrowed bytes: whoever hands out a slice says how long it lives. data may be NULL when len is 0. */
 typedef struct cake_slice {

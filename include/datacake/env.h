@@ -29,7 +29,7 @@ typedef struct cake_lane cake_lane_t;
 typedef void (*cake_event_fn)(void *arg);
 
 #define CAKE_NS_PER_MS UINT64_C(1000000)
-#define CAKE_NEVER UINT64_MAX
+#define CAKE_NEVER     UINT64_MAX
 
 /* ---- timers: caller-owned; equal deadlines fire in the order of arming ----------------------------------------------
  * Initialise with CAKE_TIMER_INIT(fn, arg). One shot: arm again inside fn to repeat. */
@@ -100,20 +100,20 @@ typedef void (*cake_resolve_fn)(void *arg, int err, const cake_addr_t *addrs, si
 typedef struct cake_env_ops {
     uint32_t version;
 
-    uint64_t (*now_ns)(cake_env_t *env);                       /* monotonic; any thread */
-    uint64_t (*wall_ms)(cake_env_t *env);                      /* Unix time; may jump; any thread */
-    void (*random)(cake_env_t *env, void *out, size_t len);    /* fit for keys and nonces; any thread */
+    uint64_t (*now_ns)(cake_env_t *env);                    /* monotonic; any thread */
+    uint64_t (*wall_ms)(cake_env_t *env);                   /* Unix time; may jump; any thread */
+    void (*random)(cake_env_t *env, void *out, size_t len); /* fit for keys and nonces; any thread */
 
     void (*timer_arm)(cake_env_t *env, cake_timer_t *timer, uint64_t deadline_ns); /* moves an armed one */
     void (*timer_cancel)(cake_env_t *env, cake_timer_t *timer);                    /* fn will not run; idempotent */
     void (*defer)(cake_env_t *env, cake_deferred_t *deferred);                     /* nothing when already queued */
     void (*defer_cancel)(cake_env_t *env, cake_deferred_t *deferred);
-    void (*post)(cake_env_t *env, cake_post_t *post);          /* any thread */
-    bool (*on_loop)(cake_env_t *env);                          /* any thread: is this the loop thread? */
+    void (*post)(cake_env_t *env, cake_post_t *post); /* any thread */
+    bool (*on_loop)(cake_env_t *env);                 /* any thread: is this the loop thread? */
 
-    void (*gate_init)(cake_env_t *env, cake_gate_t *gate);     /* any thread, as all of gate_ */
-    void (*gate_wait)(cake_env_t *env, cake_gate_t *gate);     /* never on the loop */
-    void (*gate_open)(cake_env_t *env, cake_gate_t *gate);     /* the waiter may free the gate at once */
+    void (*gate_init)(cake_env_t *env, cake_gate_t *gate); /* any thread, as all of gate_ */
+    void (*gate_wait)(cake_env_t *env, cake_gate_t *gate); /* never on the loop */
+    void (*gate_open)(cake_env_t *env, cake_gate_t *gate); /* the waiter may free the gate at once */
     void (*gate_destroy)(cake_env_t *env, cake_gate_t *gate);
 
     int (*lane_open)(cake_env_t *env, const char *name, cake_lane_t **lane);
@@ -129,11 +129,12 @@ typedef struct cake_env_ops {
                    cake_stream_t **out); /* reads from the start once connected */
     void (*stream_start)(cake_stream_t *stream, const cake_stream_handlers_t *handlers, void *arg);
     void (*stream_peer)(cake_stream_t *stream, cake_addr_t *out);
-    int (*stream_write)(cake_stream_t *stream, const cake_slice_t *iov, size_t count); /* CAKE_EBUSY: one is under way */
-    void (*stream_pause)(cake_stream_t *stream);               /* no on_read from the next step on */
+    int (*stream_write)(cake_stream_t *stream, const cake_slice_t *iov,
+                        size_t count);           /* CAKE_EBUSY: one is under way */
+    void (*stream_pause)(cake_stream_t *stream); /* no on_read from the next step on */
     void (*stream_resume)(cake_stream_t *stream);
-    void (*stream_shutdown)(cake_stream_t *stream);            /* sends our end once the write under way is out */
-    void (*stream_close)(cake_stream_t *stream);               /* idempotent; only on_closed follows */
+    void (*stream_shutdown)(cake_stream_t *stream); /* sends our end once the write under way is out */
+    void (*stream_close)(cake_stream_t *stream);    /* idempotent; only on_closed follows */
 
     int (*datagram_open)(cake_env_t *env, const cake_addr_t *addr, cake_datagram_fn fn, void *arg,
                          cake_datagram_t **out);
@@ -142,7 +143,7 @@ typedef struct cake_env_ops {
     void (*datagram_close)(cake_datagram_t *socket, cake_event_fn closed, void *arg);
 
     int (*resolve)(cake_env_t *env, const char *host_port, cake_resolve_fn fn, void *arg, cake_resolve_t **out);
-    void (*resolve_cancel)(cake_resolve_t *resolve);           /* fn will not run */
+    void (*resolve_cancel)(cake_resolve_t *resolve); /* fn will not run */
 
     void (*close)(cake_env_t *env); /* frees it; everything opened in it must be closed; not on the loop */
 } cake_env_ops_t;

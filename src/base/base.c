@@ -8,8 +8,8 @@ const char *cake_strerror(int err)
     switch (err) {
     case 0:
         return "success";
-#define CAKE_ERROR_TEXT(name, number, text)                                                                          \
-    case number:                                                                                                     \
+#define CAKE_ERROR_TEXT(name, number, text)                                                                            \
+    case number:                                                                                                       \
         return text;
         CAKE_ERRORS(CAKE_ERROR_TEXT)
 #undef CAKE_ERROR_TEXT
@@ -23,8 +23,8 @@ const char *cake_err_name(int err)
     switch (err) {
     case 0:
         return "CAKE_OK";
-#define CAKE_ERROR_NAME(name, number, text)                                                                          \
-    case number:                                                                                                     \
+#define CAKE_ERROR_NAME(name, number, text)                                                                            \
+    case number:                                                                                                       \
         return "CAKE_" #name;
         CAKE_ERRORS(CAKE_ERROR_NAME)
 #undef CAKE_ERROR_NAME
@@ -84,7 +84,11 @@ char *cake__strdup(const cake_alloc_t *alloc, const char *text)
 static size_t utf8_length(const uint8_t *text, size_t left)
 {
     uint8_t lead = text[0];
-    size_t len = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+    size_t len = lead < 0x80                   ? 1
+                 : lead >= 0xc2 && lead < 0xe0 ? 2
+                 : lead >= 0xe0 && lead < 0xf0 ? 3
+                 : lead >= 0xf0 && lead < 0xf5 ? 4
+                                               : 0;
     if (len == 0 || len > left)
         return 0;
     for (size_t i = 1; i < len; i++) {

@@ -11,13 +11,12 @@
 
 #include <datacake/base.h>
 
-#define CAKE_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define CAKE_COUNT_OF(array)                     (sizeof(array) / sizeof((array)[0]))
 #define CAKE_CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
-#define CAKE_PRINTF(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
+#define CAKE_PRINTF(format_at, args_at)          __attribute__((format(printf, format_at, args_at)))
 
 /* Guards an invariant, never input; stays on in release builds. */
-#define CAKE_ASSERT(condition)                                                                                       \
-    ((condition) ? (void)0 : cake__assert_failed(#condition, __FILE__, __LINE__, __func__))
+#define CAKE_ASSERT(condition) ((condition) ? (void)0 : cake__assert_failed(#condition, __FILE__, __LINE__, __func__))
 
 void cake__assert_failed(const char *text, const char *file, int line, const char *function)
     __attribute__((noreturn, cold));

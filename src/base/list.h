@@ -73,12 +73,11 @@ static inline void cake__list_splice(cake__list_t *to, cake__list_t *from)
     cake__list_init(from);
 }
 
-#define CAKE_LIST_FOR_EACH(node, head)                                                                               \
-    for (cake__list_t *node = (head)->next; node != (head); node = node->next)
+#define CAKE_LIST_FOR_EACH(node, head) for (cake__list_t *node = (head)->next; node != (head); node = node->next)
 
 /* The body may remove node, and only node. */
-#define CAKE_LIST_FOR_EACH_SAFE(node, head)                                                                          \
-    for (cake__list_t *node = (head)->next, *node##_next = node->next; node != (head);                                \
+#define CAKE_LIST_FOR_EACH_SAFE(node, head)                                                                            \
+    for (cake__list_t *node = (head)->next, *node##_next = node->next; node != (head);                                 \
          node = node##_next, node##_next = node->next)
 
 #endif

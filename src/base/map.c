@@ -37,8 +37,8 @@ static bool same_key(cake_slice_t a, cake_slice_t b)
 
 static uint64_t hash_of(cake_slice_t key)
 {
-    uint64_t hash = key.data == NULL ? cake__mix64(key.len ^ UINT64_C(0x9e3779b97f4a7c15))
-                                     : cake__hash_bytes(key.data, key.len);
+    uint64_t hash =
+        key.data == NULL ? cake__mix64(key.len ^ UINT64_C(0x9e3779b97f4a7c15)) : cake__hash_bytes(key.data, key.len);
     return hash == 0 ? 1 : hash;
 }
 
