@@ -1,0 +1,96 @@
+/* context.h: sets of dots (C of the model), per actor limits (g) and the summary {C, g, H} that sessions exchange.
+ *
+ *      actor a:  base 7, ranges (9..12) (20..20)    =  a:1..7, a:9..12, a:20
+ *      actor b:  base 0, ranges (5..5)              =  b:5
+ *
+ * Invariants: actors sorted by number; ranges sorted, disjoint, not adjacent, all above base + 1; no actor without
+ * dots. Equal sets therefore have equal representations, equal encodings and equal hashes. */
+#ifndef CAKE_CRDT_CONTEXT_H
+#define CAKE_CRDT_CONTEXT_H
+
+#include <datacake/key.h>
+
+#include "base/bytes.h"
+
+typedef struct cake__run {
+    uint64_t first, last;
+} cake__run_t;
+
+typedef struct cake__actor_dots {
+    uint64_t actor, base;
+    cake__run_t *ranges;
+    uint32_t range_count, range_capacity;
+} cake__actor_dots_t;
+
+typedef struct cake__context {
+    cake__actor_dots_t *actors;
+    uint32_t count, capacity;
+    const cake_alloc_t *alloc;
+} cake__context_t;
+
+#define CAKE__CONTEXT_ACTORS_MAX 65536u  /* of a received one */
+#define CAKE__CONTEXT_RUNS_MAX   1048576u /* likewise, of all actors */
+
+void cake__context_init(cake__context_t *context, const cake_alloc_t *alloc);
+void cake__context_free(cake__context_t *context); /* leaves an empty one */
+void cake__context_swap(cake__context_t *a, cake__context_t *b);
+/* The following return 0 or CAKE_ENOMEM, and then changed nothing. */
+int cake__context_copy(cake__context_t *to, const cake__context_t *from);
+int cake__context_add(cake__context_t *context, cake_dot_t dot);
+int cake__context_add_run(cake__context_t *context, uint64_t actor, uint64_t first, uint64_t last);
+int cake__context_join(cake__context_t *context, const cake__context_t *other);
+
+bool cake__context_is_empty(const cake__context_t *context);
+bool cake__context_contains(const cake__context_t *context, cake_dot_t dot);
+bool cake__context_covers(const cake__context_t *context, const cake__context_t *other); /* other is a subset */
+bool cake__context_equal(const cake__context_t *a, const cake__context_t *b);
+uint64_t cake__context_base(const cake__context_t *context, uint64_t actor);
+uint64_t cake__context_highest(const cake__context_t *context, uint64_t actor);
+uint64_t cake__context_count(const cake__context_t *context);  /* dots */
+uint64_t cake__context_hash(const cake__context_t *context);   /* 0 for the empty one; the same on every machine */
+
+/* All runs in order of (actor, first), the base as run 1..base; false at the end. Start with a zeroed cursor. */
+typedef struct cake__context_cursor {
+    uint32_t actor_index, range_index; /* range_index 0: the base */
+} cake__context_cursor_t;
+bool cake__context_next(const cake__context_t *context, cake__context_cursor_t *cursor, uint64_t *actor,
+                        cake__run_t *run);
+
+/* g: per actor the greatest seq of a dropped tombstone. Sorted by actor. */
+typedef struct cake__limits {
+    struct cake__limit {
+        uint64_t actor, seq;
+    } *items;
+    uint32_t count, capacity;
+    const cake_alloc_t *alloc;
+} cake__limits_t;
+
+void cake__limits_init(cake__limits_t *limits, const cake_alloc_t *alloc);
+void cake__limits_free(cake__limits_t *limits);
+int cake__limits_copy(cake__limits_t *to, const cake__limits_t *from);
+int cake__limits_raise(cake__limits_t *limits, uint64_t actor, uint64_t seq);
+int cake__limits_join(cake__limits_t *limits, const cake__limits_t *other);
+uint64_t cake__limits_get(const cake__limits_t *limits, uint64_t actor);
+
+/* G of {context, limits} is a subset of `other`; computed without building G. */
+bool cake__dropped_is_covered(const cake__context_t *context, const cake__limits_t *limits,
+                              const cake__context_t *other);
+
+/* {C, g, H} of one replica at one instant. */
+typedef struct cake__summary {
+    cake__context_t context;
+    cake__limits_t dropped;
+    uint64_t horizon;
+} cake__summary_t;
+
+void cake__summary_init(cake__summary_t *summary, const cake_alloc_t *alloc);
+void cake__summary_free(cake__summary_t *summary);
+int cake__summary_copy(cake__summary_t *to, const cake__summary_t *from);
+
+/* Canonical and versioned. Reading checks every invariant above: CAKE_EPARSE, CAKE_ETOOBIG or CAKE_ENOMEM, *out empty. */
+void cake__context_encode(const cake__context_t *context, cake__buf_t *out);
+int cake__context_decode(cake__context_t *out, cake__reader_t *reader);
+void cake__summary_encode(const cake__summary_t *summary, cake__buf_t *out);
+int cake__summary_decode(cake__summary_t *out, cake__reader_t *reader);
+
+#endif

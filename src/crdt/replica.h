@@ -1,0 +1,88 @@
+/* replica.h: the rules of one replica of one keyspace, for the store: changes that are decided first, made durable by the
+ * caller, and only then take effect.
+ *
+ *      begin ──> stage operations, session messages, drops ──> persist what the change lists ──> commit
+ *                                                                         └─ storage failed ──> abort
+ *
+ * A change is decided against the set as it stands plus what the change itself has staged so far, so a batch of a hundred
+ * operations on one key ends as one row. Until commit the set answers as before; abort leaves it as it was. So memory
+ * equals storage after every batch, the durable context of the model IS the context, and its flush/barrier rules (6)
+ * hold because rows, C, g and H travel in one atomic batch.
+ *
+ * One change per set at a time. Nothing here blocks, does I/O, or reads a clock: wall_ms is passed in. All functions
+ * that return int: 0 or CAKE_ENOMEM unless more is said; after CAKE_ENOMEM the set is unchanged and the change can only
+ * be aborted. Not thread-safe: one owner (the loop thread). */
+#ifndef CAKE_CRDT_REPLICA_H
+#define CAKE_CRDT_REPLICA_H
+
+#include <datacake/orswot.h>
+
+#include "crdt/context.h"
+
+/* ---- settings of the set beyond the public configuration live in cake_orswot_config_t (orswot.h) -------------------*/
+
+/* ---- loading: before the first change -------------------------------------------------------------------------------------
+ * Records found in storage, then the stored summary (may be absent). Rule 6: the dots of the records are added to C. */
+int cake__orswot_load_record(cake_orswot_t *set, const cake_record_t *record);
+int cake__orswot_load_summary(cake_orswot_t *set, const cake__summary_t *summary);
+void cake__orswot_set_joined(cake_orswot_t *set, bool is_joined);
+
+/* After a storage failure of unknown outcome, and at start: later local writes get dots of this actor, from seq 1. */
+void cake__orswot_take_actor(cake_orswot_t *set, uint64_t actor);
+
+/* ---- reading -----------------------------------------------------------------------------------------------------------------*/
+const cake__summary_t *cake__orswot_summary(const cake_orswot_t *set);
+uint64_t cake__orswot_epoch(const cake_orswot_t *set);
+bool cake__orswot_is_joined(const cake_orswot_t *set);
+
+/* ---- changes -----------------------------------------------------------------------------------------------------------------*/
+typedef struct cake__change cake__change_t;
+
+/* One row to be written. tag is what the caller gave with the operation, to find key and value again. */
+typedef struct cake__staged {
+    cake_record_t record;
+    void *tag;
+} cake__staged_t;
+
+int cake__change_begin(cake_orswot_t *set, uint64_t wall_ms, cake__change_t **out);
+
+/* Rule 1. Stamps a write of our own; *out is the finished record. CAKE_EDRIFT: refused, try again later;
+ * CAKE_ENOTJOINED: rule 7. After these two the change goes on. */
+int cake__change_write(cake__change_t *change, const cake_id_t *id, bool is_tombstone, void *tag, cake_record_t *out);
+
+/* Rule 2: a single operation from elsewhere. *verdict: what became of it. Acknowledge it exactly when the dot is in
+ * cake__change_context() afterwards. (The error is CAKE_ENOMEM only.) */
+int cake__change_receive(cake__change_t *change, const cake_record_t *record, cake_source_t source, void *tag,
+                         cake_verdict_t *verdict);
+
+/* Rule 4, by policy: drops up to max_count tombstones that are stable, oldest first, in bounded time. peers: the context
+ * each known replica has acknowledged; a NULL element is one that permits everything (silent for too long). */
+typedef struct cake__purge {
+    const cake__context_t *const *peers;
+    size_t peer_count;
+    uint64_t min_age_ms, hole_age_ms;
+    size_t max_count;
+} cake__purge_t;
+int cake__change_purge(cake__change_t *change, const cake__purge_t *policy, size_t *dropped);
+/* Rule 4, forced: safe at any time, at the price of repair sessions. Ids without a tombstone are passed over. */
+int cake__change_drop(cake__change_t *change, const cake_id_t *ids, size_t count);
+
+/* What must become durable, in one atomic batch, before commit:
+ * the winning rows (one per id at most), the rows to erase, and {C, g, H} as it will be, when is_dirty. */
+const cake__staged_t *cake__change_puts(const cake__change_t *change, size_t *count);
+const cake_id_t *cake__change_erases(const cake__change_t *change, size_t *count);
+const cake__summary_t *cake__change_summary(const cake__change_t *change);
+bool cake__change_is_dirty(const cake__change_t *change);  /* something would change */
+bool cake__change_joins(const cake__change_t *change);     /* the set becomes joined with this commit (rule 7) */
+const cake__context_t *cake__change_context(const cake__change_t *change);
+
+void cake__change_commit(cake__change_t *change); /* cannot fail: everything was allocated before; frees the change */
+/* Sessions that staged something in the change are aborted too. Frees the change. NULL allowed. */
+void cake__change_abort(cake__change_t *change);
+
+/* ---- the stability bookkeeping -------------------------------------------------------------------------------------------*/
+size_t cake__orswot_tombstones(const cake_orswot_t *set);
+/* hlc of the oldest tombstone: when it pays to try a purge; 0 when there is none */
+cake_hlc_t cake__orswot_oldest_tombstone(const cake_orswot_t *set);
+
+#endif
