@@ -1,0 +1,22 @@
+/* rpc: what the layers above need of it beyond <datacake/rpc.h>: closing without waiting, and the environment that an
+ * owner without one gets. Calls belong to the loop thread unless they say otherwise.
+ *
+ *   h2/      an HTTP/2 session: bytes in, events out; commands in, bytes out. Knows no sockets and no calls.
+ *   conn     one connection: feeds a stream's bytes to a session and the session's to the stream, one write per loop turn
+ *   server, service, answer      accepting, services, the calls being answered
+ *   channel, call                connecting, the calls being made */
+#ifndef CAKE_RPC_RPC_H
+#define CAKE_RPC_RPC_H
+
+#include <datacake/rpc.h>
+
+/* The non-blocking twins of cake_rpc_close and cake_channel_close: closed(arg) is the last that is heard of it, and is never
+ * called inside. Only for a server or channel with a borrowed environment (CAKE_EINVAL else). Any thread. */
+int cake__rpc_server_close(cake_rpc_server_t *server, cake_event_fn closed, void *arg);
+int cake__channel_close(cake_channel_t *channel, cake_event_fn closed, void *arg);
+
+/* An environment of the real machine when layer uv is linked into the program, CAKE_EUNAVAILABLE when it is not.
+ * End it with env->ops->close(env). Any thread. */
+int cake__default_env(cake_env_t **env);
+
+#endif
