@@ -103,7 +103,7 @@ typedef int (*cake_meta_fn)(void *arg, cake_slice_t name, cake_slice_t value);
 #define CAKE_STORAGE_CONCURRENT_READS 1u /* reads may come from any thread */
 #define CAKE_STORAGE_INLINE           2u /* nothing here waits for I/O: calls may run on the loop thread */
 
-#define CAKE_STORAGE_VERSION 1u
+#define CAKE_STORAGE_VERSION   1u
 #define CAKE_STORAGE_LANES_MAX 256u
 
 /* All calls that can fail return 0 or CAKE_ENOMEM, CAKE_EIO, CAKE_ENOSPC, CAKE_ECORRUPT, CAKE_EBUSY, CAKE_ETOOBIG.
@@ -112,8 +112,8 @@ typedef struct cake_storage_ops {
     uint32_t version;
     uint32_t flags;
 
-    unsigned (*lanes)(cake_storage_t *storage);                               /* at least 1; constant */
-    unsigned (*lane_of)(cake_storage_t *storage, cake_slice_t keyspace);      /* constant per keyspace, for ever */
+    unsigned (*lanes)(cake_storage_t *storage);                          /* at least 1; constant */
+    unsigned (*lane_of)(cake_storage_t *storage, cake_slice_t keyspace); /* constant per keyspace, for ever */
 
     /* Atomic and durable: 0 means that all of it survives a crash; an error means that none of it is there, now. After an
      * error of which the storage cannot say whether the batch reached the disk, it may turn up after a restart. */
@@ -122,16 +122,17 @@ typedef struct cake_storage_ops {
     int (*get)(cake_storage_t *storage, cake_slice_t keyspace, cake_slice_t key, cake_doc_t **doc); /* live only:
                                                                                                 CAKE_ENOTFOUND */
     int (*fetch)(cake_storage_t *storage, cake_slice_t keyspace, const cake_id_t *ids, size_t count, cake_row_fn fn,
-                 void *arg);                                     /* rows live or dead, in the order of ids; absent ones skipped */
+                 void *arg); /* rows live or dead, in the order of ids; absent ones skipped */
     int (*scan)(cake_storage_t *storage, cake_slice_t keyspace, const cake_scan_t *range, cake_row_fn fn,
-                void *arg);                                      /* live rows in bytewise order of their keys */
+                void *arg); /* live rows in bytewise order of their keys */
     int (*metadata)(cake_storage_t *storage, cake_slice_t keyspace, cake_row_fn fn,
-                    void *arg);                                  /* every row, any order, id and key set, value empty */
+                    void *arg); /* every row, any order, id and key set, value empty */
     int (*keyspaces)(cake_storage_t *storage, cake_name_fn fn, void *arg); /* those that ever had a row; any order */
     int (*metas)(cake_storage_t *storage, unsigned lane, cake_slice_t prefix, cake_meta_fn fn, void *arg);
 
-    int (*check)(cake_storage_t *storage, char *report, size_t size); /* integrity; 0 or CAKE_ECORRUPT and why; may be NULL */
-    void (*close)(cake_storage_t *storage);                           /* frees it; no call may be under way */
+    int (*check)(cake_storage_t *storage, char *report,
+                 size_t size);              /* integrity; 0 or CAKE_ECORRUPT and why; may be NULL */
+    void (*close)(cake_storage_t *storage); /* frees it; no call may be under way */
 } cake_storage_ops_t;
 
 /* Implementations begin with this. */
@@ -152,7 +153,10 @@ typedef struct cake_memory_options {
     uint64_t max_bytes;        /* of keys and values; 0: no cap. Above it writes fail with CAKE_ENOSPC. */
 } cake_memory_options_t;
 
-#define CAKE_MEMORY_OPTIONS_INIT {.size = sizeof(cake_memory_options_t)}
+#define CAKE_MEMORY_OPTIONS_INIT                                                                                       \
+    {                                                                                                                  \
+        .size = sizeof(cake_memory_options_t)                                                                          \
+    }
 
 CAKE_API int cake_memory_open(cake_storage_t **storage);
 CAKE_API int cake_memory_open_with(const cake_memory_options_t *options, cake_storage_t **storage);

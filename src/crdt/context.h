@@ -28,7 +28,7 @@ typedef struct cake__context {
     const cake_alloc_t *alloc;
 } cake__context_t;
 
-#define CAKE__CONTEXT_ACTORS_MAX 65536u  /* of a received one */
+#define CAKE__CONTEXT_ACTORS_MAX 65536u   /* of a received one */
 #define CAKE__CONTEXT_RUNS_MAX   1048576u /* likewise, of all actors */
 
 void cake__context_init(cake__context_t *context, const cake_alloc_t *alloc);
@@ -46,8 +46,8 @@ bool cake__context_covers(const cake__context_t *context, const cake__context_t 
 bool cake__context_equal(const cake__context_t *a, const cake__context_t *b);
 uint64_t cake__context_base(const cake__context_t *context, uint64_t actor);
 uint64_t cake__context_highest(const cake__context_t *context, uint64_t actor);
-uint64_t cake__context_count(const cake__context_t *context);  /* dots */
-uint64_t cake__context_hash(const cake__context_t *context);   /* 0 for the empty one; the same on every machine */
+uint64_t cake__context_count(const cake__context_t *context); /* dots */
+uint64_t cake__context_hash(const cake__context_t *context);  /* 0 for the empty one; the same on every machine */
 
 /* All runs in order of (actor, first), the base as run 1..base; false at the end. Start with a zeroed cursor. */
 typedef struct cake__context_cursor {
@@ -60,7 +60,7 @@ bool cake__context_next(const cake__context_t *context, cake__context_cursor_t *
 typedef struct cake__limits {
     struct cake__limit {
         uint64_t actor, seq;
-    } *items;
+    } * items;
     uint32_t count, capacity;
     const cake_alloc_t *alloc;
 } cake__limits_t;

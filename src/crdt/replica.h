@@ -72,8 +72,8 @@ int cake__change_drop(cake__change_t *change, const cake_id_t *ids, size_t count
 const cake__staged_t *cake__change_puts(const cake__change_t *change, size_t *count);
 const cake_id_t *cake__change_erases(const cake__change_t *change, size_t *count);
 const cake__summary_t *cake__change_summary(const cake__change_t *change);
-bool cake__change_is_dirty(const cake__change_t *change);  /* something would change */
-bool cake__change_joins(const cake__change_t *change);     /* the set becomes joined with this commit (rule 7) */
+bool cake__change_is_dirty(const cake__change_t *change); /* something would change */
+bool cake__change_joins(const cake__change_t *change);    /* the set becomes joined with this commit (rule 7) */
 const cake__context_t *cake__change_context(const cake__change_t *change);
 
 void cake__change_commit(cake__change_t *change); /* cannot fail: everything was allocated before; frees the change */

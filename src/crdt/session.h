@@ -88,8 +88,8 @@ int cake__sender_welcome(const cake__sender_t *sender, cake__welcome_t *out);
  * the last; *fin is of the same instant (free it). When *count is 0 and there is no fin, z waits for a COMPARE.
  * The caller fetches the values afterwards; a row that has become newer goes out in its place, and when one has gone
  * the session must be given up (its FIN would cover what was never sent). */
-int cake__sender_next(cake__sender_t *sender, size_t limit, cake_record_t *records, size_t *count, uint32_t *chunk_index,
-                      bool *has_fin, cake__fin_t *fin);
+int cake__sender_next(cake__sender_t *sender, size_t limit, cake_record_t *records, size_t *count,
+                      uint32_t *chunk_index, bool *has_fin, cake__fin_t *fin);
 
 /* CAKE_ECLOSED: not of this session, or after the FIN: no answer. */
 int cake__sender_compare(cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out);
@@ -98,7 +98,12 @@ uint64_t cake__sender_token(const cake__sender_t *sender);
 /* ---- the receiver, r ----------------------------------------------------------------------------------------------------*/
 typedef struct cake__receiver cake__receiver_t;
 
-typedef enum cake__session_mode { CAKE__MODE_NONE, CAKE__MODE_JOIN, CAKE__MODE_DELTA, CAKE__MODE_REPAIR } cake__session_mode_t;
+typedef enum cake__session_mode {
+    CAKE__MODE_NONE,
+    CAKE__MODE_JOIN,
+    CAKE__MODE_DELTA,
+    CAKE__MODE_REPAIR
+} cake__session_mode_t;
 typedef enum cake__session_phase {
     CAKE__PHASE_OPENING,
     CAKE__PHASE_RUNNING,
@@ -111,7 +116,7 @@ void cake__receiver_free(cake__receiver_t *receiver); /* aborts it first when it
 const cake__hello_t *cake__receiver_hello(const cake__receiver_t *receiver);
 cake__session_phase_t cake__receiver_phase(const cake__receiver_t *receiver);
 cake__session_mode_t cake__receiver_mode(const cake__receiver_t *receiver);
-const char *cake__receiver_reason(const cake__receiver_t *receiver); /* why it was aborted; static text */
+const char *cake__receiver_reason(const cake__receiver_t *receiver);       /* why it was aborted; static text */
 void cake__receiver_abort(cake__receiver_t *receiver, const char *reason); /* reason: static text */
 
 /* Messages, staged in a change of the receiver's set. Messages of another session or token, and repeated ones, are ignored.

@@ -1,0 +1,193 @@
+/* datacake/store.h: keyspaces of documents, kept on every node of the cluster, last writer wins by hybrid logical clock.
+ *
+ *   cake_storage_t *storage;
+ *   cake_store_t *store;
+ *   cake_sqlite_open("data", NULL, &storage);
+ *   cake_store_open(node, storage, NULL, &store);
+ *   cake_store_put(store, "users", cake_key_str("ada"), "1815", 4, CAKE_QUORUM);
+ *
+ * Any thread. Calls that wait return CAKE_EDEADLK on the node's loop thread: use their _async twins there, whose callbacks come
+ * on the loop, exactly once, never inside the call, unless the call itself returned an error (then never).
+ *
+ * Errors of all calls that take them: CAKE_EINVAL (keyspace name, key, level), CAKE_ETOOBIG (value), CAKE_ENOMEM, CAKE_ECLOSED.
+ * Writes: CAKE_ENOTENOUGHNODES (nothing was written), CAKE_ECONSISTENCY (written here, level not reached in time; it stays and
+ * goes on replicating), CAKE_ENOTJOINED (this node is catching up for the first time), CAKE_EDRIFT (the cluster's clock is too
+ * far ahead of this machine's), CAKE_EBUSY (too much is under way), and what the storage says (CAKE_ENOSPC, CAKE_EIO...):
+ * after those nothing was written. */
+#ifndef DATACAKE_STORE_H
+#define DATACAKE_STORE_H
+
+#include <datacake/node.h>
+#include <datacake/storage.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct cake_store cake_store_t;
+
+/* Zero: the default in parentheses. */
+typedef struct cake_store_options {
+    size_t size;
+    uint64_t timeout_ms;           /* (2,000) to reach a consistency level */
+    uint64_t batch_interval_ms;    /* (100) writes nobody waits for are sent so often */
+    size_t batch_bytes;            /* (1 MiB) or when so much has gathered */
+    size_t queue_bytes;            /* (64 MiB) per peer; beyond it the peer gets a sync session instead */
+    size_t pending_bytes;          /* (256 MiB) of writes waiting for the storage; CAKE_EBUSY beyond */
+    size_t max_value_bytes;        /* (16 MiB) */
+    uint64_t sync_interval_ms;     /* (10,000) contexts are compared so often even when nothing seems amiss */
+    uint64_t join_timeout_ms;      /* (10,000) without a joined replica: this node declares itself joined */
+    uint64_t tombstone_min_age_ms; /* (10,000) younger tombstones stay */
+    uint64_t hole_age_ms;          /* (3,600,000) a lost write below a tombstone stops holding it up after this */
+    uint64_t forget_after_ms;      /* (86,400,000) a replica silent for so long no longer counts */
+    uint32_t max_sessions;         /* (8) sync sessions of this node at once, each way */
+} cake_store_options_t;
+
+#define CAKE_STORE_OPTIONS_INIT                                                                                        \
+    {                                                                                                                  \
+        .size = sizeof(cake_store_options_t)                                                                           \
+    }
+
+/* Loads what the storage holds and starts replicating. The storage becomes the store's, which closes it; after an error it is
+ * still the caller's. options may be NULL. CAKE_ECONFLICT (the data is of another node id or cluster), CAKE_EDUPLICATE (the node
+ * has a store), CAKE_ECORRUPT and other errors of the storage. */
+CAKE_API int cake_store_open(cake_node_t *node, cake_storage_t *storage, const cake_store_options_t *options,
+                             cake_store_t **store);
+
+/* Calls under way end first (writes with CAKE_ECLOSED where their level is not reached). Before cake_node_stop, or left to it:
+ * stopping a node closes its store. NULL allowed. CAKE_EDEADLK on the loop. */
+CAKE_API int cake_store_close(cake_store_t *store);
+
+/* ---- results ------------------------------------------------------------------------------------------------------------*/
+typedef struct cake_result {
+    int err;
+    cake_hlc_t timestamp; /* writes: of the (last) write; reads: of the document */
+    uint32_t live;        /* with CAKE_ENOTENOUGHNODES: replicas that are there */
+    uint32_t responses;   /* with CAKE_ECONSISTENCY: replicas that have it */
+    uint32_t required;    /* with both: replicas that the level takes */
+    uint64_t timeout_ms;  /* with CAKE_ECONSISTENCY */
+    cake_doc_t **docs;    /* reads: yours to free each (not the array), NULL where there is none */
+    size_t doc_count;
+    const char *message; /* never NULL; valid for the call */
+} cake_result_t;
+
+/* On the loop. */
+typedef void (*cake_done_fn)(const cake_result_t *result, void *arg);
+
+/* The result of the last failed blocking call of this thread on any store; valid until the next one. */
+CAKE_API const cake_result_t *cake_store_last_result(void);
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------*/
+typedef struct cake_item {
+    cake_key_t key;
+    const void *value;
+    size_t len;
+} cake_item_t;
+
+CAKE_API int cake_store_put(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value, size_t len,
+                            cake_consistency_t level);
+/* Atomic per replica: each shows all of them or none. At most 65,536 items. count 0 does nothing. */
+CAKE_API int cake_store_put_many(cake_store_t *store, const char *keyspace, const cake_item_t *items, size_t count,
+                                 cake_consistency_t level);
+/* Also of a key unknown here: it may exist elsewhere. */
+CAKE_API int cake_store_del(cake_store_t *store, const char *keyspace, cake_key_t key, cake_consistency_t level);
+CAKE_API int cake_store_del_many(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
+                                 cake_consistency_t level);
+
+/* Everything passed in is copied before these return. */
+CAKE_API int cake_store_put_async(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value,
+                                  size_t len, cake_consistency_t level, cake_done_fn fn, void *arg);
+CAKE_API int cake_store_put_many_async(cake_store_t *store, const char *keyspace, const cake_item_t *items,
+                                       size_t count, cake_consistency_t level, cake_done_fn fn, void *arg);
+CAKE_API int cake_store_del_async(cake_store_t *store, const char *keyspace, cake_key_t key, cake_consistency_t level,
+                                  cake_done_fn fn, void *arg);
+CAKE_API int cake_store_del_many_async(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
+                                       cake_consistency_t level, cake_done_fn fn, void *arg);
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------
+ * From this node's own storage, on the caller's thread where the storage allows it. Never waits for other nodes, unless with a
+ * level. */
+CAKE_API int cake_store_get(cake_store_t *store, const char *keyspace, cake_key_t key,
+                            cake_doc_t **doc); /* CAKE_ENOTFOUND */
+/* docs: room for count; NULL where there is none. 0 also when some are missing. */
+CAKE_API int cake_store_get_many(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
+                                 cake_doc_t **docs);
+/* The newest of the answers of as many replicas as the level takes. CAKE_NOTFOUND when the newest is a delete. */
+CAKE_API int cake_store_get_at(cake_store_t *store, const char *keyspace, cake_key_t key, cake_consistency_t level,
+                               cake_doc_t **doc);
+CAKE_API int cake_store_get_async(cake_store_t *store, const char *keyspace, cake_key_t key, cake_done_fn fn,
+                                  void *arg);
+CAKE_API int cake_store_get_at_async(cake_store_t *store, const char *keyspace, cake_key_t key,
+                                     cake_consistency_t level, cake_done_fn fn, void *arg);
+CAKE_API int cake_store_get_many_async(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
+                                       cake_done_fn fn, void *arg);
+
+/* Return 0 to go on; anything else ends the scan, which returns it. doc is valid for the call; it must not call the store. */
+typedef int (*cake_doc_fn)(void *arg, const cake_doc_t *doc);
+
+/* Live documents in bytewise order of their keys. range may be NULL (all). */
+CAKE_API int cake_store_scan(cake_store_t *store, const char *keyspace, const cake_scan_t *range, cake_doc_fn fn,
+                             void *arg);
+CAKE_API int cake_store_keyspaces(cake_store_t *store, cake_name_fn fn, void *arg); /* ordered by name */
+
+/* ---- state --------------------------------------------------------------------------------------------------------------*/
+typedef struct cake_keyspace_info {
+    const char *name;
+    uint64_t live, tombstones;
+    uint64_t fingerprint; /* of the live documents: equal on replicas that hold the same */
+} cake_keyspace_info_t;
+
+typedef void (*cake_keyspace_fn)(void *arg, const cake_keyspace_info_t *info);
+CAKE_API int cake_store_keyspace_info(cake_store_t *store, cake_keyspace_fn fn, void *arg); /* ordered by name; waits */
+
+typedef struct cake_peer_info {
+    uint16_t node_id;
+    bool is_replica; /* counts for quorums */
+    uint64_t queued_writes, queued_bytes;
+    uint64_t lag_ms;            /* age of the oldest write it has not acknowledged */
+    uint64_t last_heard_ms_ago; /* UINT64_MAX: never */
+} cake_peer_info_t;
+
+typedef struct cake_store_stats {
+    bool is_joined;
+    uint64_t keyspaces, live, tombstones, fingerprint; /* the fingerprint over all keyspaces and their names */
+    uint64_t writes, writes_failed, reads;
+    uint64_t batches_sent, batches_received, batches_failed, batch_bytes_sent, writes_received;
+    uint64_t sessions_running, sessions_finished, sessions_failed, repairs_finished;
+    uint64_t commits, commits_failed;
+    uint64_t tombstones_purged;
+    uint64_t replicas; /* this node included */
+} cake_store_stats_t;
+
+CAKE_API int cake_store_stats(cake_store_t *store, cake_store_stats_t *out);
+/* One block for free by cake_peers_free. */
+CAKE_API int cake_store_peers(cake_store_t *store, cake_peer_info_t **peers, size_t *count);
+CAKE_API void cake_peers_free(cake_peer_info_t *peers);
+
+/* Compares with all live replicas now. Returns once those sessions have ended: 0, or why one failed. */
+CAKE_API int cake_store_sync(cake_store_t *store);
+
+/* A replica that is gone for good: it no longer counts for levels, and no longer holds tombstones up. Every node has to be told,
+ * or to be reachable: the word is passed on to the live ones. CAKE_ENOTFOUND; CAKE_EBUSY when it is alive. */
+CAKE_API int cake_store_forget(cake_store_t *store, uint16_t node_id);
+
+/* ---- watching -----------------------------------------------------------------------------------------------------------*/
+typedef struct cake_change {
+    const char *keyspace;
+    cake_slice_t key;
+    cake_slice_t value; /* empty for deletes */
+    cake_hlc_t timestamp;
+    bool is_delete, is_local;
+} cake_change_t;
+
+typedef void (*cake_change_fn)(void *arg, const cake_change_t *change);
+
+/* Every change from now on, once, in the order in which it was applied here; keyspace NULL: of all. On the loop: must not
+ * block. End it with cake_watch_stop. */
+CAKE_API int cake_store_watch(cake_store_t *store, const char *keyspace, cake_change_fn fn, void *arg,
+                              cake_watch_t **watch);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
