@@ -1,7 +1,8 @@
-# cake_layer(NAME [FOLDER dir] [USES layer...] [LINKS library...] [TESTS_USE layer...])
+# cake_layer(NAME [FOLDER dir] [HEADERS name...] [USES layer...] [LINKS library...] [TESTS_USE layer...])
 #
 # Makes the static library cake_NAME of src/FOLDER/**/*.c, and one test program NAME-FILE per FILE_test.c there.
-# USES names the layers it may include: scripts/tidy holds the includes against the same rows.
+# USES names the layers it may include, HEADERS its headers in include/datacake (NAME.h by default): scripts/tidy reads
+# the same rows and holds every #include against them.
 
 set(CAKE_LAYERS "" CACHE INTERNAL "every layer, bottom up")
 
@@ -23,7 +24,7 @@ if(CAKE_COVERAGE)
 endif()
 
 function(cake_layer name)
-  cmake_parse_arguments(ARG "" "FOLDER" "USES;LINKS;TESTS_USE" ${ARGN})
+  cmake_parse_arguments(ARG "" "FOLDER" "HEADERS;USES;LINKS;TESTS_USE" ${ARGN})
   if(NOT ARG_FOLDER)
     set(ARG_FOLDER ${name})
   endif()
