@@ -100,6 +100,19 @@ static size_t utf8_length(const uint8_t *text, size_t left)
     return len > 1 && bad_second ? 0 : len;
 }
 
+bool cake__is_utf8(const void *text, size_t len)
+{
+    const uint8_t *at = text;
+    while (len > 0) {
+        size_t step = utf8_length(at, len);
+        if (step == 0)
+            return false;
+        at += step;
+        len -= step;
+    }
+    return true;
+}
+
 bool cake__is_name(cake_slice_t text, size_t max_len)
 {
     const uint8_t *at = text.data;

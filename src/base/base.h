@@ -95,6 +95,8 @@ static inline uint64_t cake__mix64(uint64_t x)
     return x;
 }
 
+bool cake__is_utf8(const void *text, size_t len);
+
 /* Valid UTF-8 without control characters: the rule for names of keyspaces, services, data centres, clusters. */
 bool cake__is_name(cake_slice_t text, size_t max_len);
 
