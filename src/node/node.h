@@ -1,0 +1,147 @@
+/* node: a running node. Owns the RPC server and the channels, drives the gossip core over datagrams, keeps the clock, tells
+ * watchers about members, carries extensions. Never stores documents and knows nothing of them.
+ *
+ *   node.c        start and stop           membership.c  drives gossip, tells watchers, wait_for
+ *   channels.c    one channel per member   extensions.c  what lives with the node      select.c  levels and selectors
+ *
+ *      application threads ──post──> [ loop thread: gossip <─ datagrams, timer;  rpc server;  channels;  extensions ] */
+#ifndef CAKE_NODE_NODE_H
+#define CAKE_NODE_NODE_H
+
+#include <datacake/node.h>
+
+#include "base/bytes.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "env/env.h"
+#include "gossip/gossip.h"
+#include "rpc/rpc.h"
+
+#define CAKE__NODE_NAME_MAX   63u /* bytes of a cluster's or data centre's name */
+#define CAKE__NODE_SEEDS_MAX  64u
+#define CAKE__NODE_KEY_PREFIX "app:" /* before the names of published keys: the rest is the node's own */
+#define CAKE__SEED_RESOLVE_MS 10000u
+#define CAKE__RETRY_TOLD_MS   100u
+
+struct cake_watch {
+    cake_env_t *env;
+    void (*stop)(cake_watch_t *watch); /* on the loop; frees it */
+};
+
+/* A seed as it was given, and what it resolved to. */
+typedef struct cake__seed {
+    cake_node_t *node;
+    char *text;
+    cake_addr_t addr; /* family 0: not resolved */
+    cake_resolve_t *resolve;
+} cake__seed_t;
+
+typedef struct cake__node_watch {
+    cake_watch_t base;
+    cake__list_t link;
+    cake_node_t *node;
+    cake_membership_fn fn;
+    void *arg;
+    bool is_stopped;
+} cake__node_watch_t;
+
+typedef struct cake__node_extension {
+    cake__list_t link;
+    cake_node_t *node;
+    cake_extension_t extension;
+    char *name;
+    void *arg;
+    bool is_stopping;
+    cake_event_fn removed; /* of a removal, NULL when the node stops */
+    void *removed_arg;
+} cake__node_extension_t;
+
+/* The shared channel to one node id. */
+typedef struct cake__node_channel {
+    cake_node_t *node;
+    uint16_t node_id;
+    cake_addr_t addr;
+    cake_channel_t *channel;
+} cake__node_channel_t;
+
+typedef enum cake__node_state {
+    CAKE__NODE_STARTING,
+    CAKE__NODE_RUNNING,
+    CAKE__NODE_STOPPING_EXTENSIONS,
+    CAKE__NODE_LEAVING,
+    CAKE__NODE_CLOSING,
+} cake__node_state_t;
+
+/* Invariants: `told` is sorted by node id and is what every watcher has been told; it differs from the gossip core only
+ * inside a step, or while retry_timer is armed for want of memory. Closing things are counted in closing_count. */
+struct cake_node {
+    cake_env_t *env;
+    const cake_alloc_t *alloc;
+    const cake_log_t *log;
+    cake__node_state_t state;
+    bool owns_env;
+
+    uint16_t id;
+    char *cluster_id, *data_center;
+    cake_addr_t listen_addr, public_addr;
+    char address[CAKE_ADDR_TEXT_MAX];
+    uint64_t generation;
+    cake_select_fn selector;
+    void *selector_arg;
+    uint64_t rotation;
+    cake_rpc_limits_t rpc_limits;
+    cake_clock_t clock;
+
+    cake_rpc_server_t *server;
+    cake_datagram_t *datagram;
+    cake__map_t channels; /* node id -> cake__node_channel_t */
+
+    cake__gossip_t *gossip;
+    cake_timer_t gossip_timer, retry_timer, resolve_timer;
+    cake__seed_t *seeds;
+    size_t seed_count;
+    cake_member_t *told;
+    size_t told_count, told_capacity;
+    bool is_telling, tell_again;
+    cake__list_t watches, waits;
+    bool is_isolated, is_duplicate;
+
+    cake__list_t extensions; /* in the order of their adding */
+    size_t closing_count;
+    cake_event_fn stopped;
+    void *stopped_arg;
+};
+
+/* On the loop. Ends the node as cake_node_stop does; stopped(arg) is the last that is heard of it, never called inside.
+ * Only for a node with a borrowed environment. */
+void cake__node_stop(cake_node_t *node, cake_event_fn stopped, void *arg);
+
+static inline bool cake__node_is_stopping(const cake_node_t *node)
+{
+    return node->state > CAKE__NODE_RUNNING;
+}
+
+/* Chooses by the node's selector; nodes has room for count. rotation is filled in. */
+int cake__node_select(cake_node_t *node, cake_selection_t *selection);
+
+/* ---- parts of the node, for node.c ------------------------------------------------------------------------------------*/
+int cake__membership_start(cake_node_t *node);
+void cake__membership_leave(cake_node_t *node); /* state goes on to CLOSING by cake__node_left */
+void cake__membership_close(cake_node_t *node); /* no callbacks after; memory goes with cake__membership_free */
+void cake__membership_free(cake_node_t *node);
+void cake__node_left(cake_node_t *node);
+void cake__membership_received(void *arg, const cake_addr_t *from, const void *data, size_t len);
+
+cake_rpc_hooks_t cake__node_hooks(cake_node_t *node); /* the cluster clock, for servers and channels */
+cake_channel_t *cake__channel_to(cake_node_t *node, uint16_t id, const cake_addr_t *addr); /* NULL: no memory */
+void cake__channel_drop(cake_node_t *node, uint16_t id);                                   /* its calls end at once */
+void cake__channels_close(cake_node_t *node);
+
+void cake__extensions_stop(cake_node_t *node); /* calls cake__extensions_stopped once all have */
+void cake__extensions_stopped(cake_node_t *node);
+
+/* One more thing closes asynchronously: give cake__node_closed as its closed callback, with the node. */
+void cake__node_closing(cake_node_t *node);
+void cake__node_closed(void *arg);
+
+#endif
