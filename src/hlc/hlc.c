@@ -1,0 +1,81 @@
+/* hlc.c: the hybrid logical clock. `last` only grows; every change of it is one compare-and-swap, so that stamps of many
+ * threads are distinct and each is above everything issued or observed before it. */
+#include <datacake/hlc.h>
+
+#include "base/base.h"
+
+#define COUNTER_BITS 16u
+
+static uint64_t load(const cake_clock_t *clock)
+{
+    return __atomic_load_n(&clock->last, __ATOMIC_ACQUIRE);
+}
+
+/* False: somebody else moved the clock; *expected is what it reads now. */
+static bool swap(cake_clock_t *clock, uint64_t *expected, uint64_t desired)
+{
+    return __atomic_compare_exchange_n(&clock->last, expected, desired, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+void cake_clock_init(cake_clock_t *clock, uint64_t max_drift_ms, cake_hlc_t floor)
+{
+    clock->max_drift_ms = max_drift_ms == 0 ? CAKE_CLOCK_MAX_DRIFT_MS : max_drift_ms;
+    __atomic_store_n(&clock->last, floor, __ATOMIC_RELEASE);
+}
+
+bool cake_clock_is_too_far_ahead(const cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t ts)
+{
+    uint64_t ms = cake_hlc_unix_ms(ts);
+    return ms > wall_ms && ms - wall_ms > clock->max_drift_ms;
+}
+
+int cake_clock_now(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t *out)
+{
+    cake_hlc_t wall = cake_hlc_from_parts(wall_ms, 0);
+    uint64_t last = load(clock);
+    for (;;) {
+        /* Adding one to the whole number is what makes a full counter carry into the milliseconds. */
+        cake_hlc_t next = last == UINT64_MAX ? last : cake__max_u64(wall, last + 1);
+        if (next == last || cake_clock_is_too_far_ahead(clock, wall_ms, next))
+            return CAKE_EDRIFT;
+        if (swap(clock, &last, next)) {
+            *out = next;
+            return 0;
+        }
+    }
+}
+
+void cake_clock_advance(cake_clock_t *clock, cake_hlc_t ts)
+{
+    uint64_t last = load(clock);
+    while (ts > last && !swap(clock, &last, ts))
+        ;
+}
+
+int cake_clock_observe(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t ts)
+{
+    if (cake_clock_is_too_far_ahead(clock, wall_ms, ts))
+        return CAKE_EDRIFT;
+    cake_clock_advance(clock, ts);
+    return 0;
+}
+
+cake_hlc_t cake_clock_last(const cake_clock_t *clock)
+{
+    return load(clock);
+}
+
+cake_hlc_t cake_hlc_from_parts(uint64_t unix_ms, uint16_t counter)
+{
+    return cake__min_u64(unix_ms, CAKE_HLC_MAX_MS) << COUNTER_BITS | counter;
+}
+
+uint64_t cake_hlc_unix_ms(cake_hlc_t ts)
+{
+    return ts >> COUNTER_BITS;
+}
+
+uint16_t cake_hlc_counter(cake_hlc_t ts)
+{
+    return (uint16_t)ts;
+}
