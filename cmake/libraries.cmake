@@ -79,14 +79,19 @@ function(cake_library name)
   install(FILES ${PROJECT_BINARY_DIR}/pkgconfig/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endfunction()
 
-# Everything that has sources, for what is built in this tree.
+# Everything that has sources, for what is built in this tree. CAKE_MISSING: the layers that have none.
 function(cake_everything)
   add_library(cake_all INTERFACE)
   add_custom_target(layers)
   foreach(layer ${CAKE_LAYERS})
+    get_target_property(type cake_${layer} TYPE)
+    if(type STREQUAL "INTERFACE_LIBRARY")
+      list(APPEND missing ${layer})
+    endif()
     target_link_libraries(cake_all INTERFACE cake_${layer})
     add_dependencies(layers cake_${layer})
   endforeach()
+  set(CAKE_MISSING "${missing}" CACHE INTERNAL "layers without sources")
 endfunction()
 
 function(cake_libraries)
