@@ -22,9 +22,9 @@ extern "C" {
 
 typedef uint64_t cake_hlc_t;
 
-#define CAKE_HLC_TEXT_MAX           40u /* bytes, the terminating zero included */
-#define CAKE_HLC_MAX_MS             ((UINT64_C(1) << 48) - 1)
-#define CAKE_CLOCK_MAX_DRIFT_MS     60000u
+#define CAKE_HLC_TEXT_MAX       40u /* bytes, the terminating zero included */
+#define CAKE_HLC_MAX_MS         ((UINT64_C(1) << 48) - 1)
+#define CAKE_CLOCK_MAX_DRIFT_MS 60000u
 
 typedef struct cake_clock {
     uint64_t last;         /* the greatest stamp issued or observed; atomic */

@@ -73,6 +73,8 @@ typedef struct cake_dot {
     uint64_t actor, seq;
 } cake_dot_t;
 
+#define CAKE_SEQ_MAX (UINT64_C(1) << 60) /* a dot with seq 0 or above this names no write */
+
 #ifdef __cplusplus
 }
 #endif

@@ -45,7 +45,10 @@ typedef struct cake_orswot_config {
     bool is_joined;            /* false: a replica that begins with nothing and has to catch up first (rule 7) */
 } cake_orswot_config_t;
 
-#define CAKE_ORSWOT_CONFIG_INIT {.size = sizeof(cake_orswot_config_t), .is_joined = true}
+#define CAKE_ORSWOT_CONFIG_INIT                                                                                        \
+    {                                                                                                                  \
+        .size = sizeof(cake_orswot_config_t), .is_joined = true                                                        \
+    }
 
 CAKE_API int cake_orswot_new(const cake_orswot_config_t *config, cake_orswot_t **set);
 CAKE_API void cake_orswot_free(cake_orswot_t *set); /* NULL allowed */
@@ -53,7 +56,8 @@ CAKE_API void cake_orswot_free(cake_orswot_t *set); /* NULL allowed */
 CAKE_API bool cake_orswot_get(const cake_orswot_t *set, const cake_id_t *id, cake_record_t *out); /* live or dead */
 CAKE_API size_t cake_orswot_live(const cake_orswot_t *set);
 CAKE_API size_t cake_orswot_tombstones(const cake_orswot_t *set);
-CAKE_API uint64_t cake_orswot_fingerprint(const cake_orswot_t *set); /* of the live records; equal sets, equal numbers */
+CAKE_API uint64_t
+cake_orswot_fingerprint(const cake_orswot_t *set); /* of the live records; equal sets, equal numbers */
 
 #ifdef __cplusplus
 }

@@ -10,13 +10,16 @@ extern "C" {
 
 typedef struct cake_sqlite_options {
     size_t size;
-    const cake_alloc_t *alloc;   /* NULL: the C library's */
-    const cake_log_t *log;       /* NULL: silent */
-    unsigned lanes;              /* files; 0: 1. Fixed when the directory is made: another number later is CAKE_ECONFLICT. */
+    const cake_alloc_t *alloc; /* NULL: the C library's */
+    const cake_log_t *log;     /* NULL: silent */
+    unsigned lanes; /* files; 0: 1. Fixed when the directory is made: another number later is CAKE_ECONFLICT. */
     bool lose_last_writes_on_power_cut; /* synchronous=NORMAL: faster, and what its name says */
 } cake_sqlite_options_t;
 
-#define CAKE_SQLITE_OPTIONS_INIT {.size = sizeof(cake_sqlite_options_t)}
+#define CAKE_SQLITE_OPTIONS_INIT                                                                                       \
+    {                                                                                                                  \
+        .size = sizeof(cake_sqlite_options_t)                                                                          \
+    }
 
 /* Opens or makes the directory. options may be NULL. Blocks. CAKE_EIO, CAKE_ENOSPC, CAKE_ECORRUPT (not our file, or
  * damaged), CAKE_EVERSION (made by a newer version), CAKE_EBUSY (another process has it open), CAKE_ECONFLICT. */
