@@ -10,9 +10,9 @@
 extern "C" {
 #endif
 
-#define CAKE_KEY_MAX           511u               /* bytes; the least is 1 */
-#define CAKE_KEYSPACE_NAME_MAX 127u               /* bytes of UTF-8 without control characters; the least is 1 */
-#define CAKE_VALUE_MAX_DEFAULT (16u << 20)        /* bytes */
+#define CAKE_KEY_MAX           511u        /* bytes; the least is 1 */
+#define CAKE_KEYSPACE_NAME_MAX 127u        /* bytes of UTF-8 without control characters; the least is 1 */
+#define CAKE_VALUE_MAX_DEFAULT (16u << 20) /* bytes */
 
 /* A key, by value. Numbers are held inside; text and bytes are borrowed for the call that takes the key. */
 typedef struct cake_key {
