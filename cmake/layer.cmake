@@ -23,6 +23,24 @@ if(CAKE_COVERAGE)
   add_link_options(--coverage)
 endif()
 
+# cake_add_test(PROGRAM SOURCE LABEL): a line of SOURCE such as
+#   /* ctest: no-tsan serial: why */
+# says what scripts/check and ctest need to know: no-asan, no-tsan (left out of that run), serial (nothing beside it),
+# slow (up to 15 minutes instead of 5).
+function(cake_add_test test source label)
+  file(STRINGS ${source} marks REGEX "ctest: ")
+  string(REGEX REPLACE ".*ctest: ([^:]*):.*" "\\1" marks "${marks}")
+  string(REPLACE " " ";" marks "${marks}")
+  add_test(NAME ${test} COMMAND ${test})
+  set_tests_properties(${test} PROPERTIES TIMEOUT 300 LABELS "${label};${marks}")
+  if(serial IN_LIST marks)
+    set_tests_properties(${test} PROPERTIES RUN_SERIAL ON)
+  endif()
+  if(slow IN_LIST marks)
+    set_tests_properties(${test} PROPERTIES TIMEOUT 900)
+  endif()
+endfunction()
+
 function(cake_layer name)
   cmake_parse_arguments(ARG "" "FOLDER" "HEADERS;USES;LINKS;TESTS_USE" ${ARGN})
   if(NOT ARG_FOLDER)
@@ -62,7 +80,6 @@ function(cake_layer name)
     foreach(used ${ARG_TESTS_USE})
       target_link_libraries(${test} PRIVATE cake_${used})
     endforeach()
-    add_test(NAME ${test} COMMAND ${test})
-    set_tests_properties(${test} PROPERTIES TIMEOUT 300 LABELS unit)
+    cake_add_test(${test} ${source} unit)
   endforeach()
 endfunction()
