@@ -69,17 +69,20 @@ static int grow(cake__map_t *map)
     return 0;
 }
 
+/* Only a new key may need room: replacing never fails. */
 static int put(cake__map_t *map, cake_slice_t key, void *value)
 {
     CAKE_ASSERT(value != NULL);
-    if ((map->count + 1) * 4 > map->capacity * 3) {
+    uint64_t hash = hash_of(key);
+    cake__map_slot_t *slot = map->capacity == 0 ? NULL : find(map, key, hash);
+    bool is_new = slot == NULL || slot->hash == 0;
+    if (is_new && (map->count + 1) * 4 > map->capacity * 3) {
         int err = grow(map);
         if (err != 0)
             return err;
+        slot = find(map, key, hash);
     }
-    uint64_t hash = hash_of(key);
-    cake__map_slot_t *slot = find(map, key, hash);
-    map->count += slot->hash == 0;
+    map->count += is_new;
     *slot = (cake__map_slot_t){hash, key, value};
     return 0;
 }

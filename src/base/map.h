@@ -23,7 +23,8 @@ typedef struct cake__map {
 
 void cake__map_init(cake__map_t *map, const cake_alloc_t *alloc);
 void cake__map_free(cake__map_t *map);                              /* the slots only */
-int cake__map_put(cake__map_t *map, cake_slice_t key, void *value); /* replaces; 0 or CAKE_ENOMEM and no change */
+int cake__map_put(cake__map_t *map, cake_slice_t key, void *value); /* 0, or CAKE_ENOMEM and no change; replacing an
+                                                                        entry (and its key) never fails */
 void *cake__map_get(const cake__map_t *map, cake_slice_t key);      /* NULL when there is none */
 void *cake__map_remove(cake__map_t *map, cake_slice_t key);         /* what was removed, or NULL */
 
