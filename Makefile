@@ -6,7 +6,7 @@ RELEASE := build/release
 CMAKE = cmake --preset
 
 .DEFAULT_GOAL := all
-.PHONY: all demo check bench install format tidy clean help
+.PHONY: all demo check bench install format tidy coverage clean help
 
 all: ## build the libraries, the server and the examples (build/release)
 	@scripts/setup build
@@ -39,8 +39,12 @@ tidy: ## the style, layering and symbol checks
 	@$(CMAKE) gcc >/dev/null && cmake --build build/gcc --target layers >/dev/null
 	@scripts/tidy --symbols build/gcc
 
+coverage: ## lines and branches that the tests take, per layer
+	@scripts/setup check
+	@scripts/coverage
+
 clean: ## remove everything that was built
 	@rm -rf build
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-9s%s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-10s%s\n' "$$name" "$$text"; done
