@@ -166,8 +166,61 @@ CAKE_API int cake_memory_open_with(const cake_memory_options_t *options, cake_st
  * CAKE_EUNAVAILABLE for a storage that keeps nothing (the cases of reopening are then skipped, and the report says so). */
 typedef int (*cake_storage_factory_fn)(void *arg, bool fresh, cake_storage_t **storage);
 
-/* Runs every case, one line each in report (may be NULL). 0 when every case passed, CAKE_EINTERNAL otherwise. */
+/* Runs every case, one line each in report (may be NULL). 0 when every case passed, CAKE_EINTERNAL otherwise. Starts
+ * threads that read beside the writer when the storage says that this is allowed. */
 CAKE_API int cake_storage_suite_run(cake_storage_factory_fn factory, void *arg, FILE *report);
+
+typedef struct cake_storage_suite_options {
+    size_t size;
+    size_t rows;      /* of the case with many rows; 0: 100,000 */
+    size_t steps;     /* of the case with random batches; 0: 2,000 */
+    uint64_t seed;    /* of the same */
+    const char *only; /* cases whose name contains this; NULL: all */
+} cake_storage_suite_options_t;
+
+#define CAKE_STORAGE_SUITE_OPTIONS_INIT {.size = sizeof(cake_storage_suite_options_t)}
+
+CAKE_API int cake_storage_suite_run_with(const cake_storage_suite_options_t *options, cake_storage_factory_fn factory,
+                                         void *arg, FILE *report);
+
+/* ---- wrappers for tests ---------------------------------------------------------------------------------------------------
+ * Both own `inner` once they return 0, pass every call on to it, and keep its flags. */
+
+/* One finished call. Slices and pointers are valid for the call of the hook, which comes from the caller's thread. */
+typedef struct cake_storage_call {
+    const char *name; /* "write", "get", ... */
+    cake_slice_t keyspace;
+    size_t count;   /* writes and metas of a batch, ids of a fetch, rows given out by the rest */
+    uint64_t bytes; /* keys and values written, values read */
+    int result;
+    uint64_t duration_ns; /* 0 without a time source */
+} cake_storage_call_t;
+
+typedef struct cake_instrument_options {
+    size_t size;
+    const cake_alloc_t *alloc;     /* NULL: the C library's */
+    uint64_t (*now_ns)(void *arg); /* NULL: no times */
+    void (*call)(void *arg, const cake_storage_call_t *call);
+    void *arg;  /* of both */
+    FILE *file; /* when call is NULL: one line per call goes here */
+} cake_instrument_options_t;
+
+#define CAKE_INSTRUMENT_OPTIONS_INIT {.size = sizeof(cake_instrument_options_t)}
+
+CAKE_API int cake_storage_instrument(cake_storage_t *inner, const cake_instrument_options_t *options,
+                                     cake_storage_t **storage);
+
+typedef struct cake_fault {
+    bool is_read;       /* false: write() fails; true: the reading calls */
+    bool is_repeated;   /* every call from that one on */
+    bool is_applied;    /* the write happens and is durable; the error is returned all the same */
+    uint64_t nth;       /* which call from now on: 1 the next; 0: none */
+    int err;            /* what it returns */
+} cake_fault_t;
+
+CAKE_API int cake_storage_inject(cake_storage_t *inner, const cake_alloc_t *alloc, cake_storage_t **storage);
+/* Takes the place of the fault of the same kind set before. Any thread. */
+CAKE_API void cake_storage_fail(cake_storage_t *injected, const cake_fault_t *fault);
 
 #ifdef __cplusplus
 }
