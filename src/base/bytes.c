@@ -16,7 +16,7 @@ bool cake__buf_reserve(cake__buf_t *buf, size_t more)
         buf->err = CAKE_ETOOBIG;
         return false;
     }
-    if (need <= buf->capacity)
+    if (need <= buf->capacity && buf->data != NULL)
         return true;
     size_t capacity = buf->capacity < 64 ? 64 : buf->capacity;
     while (capacity < need)
@@ -33,7 +33,7 @@ bool cake__buf_reserve(cake__buf_t *buf, size_t more)
 
 uint8_t *cake__buf_extend(cake__buf_t *buf, size_t len)
 {
-    if (buf->capacity - buf->len < len || buf->err != 0 || buf->max != 0) {
+    if (buf->capacity - buf->len < len || buf->data == NULL || buf->err != 0 || buf->max != 0) {
         if (!cake__buf_reserve(buf, len))
             return NULL;
     }

@@ -94,9 +94,11 @@ typedef struct cake__reader {
     int err; /* 0 or CAKE_EPARSE */
 } cake__reader_t;
 
+/* data may be NULL when len is 0: adding to NULL is undefined even then, and NULL means past the end. */
 static inline cake__reader_t cake__reader(const void *data, size_t len)
 {
-    return (cake__reader_t){data, (const uint8_t *)data + len, 0};
+    const uint8_t *at = data == NULL ? (const uint8_t *)"" : data;
+    return (cake__reader_t){at, at + len, 0};
 }
 
 static inline size_t cake__reader_left(const cake__reader_t *reader)
