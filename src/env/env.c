@@ -27,3 +27,23 @@ int cake__run_on_loop(cake_env_t *env, cake__loop_fn fn, void *arg)
     env->ops->gate_destroy(env, &call.gate);
     return call.result;
 }
+
+int cake__split_host_port(const char *text, char host[CAKE__HOST_MAX + 1], uint16_t *port)
+{
+    const char *colon = text == NULL ? NULL : strrchr(text, ':');
+    size_t len = colon == NULL ? 0 : (size_t)(colon - text), digits = colon == NULL ? 0 : strlen(colon + 1);
+    uint32_t number = 0;
+    if (len == 0 || len > CAKE__HOST_MAX || digits == 0 || digits > 5 || memchr(text, ':', len) != NULL)
+        return CAKE_EPARSE;
+    for (size_t i = 1; i <= digits; i++) {
+        if (colon[i] < '0' || colon[i] > '9')
+            return CAKE_EPARSE;
+        number = number * 10 + (uint32_t)(colon[i] - '0');
+    }
+    if (number > UINT16_MAX)
+        return CAKE_EPARSE;
+    memcpy(host, text, len);
+    host[len] = '\0';
+    *port = (uint16_t)number;
+    return 0;
+}

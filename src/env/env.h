@@ -33,4 +33,8 @@ static inline void cake__timer_arm_ms(cake_env_t *env, cake_timer_t *timer, uint
 typedef int (*cake__loop_fn)(void *arg);
 int cake__run_on_loop(cake_env_t *env, cake__loop_fn fn, void *arg);
 
+/* "name:port" into its parts, for names that are no numeric addresses. CAKE_EPARSE; what it gives may not exist. */
+#define CAKE__HOST_MAX 253u /* bytes, as DNS has it */
+int cake__split_host_port(const char *text, char host[CAKE__HOST_MAX + 1], uint16_t *port);
+
 #endif

@@ -1,7 +1,7 @@
 /* Datagrams between simulated hosts, the ports of hosts, and names. */
 #include <stdio.h>
-#include <stdlib.h>
 
+#include "env/env.h"
 #include "sim/env/world.h"
 
 #define FIRST_FREE_PORT 49152
@@ -179,22 +179,23 @@ void cake__sim_run_datagram_closed(cake__world_t *world, cake__host_t *host, voi
 
 static int look_up(const cake__host_t *asking, const char *host_port, cake_addr_t *out)
 {
-    unsigned number = 0, port = 0;
-    char rest = 0;
+    char name[CAKE__HOST_MAX + 1], rest;
+    unsigned number = 0;
+    uint16_t port;
     if (cake_addr_parse(host_port, out) == 0)
         return 0;
-    const char *colon = strrchr(host_port, ':');
-    if (colon == NULL || colon == host_port || sscanf(colon, ":%5u%c", &port, &rest) != 1 || port > UINT16_MAX)
-        return CAKE_EPARSE;
-    *out = (cake_addr_t){.family = 4, .port = (uint16_t)port, .ip = {127, 0, 0, 1}};
-    if (strncmp(host_port, "localhost:", 10) == 0)
+    int err = cake__split_host_port(host_port, name, &port);
+    if (err != 0)
+        return err;
+    *out = (cake_addr_t){.family = 4, .port = port, .ip = {127, 0, 0, 1}};
+    if (strcmp(name, "localhost") == 0)
         return 0;
-    if (sscanf(host_port, "host-%4u%c", &number, &rest) != 2 || rest != ':')
+    if (strncmp(name, "host-", 5) != 0 || sscanf(name + 5, "%4u%c", &number, &rest) != 1)
         return CAKE_ENOTFOUND;
     const cake__host_t *host = cake__world_host(asking->world, number);
     if (host == NULL)
         return CAKE_ENOTFOUND;
-    cake__host_addr(host, (uint16_t)port, out);
+    cake__host_addr(host, port, out);
     return 0;
 }
 

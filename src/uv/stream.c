@@ -1,0 +1,413 @@
+/* Listeners, connects and streams over TCP. */
+#include "uv/loop.h"
+
+#define LISTEN_BACKLOG 1024
+
+struct cake_stream {
+    uv_tcp_t tcp; /* first: closing gives the handle back */
+    cake__uvenv_t *env;
+    cake_stream_handlers_t handlers;
+    void *arg;
+    uv_connect_t connect;
+    uv_write_t write;
+    uv_shutdown_t shutdown;
+    cake__later_t connect_failed, written;
+    int connect_err, write_err;
+    cake_addr_t peer;
+    bool is_started, is_connected, is_writing, is_paused, is_read_over, is_shut, is_closing;
+};
+
+struct cake_listener {
+    uv_tcp_t tcp; /* first */
+    cake__uvenv_t *env;
+    cake_accept_fn accept;
+    void *arg;
+    cake_addr_t addr;
+    uv_tcp_t refused; /* takes a connection that there was no memory for, and closes it */
+    bool is_refusing, is_starved, is_closing, is_closed;
+    cake_event_fn closed;
+    void *closed_arg;
+};
+
+/* ---- bytes in ---- */
+
+static void give_buffer(uv_handle_t *handle, size_t suggested_size, uv_buf_t *buf)
+{
+    cake_stream_t *stream = handle->data;
+    void *data = NULL;
+    size_t size = 0;
+    (void)suggested_size;
+    stream->handlers.on_buffer(stream->arg, &data, &size);
+    *buf = uv_buf_init(data, (unsigned)(size < INT32_MAX ? size : INT32_MAX));
+    if (stream->is_closing || size == 0) {
+        *buf = uv_buf_init(NULL, 0); /* got_bytes will hear UV_ENOBUFS */
+        stream->is_paused = true;
+    }
+}
+
+static void stop_reading(cake_stream_t *stream)
+{
+    uv_read_stop((uv_stream_t *)&stream->tcp);
+}
+
+static void got_bytes(uv_stream_t *handle, ssize_t count, const uv_buf_t *buf)
+{
+    cake_stream_t *stream = handle->data;
+    if (stream->is_closing || count == 0)
+        return;
+    if (count > 0) {
+        stream->handlers.on_read(stream->arg, buf->base, count);
+        return;
+    }
+    stop_reading(stream);
+    if (count == UV_ENOBUFS && stream->is_paused)
+        return;
+    stream->is_read_over = true;
+    stream->handlers.on_read(stream->arg, NULL, count == UV_EOF ? 0 : cake__uv_err((int)count));
+}
+
+static void start_reading(cake_stream_t *stream)
+{
+    bool may_read = stream->is_started && stream->is_connected && !stream->is_paused && !stream->is_closing;
+    if (!may_read || stream->is_read_over)
+        return;
+    int err = uv_read_start((uv_stream_t *)&stream->tcp, give_buffer, got_bytes);
+    CAKE_ASSERT(err == 0 || err == UV_EALREADY);
+}
+
+void cake__uv_stream_pause(cake_stream_t *stream)
+{
+    cake__uv_check_on_loop(stream->env);
+    stream->is_paused = true;
+    if (!stream->is_closing)
+        stop_reading(stream);
+}
+
+void cake__uv_stream_resume(cake_stream_t *stream)
+{
+    cake__uv_check_on_loop(stream->env);
+    stream->is_paused = false;
+    start_reading(stream);
+}
+
+/* ---- bytes out: what the socket takes at once, then the rest by libuv ---- */
+
+static void end_write(cake_stream_t *stream)
+{
+    stream->is_writing = false;
+    stream->handlers.on_written(stream->arg, stream->write_err);
+}
+
+static void on_written_later(cake__later_t *later)
+{
+    end_write(CAKE_CONTAINER_OF(later, cake_stream_t, written));
+}
+
+static void on_write_ended(uv_write_t *request, int status)
+{
+    cake_stream_t *stream = request->data;
+    if (stream->is_closing)
+        return;
+    stream->write_err = cake__uv_err(status);
+    end_write(stream);
+}
+
+/* Gives how many bytes the socket took, or an error. */
+static intptr_t send_bytes(cake_stream_t *stream, const uv_buf_t *bufs, unsigned count)
+{
+    if (count == 0)
+        return 0;
+    int sent = uv_try_write((uv_stream_t *)&stream->tcp, bufs, count);
+    return sent == UV_EAGAIN ? 0 : sent;
+}
+
+static int send_rest(cake_stream_t *stream, uv_buf_t *bufs, unsigned count, size_t sent)
+{
+    while (sent >= bufs->len) {
+        sent -= bufs->len;
+        bufs++;
+        count--;
+    }
+    bufs->base += sent;
+    bufs->len -= sent;
+    stream->write.data = stream;
+    return uv_write(&stream->write, (uv_stream_t *)&stream->tcp, bufs, count, on_write_ended);
+}
+
+int cake__uv_stream_write(cake_stream_t *stream, const cake_slice_t *iov, size_t count)
+{
+    uv_buf_t bufs[CAKE_STREAM_IOV_MAX];
+    unsigned used = 0;
+    size_t total = 0;
+    cake__uv_check_on_loop(stream->env);
+    if (stream->is_closing)
+        return CAKE_ECLOSED;
+    if (stream->is_writing || !stream->is_connected)
+        return CAKE_EBUSY;
+    if (count > CAKE_STREAM_IOV_MAX || stream->is_shut)
+        return CAKE_EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        if (iov[i].len == 0)
+            continue;
+        bufs[used].base = (char *)(uintptr_t)iov[i].data;
+        bufs[used++].len = iov[i].len;
+        total += iov[i].len;
+    }
+    stream->is_writing = true;
+    intptr_t sent = send_bytes(stream, bufs, used);
+    int err = sent < 0 ? (int)sent : 0;
+    if (err == 0 && (size_t)sent < total) {
+        err = send_rest(stream, bufs, used, (size_t)sent);
+        if (err == 0)
+            return 0;
+    }
+    stream->write_err = cake__uv_err(err);
+    cake__uv_later(stream->env, &stream->written);
+    return 0;
+}
+
+static void on_shut(uv_shutdown_t *request, int status)
+{
+    (void)request;
+    (void)status; /* a stream that broke says so to the reader and the next write */
+}
+
+void cake__uv_stream_shutdown(cake_stream_t *stream)
+{
+    cake__uv_check_on_loop(stream->env);
+    if (stream->is_closing || stream->is_shut || !stream->is_connected)
+        return;
+    stream->is_shut = true;
+    uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut); /* libuv lets the write end first */
+}
+
+/* ---- making and closing ---- */
+
+static void on_connect_failed_later(cake__later_t *later)
+{
+    cake_stream_t *stream = CAKE_CONTAINER_OF(later, cake_stream_t, connect_failed);
+    stream->handlers.on_connect(stream->arg, stream->connect_err);
+}
+
+static cake_stream_t *new_stream(cake__uvenv_t *env)
+{
+    cake_stream_t *stream = cake__calloc(&env->base.alloc, 1, sizeof *stream);
+    if (stream == NULL)
+        return NULL;
+    stream->env = env;
+    cake__uv_later_init(&stream->connect_failed, on_connect_failed_later);
+    cake__uv_later_init(&stream->written, on_written_later);
+    int err = uv_tcp_init(&env->loop, &stream->tcp); /* makes no socket yet, so it does not fail */
+    CAKE_ASSERT(err == 0);
+    stream->tcp.data = stream;
+    uv_tcp_nodelay(&stream->tcp, 1);
+    env->open_count++;
+    return stream;
+}
+
+static void on_stream_closed(uv_handle_t *handle)
+{
+    cake_stream_t *stream = handle->data;
+    cake__uvenv_t *env = stream->env;
+    void (*on_closed)(void *) = stream->handlers.on_closed;
+    void *arg = stream->arg;
+    cake__free(&env->base.alloc, stream);
+    env->open_count--;
+    if (on_closed != NULL)
+        on_closed(arg);
+}
+
+void cake__uv_stream_close(cake_stream_t *stream)
+{
+    cake__uv_check_on_loop(stream->env);
+    if (stream->is_closing)
+        return;
+    stream->is_closing = true;
+    cake__list_remove(&stream->connect_failed.node);
+    cake__list_remove(&stream->written.node);
+    uv_close((uv_handle_t *)&stream->tcp, on_stream_closed);
+}
+
+void cake__uv_stream_peer(cake_stream_t *stream, cake_addr_t *out)
+{
+    *out = stream->peer;
+}
+
+static int connect_err(int status)
+{
+    return status == UV_ETIMEDOUT ? CAKE_ETIMEDOUT : CAKE_ECONNECTION;
+}
+
+static void on_connected(uv_connect_t *request, int status)
+{
+    cake_stream_t *stream = request->data;
+    if (stream->is_closing)
+        return;
+    stream->is_connected = status == 0;
+    stream->handlers.on_connect(stream->arg, status == 0 ? 0 : connect_err(status));
+    start_reading(stream);
+}
+
+int cake__uv_connect(cake_env_t *base, const cake_addr_t *addr, const cake_stream_handlers_t *handlers, void *arg,
+                     cake_stream_t **out)
+{
+    cake__uvenv_t *env = cake__uvenv(base);
+    struct sockaddr_storage to;
+    cake__uv_check_on_loop(env);
+    if ((addr->family != 4 && addr->family != 6) || addr->port == 0)
+        return CAKE_EINVAL;
+    cake_stream_t *stream = new_stream(env);
+    if (stream == NULL)
+        return CAKE_ENOMEM;
+    stream->handlers = *handlers;
+    stream->arg = arg;
+    stream->is_started = true;
+    stream->peer = *addr;
+    stream->connect.data = stream;
+    cake__uv_from_addr(addr, &to);
+    int err = uv_tcp_connect(&stream->connect, &stream->tcp, (const struct sockaddr *)&to, on_connected);
+    if (err != 0) {
+        stream->connect_err = connect_err(err);
+        cake__uv_later(env, &stream->connect_failed);
+    }
+    *out = stream;
+    return 0;
+}
+
+void cake__uv_stream_start(cake_stream_t *stream, const cake_stream_handlers_t *handlers, void *arg)
+{
+    cake__uv_check_on_loop(stream->env);
+    CAKE_ASSERT(!stream->is_started && !stream->is_closing);
+    stream->handlers = *handlers;
+    stream->arg = arg;
+    stream->is_started = true;
+    start_reading(stream);
+}
+
+/* ---- listeners ---- */
+
+static void end_listener(cake_listener_t *listener)
+{
+    if (!listener->is_closed || listener->is_refusing)
+        return;
+    cake__uvenv_t *env = listener->env;
+    cake_event_fn closed = listener->closed;
+    void *arg = listener->closed_arg;
+    cake__free(&env->base.alloc, listener);
+    env->open_count--;
+    if (closed != NULL)
+        closed(arg);
+}
+
+static void refuse_one(cake_listener_t *listener);
+
+static void on_refused_closed(uv_handle_t *handle)
+{
+    cake_listener_t *listener = handle->data;
+    listener->is_refusing = false;
+    if (listener->is_starved && !listener->is_closing) {
+        listener->is_starved = false;
+        refuse_one(listener);
+    }
+    end_listener(listener);
+}
+
+/* libuv takes no further connection before this one is accepted: so it is, and closed at once. */
+static void refuse_one(cake_listener_t *listener)
+{
+    if (listener->is_refusing) {
+        listener->is_starved = true;
+        return;
+    }
+    uv_tcp_init(&listener->env->loop, &listener->refused);
+    listener->refused.data = listener;
+    listener->is_refusing = true;
+    uv_accept((uv_stream_t *)&listener->tcp, (uv_stream_t *)&listener->refused);
+    uv_close((uv_handle_t *)&listener->refused, on_refused_closed);
+}
+
+static void on_connection(uv_stream_t *handle, int status)
+{
+    cake_listener_t *listener = handle->data;
+    cake__uvenv_t *env = listener->env;
+    struct sockaddr_storage peer;
+    int peer_size = sizeof peer;
+    if (status != 0) {
+        cake__log(&env->base.log, CAKE_LOG_WARN, "a connection could not be accepted: %s", uv_strerror(status));
+        return;
+    }
+    cake_stream_t *stream = new_stream(env);
+    if (stream == NULL) {
+        refuse_one(listener);
+        return;
+    }
+    if (uv_accept(handle, (uv_stream_t *)&stream->tcp) != 0) {
+        cake__uv_stream_close(stream);
+        return;
+    }
+    if (uv_tcp_getpeername(&stream->tcp, (struct sockaddr *)&peer, &peer_size) == 0)
+        cake__uv_to_addr((const struct sockaddr *)&peer, &stream->peer);
+    stream->is_connected = true;
+    listener->accept(listener->arg, stream);
+}
+
+static void on_listener_closed(uv_handle_t *handle)
+{
+    cake_listener_t *listener = handle->data;
+    listener->is_closed = true;
+    end_listener(listener);
+}
+
+void cake__uv_listener_close(cake_listener_t *listener, cake_event_fn closed, void *arg)
+{
+    cake__uv_check_on_loop(listener->env);
+    CAKE_ASSERT(!listener->is_closing);
+    listener->is_closing = true;
+    listener->closed = closed;
+    listener->closed_arg = arg;
+    uv_close((uv_handle_t *)&listener->tcp, on_listener_closed);
+}
+
+void cake__uv_listener_addr(cake_listener_t *listener, cake_addr_t *out)
+{
+    *out = listener->addr;
+}
+
+static int bind_and_listen(cake_listener_t *listener, const cake_addr_t *addr)
+{
+    struct sockaddr_storage local;
+    int size = sizeof local;
+    cake__uv_from_addr(addr, &local);
+    int err = uv_tcp_bind(&listener->tcp, (const struct sockaddr *)&local, 0);
+    if (err == 0)
+        err = uv_listen((uv_stream_t *)&listener->tcp, LISTEN_BACKLOG, on_connection);
+    if (err == 0)
+        err = uv_tcp_getsockname(&listener->tcp, (struct sockaddr *)&local, &size);
+    if (err == 0)
+        cake__uv_to_addr((const struct sockaddr *)&local, &listener->addr);
+    return cake__uv_err(err);
+}
+
+int cake__uv_listen(cake_env_t *base, const cake_addr_t *addr, cake_accept_fn accept, void *arg, cake_listener_t **out)
+{
+    cake__uvenv_t *env = cake__uvenv(base);
+    cake__uv_check_on_loop(env);
+    if (addr->family != 4 && addr->family != 6)
+        return CAKE_EINVAL;
+    cake_listener_t *listener = cake__calloc(&base->alloc, 1, sizeof *listener);
+    if (listener == NULL)
+        return CAKE_ENOMEM;
+    listener->env = env;
+    listener->accept = accept;
+    listener->arg = arg;
+    uv_tcp_init(&env->loop, &listener->tcp);
+    listener->tcp.data = listener;
+    env->open_count++;
+    int err = bind_and_listen(listener, addr);
+    if (err != 0) {
+        cake__uv_listener_close(listener, NULL, NULL);
+        return err;
+    }
+    *out = listener;
+    return 0;
+}
