@@ -56,6 +56,14 @@ typedef struct cake__context_cursor {
 bool cake__context_next(const cake__context_t *context, cake__context_cursor_t *cursor, uint64_t *actor,
                         cake__run_t *run);
 
+/* What one actor has; NULL when there is nothing. */
+const cake__actor_dots_t *cake__context_find(const cake__context_t *context, uint64_t actor);
+bool cake__actor_dots_contain(const cake__actor_dots_t *dots, uint64_t first, uint64_t last); /* all of first..last */
+uint64_t cake__actor_dots_highest(const cake__actor_dots_t *dots);
+/* The first run of seqs >= from that `have` has and `lacking` (NULL: nothing) has not; false when there is none. */
+bool cake__actor_dots_gap(const cake__actor_dots_t *have, const cake__actor_dots_t *lacking, uint64_t from,
+                          cake__run_t *gap);
+
 /* g: per actor the greatest seq of a dropped tombstone. Sorted by actor. */
 typedef struct cake__limits {
     struct cake__limit {
@@ -87,7 +95,8 @@ void cake__summary_init(cake__summary_t *summary, const cake_alloc_t *alloc);
 void cake__summary_free(cake__summary_t *summary);
 int cake__summary_copy(cake__summary_t *to, const cake__summary_t *from);
 
-/* Canonical and versioned. Reading checks every invariant above: CAKE_EPARSE, CAKE_ETOOBIG or CAKE_ENOMEM, *out empty. */
+/* Canonical and versioned. Reading checks every invariant above: CAKE_EPARSE, CAKE_ETOOBIG, CAKE_EVERSION or
+ * CAKE_ENOMEM, *out empty. *out must be initialised. */
 void cake__context_encode(const cake__context_t *context, cake__buf_t *out);
 int cake__context_decode(cake__context_t *out, cake__reader_t *reader);
 void cake__summary_encode(const cake__summary_t *summary, cake__buf_t *out);
