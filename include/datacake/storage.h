@@ -133,6 +133,10 @@ typedef struct cake_storage_ops {
     int (*check)(cake_storage_t *storage, char *report,
                  size_t size);              /* integrity; 0 or CAKE_ECORRUPT and why; may be NULL */
     void (*close)(cake_storage_t *storage); /* frees it; no call may be under way */
+
+    /* A copy of everything, whole batches only, in the new directory dir, that opens as a storage of the same kind. Any
+     * thread, beside writers and readers. CAKE_ECONFLICT when dir exists. NULL: cannot be done. */
+    int (*backup)(cake_storage_t *storage, const char *dir);
 } cake_storage_ops_t;
 
 /* Implementations begin with this. */

@@ -1,0 +1,274 @@
+#include "sqlite/sqlite.h"
+
+#include "storage/dir.h"
+
+/* ---- check and backup ----------------------------------------------------------------------------------------------- */
+
+/* Each query gives rows only where something is wrong. */
+static const char *const own_checks[] = {
+    "SELECT 'a document of keyspace number ' || keyspace || ', which has no name' FROM documents"
+    " WHERE keyspace NOT IN (SELECT number FROM keyspaces) LIMIT 1",
+    "SELECT 'a document whose key has ' || length(key) || ' bytes' FROM documents"
+    " WHERE length(key) NOT BETWEEN 1 AND 511 LIMIT 1",
+    "SELECT 'a document whose id does not fit its key: ' || hex(key) FROM documents"
+    " WHERE (length(key) > 15) <> (id IS NOT NULL) OR length(id) <> 16 LIMIT 1",
+    "SELECT 'a name of ' || length(name) || ' bytes among the metas' FROM metas"
+    " WHERE length(name) NOT BETWEEN 1 AND 255 LIMIT 1",
+};
+
+static int check_one(cake__sqlite_lane_t *lane, sqlite3 *db, const char *sql, char *report, size_t size)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(db, sql, -1, &statement, NULL), err = 0;
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    const char *text = code == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
+    if (code == SQLITE_ROW && (text == NULL || strcmp(text, "ok") != 0))
+        err = CAKE_ECORRUPT;
+    else
+        err = cake__sqlite_err(db, code);
+    if (err != 0 && size > 0)
+        snprintf(report, size, "%s: %s", lane->path, text != NULL ? text : sqlite3_errmsg(db));
+    sqlite3_finalize(statement);
+    return err;
+}
+
+static int sqlite_check(cake_storage_t *storage, char *report, size_t size)
+{
+    cake__sqlite_t *sqlite = cake__sqlite_of(storage);
+    if (size > 0)
+        report[0] = '\0';
+    for (unsigned i = 0; i < sqlite->lane_count; i++) {
+        cake__sqlite_lane_t *lane = &sqlite->lanes[i];
+        cake__reader_connection_t *reader;
+        int err = cake__sqlite_reader_take(lane, &reader);
+        if (err != 0)
+            return err;
+        err = check_one(lane, reader->db, "PRAGMA integrity_check(1)", report, size);
+        for (size_t j = 0; j < CAKE_COUNT_OF(own_checks) && err == 0; j++)
+            err = check_one(lane, reader->db, own_checks[j], report, size);
+        cake__sqlite_reader_give(lane, reader);
+        if (err != 0)
+            return err;
+    }
+    return 0;
+}
+
+static int lane_path(const char *dir, unsigned lane, char out[CAKE__PATH_MAX])
+{
+    char name[32];
+    snprintf(name, sizeof name, "lane-%03u.sqlite", lane);
+    return cake__path_join(out, dir, name);
+}
+
+/* VACUUM INTO writes one snapshot, without gaps; it does not run inside a transaction, so it gets its own connection. */
+static int backup_lane(cake__sqlite_lane_t *lane, const char *dir)
+{
+    char path[CAKE__PATH_MAX], draft[CAKE__PATH_MAX];
+    const cake_log_t *log = &lane->storage->log;
+    sqlite3 *db = NULL;
+    int err = lane_path(dir, lane->number, path);
+    int len = snprintf(draft, sizeof draft, "%s.new", path);
+    if (err != 0 || len < 0 || (size_t)len >= sizeof draft)
+        return CAKE_ETOOBIG;
+    err = cake__sqlite_connect(lane->path, &db, log);
+    char *sql = err == 0 ? sqlite3_mprintf("VACUUM INTO %Q", draft) : NULL;
+    if (err == 0)
+        err = sql == NULL ? CAKE_ENOMEM : cake__sqlite_exec(db, sql, log);
+    sqlite3_free(sql);
+    sqlite3_close(db);
+    return err != 0 ? err : cake__file_publish(dir, draft, path, log);
+}
+
+static int sqlite_backup(cake_storage_t *storage, const char *dir)
+{
+    cake__sqlite_t *sqlite = cake__sqlite_of(storage);
+    if (cake__path_exists(dir))
+        return CAKE_ECONFLICT;
+    int err = cake__dir_make(dir, &sqlite->log);
+    for (unsigned i = sqlite->lane_count; i > 0 && err == 0; i--) /* lane 0 last: it makes the directory whole */
+        err = backup_lane(&sqlite->lanes[i - 1], dir);
+    return err;
+}
+
+/* ---- the rest of the interface -------------------------------------------------------------------------------------- */
+
+static unsigned sqlite_lanes(cake_storage_t *storage)
+{
+    return cake__sqlite_of(storage)->lane_count;
+}
+
+static unsigned sqlite_lane_of(cake_storage_t *storage, cake_slice_t keyspace)
+{
+    return cake__lane_of(keyspace, cake__sqlite_of(storage)->lane_count);
+}
+
+static int sqlite_keyspaces(cake_storage_t *storage, cake_name_fn fn, void *arg)
+{
+    return cake__names_each(&cake__sqlite_of(storage)->names, fn, arg);
+}
+
+static void sqlite_close(cake_storage_t *storage)
+{
+    cake__sqlite_t *sqlite = cake__sqlite_of(storage);
+    cake_alloc_t alloc = sqlite->alloc;
+    for (unsigned i = 0; i < sqlite->lane_count; i++) {
+        cake__sqlite_readers_close(&sqlite->lanes[i]);
+        cake__sqlite_writer_close(&sqlite->lanes[i]);
+    }
+    cake__names_free(&sqlite->names);
+    cake__dir_unlock(&sqlite->lock_fd);
+    cake__free(&alloc, sqlite);
+}
+
+static const cake_storage_ops_t sqlite_ops = {
+    .version = CAKE_STORAGE_VERSION,
+    .flags = CAKE_STORAGE_CONCURRENT_READS,
+    .lanes = sqlite_lanes,
+    .lane_of = sqlite_lane_of,
+    .write = cake__sqlite_write,
+    .get = cake__sqlite_get,
+    .fetch = cake__sqlite_fetch,
+    .scan = cake__sqlite_scan,
+    .metadata = cake__sqlite_metadata,
+    .keyspaces = sqlite_keyspaces,
+    .metas = cake__sqlite_metas,
+    .check = sqlite_check,
+    .close = sqlite_close,
+    .backup = sqlite_backup,
+};
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------
+ * Lane 0 is made last, so a directory without it was never finished: what is there is empty and made again. A directory
+ * that has lane 0 must have them all. */
+
+static int open_existing(const char *path, unsigned lane, unsigned *lanes, const cake_log_t *log, sqlite3 **db)
+{
+    int err = cake__sqlite_recognise(path, log);
+    if (err == CAKE_ENOTFOUND)
+        cake__log(log, CAKE_LOG_ERROR, "%s is missing", path);
+    if (err != 0)
+        return err == CAKE_ENOTFOUND ? CAKE_ECORRUPT : err;
+    err = cake__sqlite_connect(path, db, log);
+    return err != 0 ? err : cake__sqlite_upgrade(*db, path, lane, lanes, log);
+}
+
+static int check_unfinished(const char *path, unsigned lane, const cake_log_t *log)
+{
+    sqlite3 *db = NULL;
+    unsigned lanes = 0;
+    int64_t found = 0;
+    if (!cake__path_exists(path))
+        return 0;
+    int err = open_existing(path, lane, &lanes, log, &db);
+    if (err == 0)
+        err = cake__sqlite_number(db, "SELECT (SELECT count(*) FROM keyspaces) + (SELECT count(*) FROM metas)", &found);
+    sqlite3_close(db);
+    if (err == 0 && found != 0) {
+        cake__log(log, CAKE_LOG_ERROR, "%s has documents, but lane-000.sqlite is missing", path);
+        err = CAKE_ECORRUPT;
+    }
+    if (err == 0 && unlink(path) != 0)
+        err = CAKE_EIO;
+    return err;
+}
+
+static int make_files(const char *dir, unsigned lanes, const cake_log_t *log)
+{
+    char path[CAKE__PATH_MAX];
+    int err = 0;
+    for (unsigned i = CAKE_STORAGE_LANES_MAX; i > 1 && err == 0; i--) {
+        err = lane_path(dir, i - 1, path);
+        if (err == 0)
+            err = check_unfinished(path, i - 1, log);
+    }
+    for (unsigned i = lanes; i > 0 && err == 0; i--) {
+        err = lane_path(dir, i - 1, path);
+        if (err == 0)
+            err = cake__sqlite_make(dir, path, i - 1, lanes, log);
+    }
+    return err;
+}
+
+/* The number of lanes, in a directory that has been made if need be. */
+static int settle_dir(const char *dir, unsigned wanted, const cake_log_t *log, unsigned *lanes)
+{
+    char path[CAKE__PATH_MAX];
+    sqlite3 *db = NULL;
+    int err = lane_path(dir, 0, path);
+    if (err == 0 && !cake__path_exists(path))
+        err = make_files(dir, wanted == 0 ? 1 : wanted, log);
+    *lanes = 0;
+    if (err == 0)
+        err = open_existing(path, 0, lanes, log, &db);
+    sqlite3_close(db);
+    if (err == 0 && wanted != 0 && *lanes != wanted) {
+        cake__log(log, CAKE_LOG_ERROR, "%s was made with %u lanes, not %u", dir, *lanes, wanted);
+        err = CAKE_ECONFLICT;
+    }
+    return err;
+}
+
+static int open_lane(cake__sqlite_t *sqlite, unsigned number)
+{
+    cake__sqlite_lane_t *lane = &sqlite->lanes[number];
+    unsigned lanes = sqlite->lane_count;
+    int err = lane_path(sqlite->dir, number, lane->path);
+    if (err == 0)
+        err = open_existing(lane->path, number, &lanes, &sqlite->log, &lane->db);
+    return err != 0 ? err : cake__sqlite_writer_open(lane);
+}
+
+static int open_lanes(const char *dir, const cake_sqlite_options_t *options, unsigned lanes, int lock_fd,
+                      cake_storage_t **storage)
+{
+    const cake_alloc_t *alloc = cake__alloc_or_default(options->alloc);
+    cake__sqlite_t *sqlite = cake__calloc(alloc, 1, sizeof *sqlite + lanes * sizeof sqlite->lanes[0]);
+    if (sqlite == NULL)
+        return CAKE_ENOMEM;
+    sqlite->base.ops = &sqlite_ops;
+    sqlite->alloc = *alloc;
+    sqlite->is_relaxed = options->lose_last_writes_on_power_cut;
+    sqlite->lock_fd = -1;
+    sqlite->lane_count = lanes;
+    if (options->log != NULL)
+        sqlite->log = *options->log;
+    snprintf(sqlite->dir, sizeof sqlite->dir, "%s", dir);
+    cake__names_init(&sqlite->names, &sqlite->alloc);
+    for (unsigned i = 0; i < lanes; i++) {
+        sqlite->lanes[i].storage = sqlite;
+        sqlite->lanes[i].number = i;
+        cake__sqlite_readers_init(&sqlite->lanes[i]);
+    }
+    int err = 0;
+    for (unsigned i = 0; i < lanes && err == 0; i++)
+        err = open_lane(sqlite, i);
+    if (err != 0) {
+        sqlite_close(&sqlite->base);
+        return err;
+    }
+    sqlite->lock_fd = lock_fd;
+    *storage = &sqlite->base;
+    return 0;
+}
+
+int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_storage_t **storage)
+{
+    cake_sqlite_options_t options = CAKE_SQLITE_OPTIONS_INIT;
+    unsigned lanes;
+    int lock_fd;
+    *storage = NULL;
+    if (given != NULL)
+        memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
+    if (dir == NULL || dir[0] == '\0' || options.lanes > CAKE_STORAGE_LANES_MAX || sqlite3_threadsafe() == 0)
+        return CAKE_EINVAL;
+    int err = cake__dir_lock(dir, options.log, &lock_fd);
+    if (err != 0)
+        return err;
+    err = settle_dir(dir, options.lanes, options.log, &lanes);
+    if (err == 0)
+        err = open_lanes(dir, &options, lanes, lock_fd, storage);
+    if (err != 0)
+        cake__dir_unlock(&lock_fd);
+    return err;
+}

@@ -1,0 +1,165 @@
+/* sqlite: the storage on SQLite files, one per lane. Uses base, hlc, storage.
+ *
+ *      dir/lock               held by the one process that has the directory open
+ *      dir/lane-000.sqlite    a whole database; -wal and -shm beside it while it is open
+ *
+ *   schema.c   making, recognising and migrating a file     names.c    keyspace names <-> numbers, in memory
+ *   write.c    a lane's writer: one transaction per batch    read.c     pooled connections for readers
+ *   sqlite.c   opening and closing the whole, check, backup
+ *
+ * Threads: a writer belongs to its lane's thread. A reader connection is taken from the lane's pool by one thread at a
+ * time. names is shared. */
+#ifndef CAKE_SQLITE_SQLITE_H
+#define CAKE_SQLITE_SQLITE_H
+
+#include <sqlite3.h>
+#include <stdatomic.h>
+
+#include <datacake/sqlite.h>
+
+#include "base/lock.h"
+#include "base/map.h"
+#include "storage/storage.h"
+
+#define CAKE__SQLITE_APPLICATION_ID 0x43414b45 /* "CAKE" */
+#define CAKE__SQLITE_VERSION        1          /* user_version */
+#define CAKE__SQLITE_BUSY_MS        5000       /* for a sqlite3 shell that writes */
+
+/* A keyspace, once it is known. is_published: its row is committed; until then only its lane's writer may use it. */
+typedef struct cake__name {
+    struct cake__name *next_fresh; /* of those not published */
+    int64_t number;
+    unsigned lane;
+    bool is_published;
+    size_t len;
+    char text[];
+} cake__name_t;
+
+typedef struct cake__names {
+    cake__rwlock_t lock;
+    cake__map_t map;
+    cake__name_t *fresh;
+    const cake_alloc_t *alloc;
+} cake__names_t;
+
+typedef enum cake__read_statement {
+    CAKE__READ_BEGIN,
+    CAKE__READ_END,
+    CAKE__READ_GET,
+    CAKE__READ_BY_KEY,
+    CAKE__READ_BY_ID,
+    CAKE__READ_SCAN,
+    CAKE__READ_SCAN_KEYS,
+    CAKE__READ_COUNT,
+    CAKE__READ_METADATA,     /* by the index: good for a small part of the table */
+    CAKE__READ_METADATA_ALL, /* all of the table: good for a large one */
+    CAKE__READ_METAS,
+    CAKE__READ_STATEMENTS
+} cake__read_statement_t;
+
+/* A connection for reading. It keeps its read transaction from one read to the next as long as the lane commits nothing:
+ * beginning one costs more than a point read. */
+typedef struct cake__reader_connection {
+    struct cake__reader_connection *next; /* in the pool */
+    sqlite3 *db;
+    sqlite3_stmt *statements[CAKE__READ_STATEMENTS];
+    bool has_snapshot;
+    uint64_t commits; /* of the lane when the snapshot was taken, or fewer */
+} cake__reader_connection_t;
+
+typedef enum cake__write_statement {
+    CAKE__WRITE_BEGIN,
+    CAKE__WRITE_COMMIT,
+    CAKE__WRITE_ROLLBACK,
+    CAKE__WRITE_ROW,
+    CAKE__WRITE_ERASE_KEY,
+    CAKE__WRITE_ERASE_ID,
+    CAKE__WRITE_KEYSPACE,
+    CAKE__WRITE_META,
+    CAKE__WRITE_META_REMOVAL,
+    CAKE__WRITE_STATEMENTS
+} cake__write_statement_t;
+
+typedef struct cake__sqlite_lane {
+    struct cake__sqlite *storage;
+    unsigned number;
+    char path[1024];
+    sqlite3 *db; /* the writer */
+    sqlite3_stmt *statements[CAKE__WRITE_STATEMENTS];
+    int wal_pages, checkpoint_at;
+    atomic_uint_fast64_t commits;
+    cake__lock_t pool_lock;
+    cake__reader_connection_t *pool;
+    unsigned pool_count;
+} cake__sqlite_lane_t;
+
+typedef struct cake__sqlite {
+    cake_storage_t base;
+    cake_alloc_t alloc;
+    cake_log_t log;
+    bool is_relaxed; /* synchronous=NORMAL */
+    int lock_fd;
+    unsigned lane_count;
+    cake__names_t names;
+    char dir[1024];
+    cake__sqlite_lane_t lanes[];
+} cake__sqlite_t;
+
+static inline cake__sqlite_t *cake__sqlite_of(cake_storage_t *storage)
+{
+    return CAKE_CONTAINER_OF(storage, cake__sqlite_t, base);
+}
+
+/* ---- schema.c ---------------------------------------------------------------------------------------------------------- */
+
+/* What a result code of SQLite is called here. db may be NULL; it tells a full disk from other I/O errors. */
+int cake__sqlite_err(sqlite3 *db, int code);
+
+/* Runs statements that give no rows. Logs failures. */
+int cake__sqlite_exec(sqlite3 *db, const char *sql, const cake_log_t *log);
+int cake__sqlite_number(sqlite3 *db, const char *sql, int64_t *out); /* the first column of the first row */
+int cake__sqlite_prepare(sqlite3 *db, const char *const *texts, size_t count, sqlite3_stmt **statements,
+                         const cake_log_t *log);
+
+/* CAKE_ENOTFOUND: no file; CAKE_ECORRUPT: not one of ours; CAKE_EVERSION: a newer one. Only looks. */
+int cake__sqlite_recognise(const char *path, const cake_log_t *log);
+
+/* Makes a new file with everything in it, under another name until it is whole. */
+int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const cake_log_t *log);
+
+/* A connection to a file that was recognised, with the settings all connections share. */
+int cake__sqlite_connect(const char *path, sqlite3 **db, const cake_log_t *log);
+
+/* Brings an older schema up to this version and checks that the file is lane `lane` of *lanes (0: tells). */
+int cake__sqlite_upgrade(sqlite3 *db, const char *path, unsigned lane, unsigned *lanes, const cake_log_t *log);
+
+/* ---- names.c ----------------------------------------------------------------------------------------------------------- */
+void cake__names_init(cake__names_t *names, const cake_alloc_t *alloc);
+void cake__names_free(cake__names_t *names);
+cake__name_t *cake__names_find(cake__names_t *names, cake_slice_t text); /* for the writer of its lane */
+int64_t cake__names_number(cake__names_t *names, cake_slice_t text);     /* published only; -1: unknown */
+int cake__names_add(cake__names_t *names, cake_slice_t text, unsigned lane, int64_t number, cake__name_t **out);
+void cake__names_settle(cake__names_t *names, unsigned lane, bool is_committed); /* publishes or drops the new ones */
+int cake__names_each(cake__names_t *names, cake_name_fn fn, void *arg);
+
+/* ---- write.c ----------------------------------------------------------------------------------------------------------- */
+int cake__sqlite_writer_open(cake__sqlite_lane_t *lane);
+void cake__sqlite_writer_close(cake__sqlite_lane_t *lane);
+int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch);
+
+/* ---- read.c ------------------------------------------------------------------------------------------------------------ */
+void cake__sqlite_readers_init(cake__sqlite_lane_t *lane);
+void cake__sqlite_readers_close(cake__sqlite_lane_t *lane);
+void cake__sqlite_readers_let_go(
+    cake__sqlite_lane_t *lane); /* idle ones end their transactions, so that the log can shrink */
+int cake__sqlite_reader_take(cake__sqlite_lane_t *lane, cake__reader_connection_t **out);
+void cake__sqlite_reader_give(cake__sqlite_lane_t *lane, cake__reader_connection_t *reader);
+int cake__sqlite_get(cake_storage_t *storage, cake_slice_t keyspace, cake_slice_t key, cake_doc_t **doc);
+int cake__sqlite_fetch(cake_storage_t *storage, cake_slice_t keyspace, const cake_id_t *ids, size_t count,
+                       cake_row_fn fn, void *arg);
+int cake__sqlite_scan(cake_storage_t *storage, cake_slice_t keyspace, const cake_scan_t *range, cake_row_fn fn,
+                      void *arg);
+int cake__sqlite_metadata(cake_storage_t *storage, cake_slice_t keyspace, cake_row_fn fn, void *arg);
+int cake__sqlite_metas(cake_storage_t *storage, unsigned lane, cake_slice_t prefix, cake_meta_fn fn, void *arg);
+
+#endif

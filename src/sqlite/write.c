@@ -1,0 +1,234 @@
+/* The writer of a lane: a batch is a transaction, so that its one sync covers every write in it (group commit is what the
+ * caller puts into a batch).
+ *
+ * The log is merged into the database here, by the lane's thread, every CHECKPOINT_PAGES; SQLite's own trigger is off.
+ * A reader that stays in one snapshot for long keeps the log from starting over; past WAL_PAGES_MAX we wait a little for
+ * it, in the hope that the log can be cut. */
+#include "sqlite/sqlite.h"
+
+#define CHECKPOINT_PAGES   4000  /* 16 MiB of 4 KiB pages */
+#define WAL_PAGES_MAX      64000 /* 256 MiB */
+#define CHECKPOINT_RETRY   1000  /* pages until the next attempt, when one did not finish */
+#define CHECKPOINT_WAIT_MS 200
+#define JOURNAL_BYTES_KEPT "67108864"
+#define WRITER_CACHE_KIB   "65536"
+
+static const char *const texts[CAKE__WRITE_STATEMENTS] = {
+    [CAKE__WRITE_BEGIN] = "BEGIN IMMEDIATE",
+    [CAKE__WRITE_COMMIT] = "COMMIT",
+    [CAKE__WRITE_ROLLBACK] = "ROLLBACK",
+    [CAKE__WRITE_ROW] = "INSERT INTO documents (keyspace, key, hlc, actor, seq, id, value)"
+                        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (keyspace, key) DO UPDATE SET"
+                        " hlc = excluded.hlc, actor = excluded.actor, seq = excluded.seq, value = excluded.value",
+    [CAKE__WRITE_ERASE_KEY] = "DELETE FROM documents WHERE keyspace = ?1 AND key = ?2",
+    [CAKE__WRITE_ERASE_ID] = "DELETE FROM documents WHERE keyspace = ?1 AND id = ?2",
+    [CAKE__WRITE_KEYSPACE] = "INSERT INTO keyspaces (name) VALUES (?1)",
+    [CAKE__WRITE_META] = "INSERT INTO metas (name, value) VALUES (?1, ?2)"
+                         " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    [CAKE__WRITE_META_REMOVAL] = "DELETE FROM metas WHERE name = ?1",
+};
+
+static int step(cake__sqlite_lane_t *lane, cake__write_statement_t which)
+{
+    sqlite3_stmt *statement = lane->statements[which];
+    int code = sqlite3_step(statement);
+    int err = cake__sqlite_err(lane->db, code);
+    if (err != 0)
+        cake__log(&lane->storage->log, CAKE_LOG_ERROR, "%s: %s", lane->path, sqlite3_errmsg(lane->db));
+    sqlite3_reset(statement);
+    return err;
+}
+
+/* Slices live until the statement is reset. An empty one is an empty blob, never NULL. */
+static void bind_bytes(sqlite3_stmt *statement, int at, cake_slice_t bytes)
+{
+    if (bytes.len == 0)
+        sqlite3_bind_zeroblob(statement, at, 0);
+    else
+        sqlite3_bind_blob64(statement, at, bytes.data, bytes.len, SQLITE_STATIC);
+}
+
+static int add_keyspace(cake__sqlite_lane_t *lane, cake_slice_t text, cake__name_t **out)
+{
+    sqlite3_stmt *statement = lane->statements[CAKE__WRITE_KEYSPACE];
+    sqlite3_bind_text(statement, 1, text.data, (int)text.len, SQLITE_STATIC);
+    int err = step(lane, CAKE__WRITE_KEYSPACE);
+    if (err != 0)
+        return err;
+    return cake__names_add(&lane->storage->names, text, lane->number, sqlite3_last_insert_rowid(lane->db), out);
+}
+
+static int erase(cake__sqlite_lane_t *lane, int64_t keyspace, const cake_id_t *id)
+{
+    bool is_short = cake_id_holds_key(id);
+    cake__write_statement_t which = is_short ? CAKE__WRITE_ERASE_KEY : CAKE__WRITE_ERASE_ID;
+    sqlite3_bind_int64(lane->statements[which], 1, keyspace);
+    bind_bytes(lane->statements[which], 2, is_short ? cake_id_key(id) : cake__slice(id->bytes, sizeof id->bytes));
+    return step(lane, which);
+}
+
+static int put(cake__sqlite_lane_t *lane, int64_t keyspace, const cake_write_t *write)
+{
+    sqlite3_stmt *statement = lane->statements[CAKE__WRITE_ROW];
+    sqlite3_bind_int64(statement, 1, keyspace);
+    bind_bytes(statement, 2, write->key);
+    sqlite3_bind_int64(statement, 3, (int64_t)write->hlc);
+    sqlite3_bind_int64(statement, 4, (int64_t)write->dot.actor);
+    sqlite3_bind_int64(statement, 5, (int64_t)write->dot.seq);
+    if (cake_id_holds_key(&write->id))
+        sqlite3_bind_null(statement, 6);
+    else
+        bind_bytes(statement, 6, cake__slice(write->id.bytes, sizeof write->id.bytes));
+    if (write->kind == CAKE_WRITE_TOMBSTONE)
+        sqlite3_bind_null(statement, 7);
+    else
+        bind_bytes(statement, 7, write->value);
+    return step(lane, CAKE__WRITE_ROW);
+}
+
+static int write_rows(cake__sqlite_lane_t *lane, const cake_batch_t *batch, bool *has_new_names)
+{
+    cake__name_t *name = NULL; /* of the write before: batches seldom change keyspaces */
+    for (size_t i = 0; i < batch->write_count; i++) {
+        const cake_write_t *write = &batch->writes[i];
+        if (name == NULL || !cake__slice_equal(cake__slice(name->text, name->len), write->keyspace))
+            name = cake__names_find(&lane->storage->names, write->keyspace);
+        unsigned number = name != NULL ? name->lane : cake__lane_of(write->keyspace, lane->storage->lane_count);
+        if (number != lane->number)
+            return CAKE_EINVAL;
+        int err = 0;
+        if (write->kind == CAKE_WRITE_ERASE) {
+            err = name == NULL ? 0 : erase(lane, name->number, &write->id);
+        } else {
+            *has_new_names = *has_new_names || name == NULL;
+            if (name == NULL)
+                err = add_keyspace(lane, write->keyspace, &name);
+            if (err == 0)
+                err = put(lane, name->number, write);
+        }
+        if (err != 0)
+            return err;
+    }
+    return 0;
+}
+
+static int write_metas(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
+{
+    for (size_t i = 0; i < batch->meta_count; i++) {
+        const cake_meta_write_t *meta = &batch->metas[i];
+        bool is_removal = meta->value.data == NULL;
+        cake__write_statement_t which = is_removal ? CAKE__WRITE_META_REMOVAL : CAKE__WRITE_META;
+        bind_bytes(lane->statements[which], 1, meta->name);
+        if (!is_removal)
+            bind_bytes(lane->statements[which], 2, meta->value);
+        int err = step(lane, which);
+        if (err != 0)
+            return err;
+    }
+    return 0;
+}
+
+/* A checkpoint that fails loses nothing: the log still has it all. */
+static void checkpoint(cake__sqlite_lane_t *lane)
+{
+    int pages = 0, merged = 0,
+        mode = lane->wal_pages < WAL_PAGES_MAX ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_RESTART;
+    cake__sqlite_readers_let_go(lane);
+    sqlite3_busy_timeout(lane->db, CHECKPOINT_WAIT_MS);
+    int code = sqlite3_wal_checkpoint_v2(lane->db, NULL, mode, &pages, &merged);
+    sqlite3_busy_timeout(lane->db, CAKE__SQLITE_BUSY_MS);
+    bool is_finished = code == SQLITE_OK && pages == merged;
+    lane->checkpoint_at = is_finished ? CHECKPOINT_PAGES : lane->wal_pages + CHECKPOINT_RETRY;
+    if (code != SQLITE_OK && code != SQLITE_BUSY)
+        cake__log(&lane->storage->log, CAKE_LOG_WARN, "%s: checkpoint: %s", lane->path, sqlite3_errmsg(lane->db));
+}
+
+static int note_wal_pages(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    cake__sqlite_lane_t *lane = arg;
+    (void)db;
+    (void)name;
+    if (pages < lane->wal_pages)
+        lane->checkpoint_at = CHECKPOINT_PAGES; /* the log has started over */
+    lane->wal_pages = pages;
+    return SQLITE_OK;
+}
+
+int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch)
+{
+    cake__sqlite_t *sqlite = cake__sqlite_of(storage);
+    bool has_new_names = false;
+    int err = cake__batch_check(batch, sqlite->lane_count);
+    if (err != 0 || batch->write_count + batch->meta_count == 0)
+        return err;
+    cake__sqlite_lane_t *lane = &sqlite->lanes[batch->lane];
+    err = step(lane, CAKE__WRITE_BEGIN);
+    if (err != 0)
+        return err;
+    err = write_rows(lane, batch, &has_new_names);
+    if (err == 0)
+        err = write_metas(lane, batch);
+    if (err == 0)
+        err = step(lane, CAKE__WRITE_COMMIT);
+    if (err != 0 && sqlite3_get_autocommit(lane->db) == 0)
+        (void)step(lane, CAKE__WRITE_ROLLBACK);
+    if (has_new_names)
+        cake__names_settle(&sqlite->names, lane->number, err == 0);
+    if (err != 0)
+        return err;
+    atomic_fetch_add(&lane->commits, 1);
+    if (lane->wal_pages >= lane->checkpoint_at)
+        checkpoint(lane);
+    return 0;
+}
+
+/* ---- opening and closing ------------------------------------------------------------------------------------------------ */
+
+static int load_names(cake__sqlite_lane_t *lane)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(lane->db, "SELECT number, name FROM keyspaces", -1, &statement, NULL), err = 0;
+    while (code == SQLITE_OK || code == SQLITE_ROW) {
+        code = sqlite3_step(statement);
+        if (code != SQLITE_ROW)
+            break;
+        cake_slice_t text = {sqlite3_column_text(statement, 1), (size_t)sqlite3_column_bytes(statement, 1)};
+        if (text.len == 0 || text.len > CAKE_KEYSPACE_NAME_MAX ||
+            cake__lane_of(text, lane->storage->lane_count) != lane->number)
+            err = CAKE_ECORRUPT;
+        if (err == 0)
+            err = cake__names_add(&lane->storage->names, text, lane->number, sqlite3_column_int64(statement, 0), NULL);
+        if (err != 0)
+            break;
+    }
+    sqlite3_finalize(statement);
+    cake__names_settle(&lane->storage->names, lane->number, true);
+    return err != 0 ? err : cake__sqlite_err(lane->db, code);
+}
+
+int cake__sqlite_writer_open(cake__sqlite_lane_t *lane)
+{
+    const cake_log_t *log = &lane->storage->log;
+    int err = cake__sqlite_exec(lane->db,
+                                lane->storage->is_relaxed ? "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
+                                                          : "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL",
+                                log);
+    if (err == 0)
+        err = cake__sqlite_exec(lane->db,
+                                "PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = " JOURNAL_BYTES_KEPT
+                                "; PRAGMA cache_size = -" WRITER_CACHE_KIB,
+                                log);
+    if (err == 0)
+        err = cake__sqlite_prepare(lane->db, texts, CAKE__WRITE_STATEMENTS, lane->statements, log);
+    lane->checkpoint_at = CHECKPOINT_PAGES;
+    sqlite3_wal_hook(lane->db, note_wal_pages, lane);
+    return err != 0 ? err : load_names(lane);
+}
+
+void cake__sqlite_writer_close(cake__sqlite_lane_t *lane)
+{
+    for (size_t i = 0; i < CAKE__WRITE_STATEMENTS; i++)
+        sqlite3_finalize(lane->statements[i]);
+    sqlite3_close(lane->db);
+    lane->db = NULL;
+}
