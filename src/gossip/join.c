@@ -151,6 +151,7 @@ void cake__gossip_on_welcome(cake__gossip_t *gossip, cake__gossip_frame_t *frame
     if (gossip->is_over || sender == NULL || sender == gossip->self)
         return;
     set_joined(gossip);
+    cake__gossip_notices_again(gossip); /* until now we may have been a stranger, who is not listened to */
     cake__gossip_sync_with(gossip, &sender->addr);
 }
 
@@ -274,6 +275,7 @@ void cake__gossip_on_claim(cake__gossip_t *gossip, cake__gossip_frame_t *frame, 
         return;
     }
     gossip->claim.is_active = false;
+    gossip->is_verified = true;
     cake__gossip_notice_heard(gossip, self->who.node_id, &self->addr, &addr);
     if (frame->from.generation >= self->who.generation)
         cake__gossip_raise_generation(gossip, frame->from.generation);

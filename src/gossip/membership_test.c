@@ -68,12 +68,313 @@ static void a_crash_is_known_in_time(void **state)
     }
 }
 
+static void settle(virtual_t *cluster, uint32_t count, uint64_t seed)
+{
+    virtual_init(cluster, count, seed);
+    virtual_start_all(cluster, 2);
+    CHECK(cluster, virtual_until(cluster, virtual_all_see_all, 5 * VIRTUAL_SECOND));
+    virtual_run(cluster, 5 * VIRTUAL_SECOND);
+}
+
+static void loss_kills_nobody(void **state)
+{
+    static const struct {
+        uint32_t count, minutes;
+    } runs[] = {{3, 240}, {10, 120}, {100, 10}};
+    for (size_t i = 0; i < CAKE_COUNT_OF(runs); i++) {
+        virtual_t cluster;
+        settle(&cluster, runs[i].count, i + 1);
+        cluster.loss = 0.25;
+        cluster.duplication = 0.02;
+        cluster.delay_max_ns = 50 * VIRTUAL_MS;
+        virtual_run(&cluster, runs[i].minutes * 60 * VIRTUAL_SECOND);
+        CHECK(&cluster, cluster.died == 0);
+        virtual_free(&cluster);
+    }
+}
+
+static void a_crash_under_loss_is_known_in_time(void **state)
+{
+    uint64_t worst_ns = 0;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        virtual_t cluster;
+        settle(&cluster, 10, seed);
+        cluster.loss = 0.25;
+        virtual_run(&cluster, 20 * VIRTUAL_SECOND + cake__random_below(&cluster.random, VIRTUAL_SECOND));
+        virtual_crash(&cluster, 4);
+        uint64_t start_ns = cluster.now_ns;
+        while (cluster.now_ns - start_ns < 20 * VIRTUAL_SECOND) {
+            bool is_known = true;
+            for (uint32_t i = 0; i < 10; i++)
+                is_known &= i == 4 || virtual_status(&cluster, i, 4) == CAKE__GOSSIP_DEAD;
+            if (is_known)
+                break;
+            virtual_run(&cluster, 10 * VIRTUAL_MS);
+        }
+        CHECK(&cluster, cluster.now_ns - start_ns <= 9 * VIRTUAL_SECOND);
+        CHECK(&cluster, cluster.false_deaths == 0);
+        worst_ns = cluster.now_ns - start_ns > worst_ns ? cluster.now_ns - start_ns : worst_ns;
+        virtual_free(&cluster);
+    }
+    print_message("N = 10, 25%% loss: a crash is known to all in %.2f s at worst\n", (double)worst_ns / 1e9);
+}
+
+static void a_short_pause_kills_nobody(void **state)
+{
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        virtual_t cluster;
+        settle(&cluster, seed % 2 == 0 ? 10 : 3, seed);
+        virtual_run(&cluster, cake__random_below(&cluster.random, VIRTUAL_SECOND));
+        cluster.nodes[1].paused_until_ns = cluster.now_ns + 4 * VIRTUAL_SECOND;
+        virtual_run(&cluster, 20 * VIRTUAL_SECOND);
+        CHECK(&cluster, cluster.died == 0);
+        CHECK(&cluster, virtual_all_see_all(&cluster));
+        virtual_free(&cluster);
+    }
+}
+
+static uint32_t paused_node;
+static uint64_t deaths_seen_by_paused;
+
+static void count_deaths_seen_by_paused(virtual_t *cluster, uint32_t node, cake__gossip_change_t change,
+                                        const cake__gossip_member_t *member)
+{
+    deaths_seen_by_paused += node == paused_node && change == CAKE__GOSSIP_DIED;
+}
+
+static void a_paused_node_accuses_nobody(void **state)
+{
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        virtual_t cluster;
+        settle(&cluster, 5, seed);
+        paused_node = 1;
+        deaths_seen_by_paused = 0;
+        cluster.on_member = count_deaths_seen_by_paused;
+        uint64_t pause_ns = 2 * VIRTUAL_SECOND + cake__random_below(&cluster.random, 120 * VIRTUAL_SECOND);
+        cluster.nodes[1].paused_until_ns = cluster.now_ns + pause_ns;
+        cluster.nodes[1].excused_until_ns = cluster.nodes[1].paused_until_ns + 3 * VIRTUAL_SECOND;
+        virtual_run(&cluster, pause_ns + 30 * VIRTUAL_SECOND);
+        CHECK(&cluster, deaths_seen_by_paused == 0);
+        CHECK(&cluster, cluster.false_deaths == 0);
+        CHECK(&cluster, virtual_all_see_all(&cluster));
+        CHECK(&cluster, virtual_all_equal(&cluster));
+        virtual_free(&cluster);
+    }
+}
+
+static bool all_isolated_know_it(virtual_t *cluster)
+{
+    return cluster->nodes[0].is_isolated;
+}
+
+static bool is_healed(virtual_t *cluster)
+{
+    return virtual_all_see_all(cluster) && virtual_all_equal(cluster);
+}
+
+static void a_partition_heals_to_one_view(void **state)
+{
+    uint64_t worst_ns = 0, worst_isolated_ns = 0;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        virtual_t cluster;
+        uint32_t count = seed % 3 == 0 ? 20 : 2 + (uint32_t)seed % 9;
+        uint32_t cut = seed % 2 == 0 ? 1 : count / 2;
+        settle(&cluster, count, seed);
+        for (uint32_t i = 0; i < cut; i++)
+            cluster.nodes[i].group = 1;
+        uint64_t start_ns = cluster.now_ns;
+        if (cut == 1) {
+            CHECK(&cluster, virtual_until(&cluster, all_isolated_know_it, 4 * VIRTUAL_SECOND + 10 * VIRTUAL_MS));
+            if (cluster.now_ns - start_ns > worst_isolated_ns)
+                worst_isolated_ns = cluster.now_ns - start_ns;
+        }
+        virtual_run(&cluster, cake__random_below(&cluster.random, 60 * VIRTUAL_SECOND));
+        for (uint32_t i = 0; i < count; i++)
+            cluster.nodes[i].group = 0;
+        start_ns = cluster.now_ns;
+        virtual_run(&cluster, 500 * VIRTUAL_MS); /* what was declared before the heal arrives */
+        uint64_t died = cluster.died;
+        CHECK(&cluster, virtual_until(&cluster, is_healed, 20 * VIRTUAL_SECOND));
+        worst_ns = cluster.now_ns - start_ns > worst_ns ? cluster.now_ns - start_ns : worst_ns;
+        virtual_run(&cluster, 30 * VIRTUAL_SECOND);
+        CHECK(&cluster, is_healed(&cluster));
+        CHECK(&cluster, cluster.died == died);
+        virtual_free(&cluster);
+    }
+    print_message("isolated raised in %.2f s, healed in %.2f s at worst\n", (double)worst_isolated_ns / 1e9,
+                  (double)worst_ns / 1e9);
+}
+
+static uint64_t suspicions_seen, departures_seen, deaths_seen, joins_seen;
+
+static void count_changes(virtual_t *cluster, uint32_t node, cake__gossip_change_t change,
+                          const cake__gossip_member_t *member)
+{
+    suspicions_seen += change == CAKE__GOSSIP_SUSPECTED;
+    departures_seen += change == CAKE__GOSSIP_DEPARTED;
+    deaths_seen += change == CAKE__GOSSIP_DIED;
+    joins_seen += change == CAKE__GOSSIP_JOINED;
+}
+
+static void watch_changes(virtual_t *cluster)
+{
+    suspicions_seen = departures_seen = deaths_seen = joins_seen = 0;
+    cluster->on_member = count_changes;
+}
+
+static void a_goodbye_is_never_a_suspicion(void **state)
+{
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        virtual_t cluster;
+        settle(&cluster, 2 + (uint32_t)seed % 20, seed);
+        cluster.loss = seed % 2 == 0 ? 0.25 : 0;
+        watch_changes(&cluster);
+        (void)virtual_step(&cluster, 1, &(cake__gossip_event_t){.kind = CAKE__GOSSIP_LEAVE});
+        for (int i = 0; i < 250 && !cluster.nodes[1].has_left; i++)
+            virtual_run(&cluster, 10 * VIRTUAL_MS);
+        CHECK(&cluster, cluster.nodes[1].has_left);
+        virtual_crash(&cluster, 1);
+        virtual_run(&cluster, 30 * VIRTUAL_SECOND);
+        CHECK(&cluster, departures_seen == cluster.count - 1);
+        CHECK(&cluster, deaths_seen == 0);
+        CHECK(&cluster, cluster.loss > 0 || suspicions_seen == 0);
+        cluster.nodes[1].who.generation += 10; /* and back again */
+        virtual_start(&cluster, 1, 1);
+        CHECK(&cluster, virtual_until(&cluster, virtual_all_see_all, 10 * VIRTUAL_SECOND));
+        virtual_free(&cluster);
+    }
+}
+
+static void a_restart_replaces_the_old_run_at_once(void **state)
+{
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        virtual_t cluster;
+        settle(&cluster, 3 + (uint32_t)seed % 10, seed);
+        virtual_crash(&cluster, 2);
+        virtual_run(&cluster, cake__random_below(&cluster.random, 20 * VIRTUAL_SECOND));
+        uint64_t old = cluster.nodes[2].who.generation;
+        bool is_clock_back = seed % 3 == 0, is_moved = seed % 2 == 0;
+        cluster.nodes[2].who.generation += is_clock_back ? -(uint64_t)500 : 500;
+        if (is_moved)
+            cluster.nodes[2].addr = virtual_addr(2 * 32 + 1);
+        watch_changes(&cluster);
+        virtual_start(&cluster, 2, 1);
+        virtual_run(&cluster, is_moved ? 1500 * VIRTUAL_MS : 600 * VIRTUAL_MS);
+        CHECK(&cluster, !cluster.nodes[2].is_refused);
+        CHECK(&cluster, virtual_all_see_all(&cluster));
+        CHECK(&cluster, cluster.nodes[2].who.generation > old);
+        virtual_run(&cluster, 30 * VIRTUAL_SECOND);
+        CHECK(&cluster, virtual_all_see_all(&cluster));
+        CHECK(&cluster, virtual_all_equal(&cluster));
+        CHECK(&cluster, cluster.false_deaths == 0);
+        virtual_free(&cluster);
+    }
+}
+
+static void a_duplicate_id_is_refused_and_reported(void **state)
+{
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        virtual_t cluster;
+        uint32_t count = 4 + (uint32_t)seed % 6, twin = count - 1;
+        virtual_init(&cluster, count, seed);
+        for (uint32_t i = 0; i < twin; i++)
+            virtual_start(&cluster, i, 2);
+        virtual_run(&cluster, seed % 4 == 0 ? 0 : 5 * VIRTUAL_SECOND);
+        virtual_node_t *original = &cluster.nodes[2], *copy = &cluster.nodes[twin];
+        uint64_t shift = cake__random_below(&cluster.random, 3);
+        copy->who.node_id = original->who.node_id;
+        copy->who.generation = original->who.generation + shift;
+        virtual_start(&cluster, twin, 2);
+        virtual_run(&cluster, 10 * VIRTUAL_SECOND);
+        CHECK(&cluster, original->is_refused + copy->is_refused == 1);
+        CHECK(&cluster, seed % 4 == 0 || copy->is_refused);
+        for (uint32_t i = 0; i < count; i++)
+            CHECK(&cluster,
+                  cluster.nodes[i].duplicates_seen == 1 || (seed % 4 == 0 && cluster.nodes[i].duplicates_seen > 1));
+        if (original->is_refused)
+            original->who.node_id = 0; /* the one that stays is looked for by its id */
+        virtual_crash(&cluster, original->is_refused ? 2 : twin);
+        virtual_run(&cluster, 20 * VIRTUAL_SECOND);
+        for (uint32_t i = 0; i < count; i++)
+            for (uint32_t j = 0; j < count; j++)
+                CHECK(&cluster, !cluster.nodes[i].is_up || !cluster.nodes[j].is_up ||
+                                    virtual_status(&cluster, i, j) == CAKE__GOSSIP_ALIVE);
+        virtual_free(&cluster);
+    }
+}
+
+static void another_cluster_changes_nothing(void **state)
+{
+    virtual_t cluster;
+    virtual_init(&cluster, 4, 1);
+    for (uint32_t i = 0; i < 4; i++) {
+        cluster.cluster_id = i < 2 ? "one" : "two";
+        virtual_start(&cluster, i, 4);
+    }
+    virtual_run(&cluster, 20 * VIRTUAL_SECOND);
+    for (uint32_t i = 0; i < 4; i++) {
+        cake__gossip_counters_t counters;
+        cake__gossip_counters(cluster.nodes[i].gossip, &counters);
+        CHECK(&cluster, counters.live == 2 && counters.dead == 0 && counters.frames_foreign > 0);
+    }
+    virtual_free(&cluster);
+}
+
+/* Also when all who observe one of them crash with it. */
+static void every_crash_ends_dead_everywhere(void **state)
+{
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        virtual_t cluster;
+        uint32_t count = seed % 3 == 0 ? 40 : 6 + (uint32_t)seed % 12;
+        settle(&cluster, count, seed);
+        uint32_t crashes = 1 + (uint32_t)cake__random_below(&cluster.random, count - 2);
+        for (uint32_t i = 0; i < crashes; i++)
+            virtual_crash(&cluster, count - 1 - i);
+        CHECK(&cluster, virtual_until(&cluster, virtual_all_see_all, 90 * VIRTUAL_SECOND));
+        CHECK(&cluster, cluster.false_deaths == 0);
+        virtual_free(&cluster);
+    }
+}
+
+static void the_dead_are_forgotten_everywhere(void **state)
+{
+    virtual_t cluster;
+    virtual_init(&cluster, 6, 7);
+    cluster.params.dead_retention_ms = 60000;
+    virtual_start_all(&cluster, 2);
+    virtual_run(&cluster, 5 * VIRTUAL_SECOND);
+    virtual_crash(&cluster, 5);
+    virtual_run(&cluster, 40 * VIRTUAL_SECOND);
+    virtual_crash(&cluster, 4); /* restarts do not renew what is remembered */
+    cluster.nodes[4].who.generation += 10;
+    virtual_start(&cluster, 4, 2);
+    virtual_run(&cluster, 5 * VIRTUAL_SECOND);
+    cake__gossip_member_t member;
+    CHECK(&cluster, cake__gossip_find_member(cluster.nodes[4].gossip, 6, &member));
+    virtual_run(&cluster, 25 * VIRTUAL_SECOND);
+    for (uint32_t i = 0; i < 5; i++)
+        CHECK(&cluster, !cake__gossip_find_member(cluster.nodes[i].gossip, 6, &member));
+    CHECK(&cluster, virtual_all_equal(&cluster));
+    virtual_free(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_clusters_see_each_other_at_once),
         cmocka_unit_test(sixty_see_each_other),
         cmocka_unit_test(a_crash_is_known_in_time),
+        cmocka_unit_test(a_crash_under_loss_is_known_in_time),
+        cmocka_unit_test(loss_kills_nobody),
+        cmocka_unit_test(a_short_pause_kills_nobody),
+        cmocka_unit_test(a_paused_node_accuses_nobody),
+        cmocka_unit_test(a_partition_heals_to_one_view),
+        cmocka_unit_test(a_goodbye_is_never_a_suspicion),
+        cmocka_unit_test(a_restart_replaces_the_old_run_at_once),
+        cmocka_unit_test(a_duplicate_id_is_refused_and_reported),
+        cmocka_unit_test(another_cluster_changes_nothing),
+        cmocka_unit_test(every_crash_ends_dead_everywhere),
+        cmocka_unit_test(the_dead_are_forgotten_everywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

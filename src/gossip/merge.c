@@ -142,6 +142,7 @@ static void meet(cake__gossip_t *gossip, cake__gossip_peer_t *old, const cake__g
         return;
     peer->refutation = record->refutation;
     cake__gossip_peer_touch(gossip, peer);
+    cake__gossip_notices_again(gossip);
     if (is_ended(record))
         set_age(gossip, peer, record);
     if (record->status == CAKE__GOSSIP_SUSPECT)

@@ -76,6 +76,15 @@ void cake__gossip_notice_heard(cake__gossip_t *gossip, uint16_t node_id, const c
     gossip->notice_count = 1; /* at least one has to be told */
 }
 
+/* Those who were told before a member joined may not have known the teller, or the member nobody: again. */
+void cake__gossip_notices_again(cake__gossip_t *gossip)
+{
+    for (size_t i = 0; i < GOSSIP_NOTICES; i++) {
+        gossip->notices[i].sends = 0;
+        gossip->notice_count += gossip->notices[i].expires_ns > gossip->now_ns;
+    }
+}
+
 static void append_notices(cake__gossip_t *gossip, cake__buf_t *frame)
 {
     uint32_t most = sends_max(gossip);

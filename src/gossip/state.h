@@ -379,6 +379,7 @@ void cake__gossip_rumour(cake__gossip_t *gossip, cake__gossip_peer_t *peer); /* 
 void cake__gossip_rumours_run(cake__gossip_t *gossip);
 uint64_t cake__gossip_rumours_due(const cake__gossip_t *gossip);
 void cake__gossip_rumours_append(cake__gossip_t *gossip, cake__buf_t *frame); /* to a frame that has room */
+void cake__gossip_notices_again(cake__gossip_t *gossip);
 void cake__gossip_notice_heard(cake__gossip_t *gossip, uint16_t node_id, const cake_addr_t *kept,
                                const cake_addr_t *refused);
 
