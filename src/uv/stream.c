@@ -142,10 +142,10 @@ int cake__uv_stream_write(cake_stream_t *stream, const cake_slice_t *iov, size_t
     cake__uv_check_on_loop(stream->env);
     if (stream->is_closing)
         return CAKE_ECLOSED;
-    if (stream->is_writing || !stream->is_connected)
-        return CAKE_EBUSY;
     if (count > CAKE_STREAM_IOV_MAX || stream->is_shut)
         return CAKE_EINVAL;
+    if (stream->is_writing || !stream->is_connected)
+        return CAKE_EBUSY;
     for (size_t i = 0; i < count; i++) {
         if (iov[i].len == 0)
             continue;

@@ -209,18 +209,9 @@ static void schedule_read(cake_stream_t *stream)
         stream->read = schedule_now(stream, CAKE__SIM_READ);
 }
 
-static void read_bytes(cake_stream_t *stream)
+static void read_bytes(cake_stream_t *stream, void *data, size_t size)
 {
     cake__world_t *world = stream->env->host->world;
-    void *data = NULL;
-    size_t size = 0;
-    stream->handlers.on_buffer(stream->arg, &data, &size);
-    if (stream->is_closing)
-        return;
-    if (size == 0) {
-        stream->is_paused = true;
-        return;
-    }
     size_t len = size < pipe_in(stream)->readable ? size : pipe_in(stream)->readable;
     if (cake__sim_happens(world, CAKE__DRAW_SEGMENT, world->options.faults.segment_rate))
         len = cake__sim_between(world, CAKE__DRAW_SEGMENT, 1, len);
@@ -229,13 +220,20 @@ static void read_bytes(cake_stream_t *stream)
     stream->handlers.on_read(stream->arg, data, (intptr_t)len);
 }
 
+/* As on a real machine, the end and a break ask for a buffer too, since only reading finds them. */
 void cake__sim_run_read(cake__world_t *world, cake__host_t *host, void *object)
 {
     cake_stream_t *stream = object;
+    void *data = NULL;
+    size_t size = 0;
     stream->read = NULL;
     CAKE_ASSERT(has_to_read(stream));
+    stream->handlers.on_buffer(stream->arg, &data, &size);
+    stream->is_paused = stream->is_paused || size == 0;
+    if (stream->is_closing || size == 0)
+        return;
     if (pipe_in(stream)->readable > 0) {
-        read_bytes(stream);
+        read_bytes(stream, data, size);
     } else {
         stream->is_read_over = true;
         stream->handlers.on_read(stream->arg, NULL, end_of(stream)->broken);
@@ -313,10 +311,10 @@ int cake__sim_stream_write(cake_stream_t *stream, const cake_slice_t *iov, size_
     cake__sim_check_on_loop(stream->env);
     if (stream->is_closing)
         return CAKE_ECLOSED;
-    if (stream->is_writing || !stream->is_connected)
-        return CAKE_EBUSY;
     if (count > CAKE_STREAM_IOV_MAX || stream->is_shut)
         return CAKE_EINVAL;
+    if (stream->is_writing || !stream->is_connected)
+        return CAKE_EBUSY;
     stream->is_writing = true;
     memcpy(stream->iov, iov, count * sizeof *iov);
     stream->iov_count = count;
