@@ -1,0 +1,221 @@
+/* cluster.c: members, status, verify, forget: what a node knows of its cluster, and what an operator asks of it. */
+#include "client.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const flag_t cluster_flags[] = {
+    {"json", NULL, "print the node's answer"},
+    CLIENT_FLAGS,
+    {NULL, NULL, NULL},
+};
+
+static const char *text_of(const json_t *object, const char *name)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    return text == NULL ? "-" : text;
+}
+
+static long long number_of(const json_t *object, const char *name)
+{
+    return (long long)json_integer_value(json_object_get(object, name));
+}
+
+/* Makes a request; *root is its answer in JSON. */
+static int ask(const args_t *args, const char *method, const char *path, json_t **root)
+{
+    client_t *client = NULL;
+    response_t response = {0};
+    *root = NULL;
+    int status = client_from_args(args, &client);
+    if (status != 0)
+        return status;
+    int err = client_request(client, method, path, NULL, 0, NULL, NULL, &response);
+    if (err != 0 || response.status != 200) {
+        status = client_fail(args, client, err, &response);
+    } else if (args_has(args, "json")) {
+        fwrite(response.body.data, 1, response.body.len, stdout);
+    } else {
+        *root = json_loadb(response.body.data, response.body.len, 0, NULL);
+        if (*root == NULL)
+            status = fail(args, EXIT_OTHER, "the node's answer is no JSON");
+    }
+    response_free(&response);
+    client_close(client);
+    return status;
+}
+
+static void print_members(const json_t *members)
+{
+    json_t *member;
+    size_t i;
+    printf("%6s  %-22s %-16s %-10s %6s  %s\n", "id", "address", "data centre", "status", "phi", "http");
+    json_array_foreach(members, i, member)
+    {
+        bool is_self = json_is_true(json_object_get(member, "self"));
+        printf("%6lld%c %-22s %-16s %-10s %6.1f  %s\n", number_of(member, "id"), is_self ? '*' : ' ',
+               text_of(member, "address"), text_of(member, "data_center"), text_of(member, "status"),
+               json_real_value(json_object_get(member, "phi")), text_of(member, "http"));
+    }
+}
+
+static int run_members(const args_t *args)
+{
+    json_t *root;
+    int status = ask(args, "GET", "/members", &root);
+    if (root != NULL)
+        print_members(json_object_get(root, "members"));
+    json_decref(root);
+    return status;
+}
+
+static void print_peers(const json_t *peers)
+{
+    json_t *peer;
+    size_t i;
+    json_array_foreach(peers, i, peer) printf("peer %-11lld %lld writes queued, lag %lld ms%s\n", number_of(peer, "id"),
+                                              number_of(peer, "queued_writes"), number_of(peer, "lag_ms"),
+                                              json_is_true(json_object_get(peer, "replica")) ? "" : ", no replica");
+}
+
+/* One "name value" per line, so that scripts can read it, too. */
+static void print_status(const json_t *root)
+{
+    const json_t *node = json_object_get(root, "node"), *store = json_object_get(root, "store");
+    const json_t *cluster = json_object_get(root, "cluster");
+    printf("node             %lld\naddress          %s\nhttp             %s\n", number_of(node, "id"),
+           text_of(node, "address"), text_of(node, "http"));
+    printf("cluster          %s\ndata-center      %s\nstorage          %s\n", text_of(node, "cluster_id"),
+           text_of(node, "data_center"), text_of(node, "storage"));
+    printf("uptime-s         %lld\njoined           %s\n", number_of(node, "uptime_ms") / 1000,
+           json_is_true(json_object_get(store, "joined")) ? "yes" : "no");
+    printf("alive            %lld\nsuspect          %lld\ndead             %lld\nreplicas         %lld\n",
+           number_of(cluster, "alive"), number_of(cluster, "suspect"), number_of(cluster, "dead"),
+           number_of(store, "replicas"));
+    printf("keyspaces        %lld\ndocuments        %lld\ntombstones       %lld\nfingerprint      %s\n",
+           number_of(store, "keyspaces"), number_of(store, "live"), number_of(store, "tombstones"),
+           text_of(store, "fingerprint"));
+    printf("writes           %lld\nwrites-failed    %lld\nwrites-received  %lld\ncommits          %lld\n",
+           number_of(store, "writes"), number_of(store, "writes_failed"), number_of(store, "writes_received"),
+           number_of(store, "commits"));
+    printf("sessions         %lld running, %lld finished, %lld failed, %lld repairs\n",
+           number_of(store, "sessions_running"), number_of(store, "sessions_finished"),
+           number_of(store, "sessions_failed"), number_of(store, "repairs_finished"));
+    print_peers(json_object_get(root, "peers"));
+    if (json_is_true(json_object_get(cluster, "isolated")))
+        printf("warning          isolated: half of this node's probes go unanswered\n");
+    if (json_is_true(json_object_get(cluster, "duplicate")))
+        printf("warning          another node has this node's id; stop one of them\n");
+}
+
+static int run_status(const args_t *args)
+{
+    json_t *root;
+    int status = ask(args, "GET", "/status", &root);
+    if (root != NULL)
+        print_status(root);
+    json_decref(root);
+    return status;
+}
+
+/* ---- verify: this node compares with all; then each node's own count is held against it ---------------------------------*/
+
+typedef struct tally {
+    const char *fingerprint;
+    unsigned equal, different, silent;
+} tally_t;
+
+static void compare_member(const json_t *member, tally_t *tally)
+{
+    client_t *client = NULL;
+    response_t response = {0};
+    json_t *root = NULL;
+    const char *http = json_string_value(json_object_get(member, "http"));
+    bool is_there =
+        strcmp(text_of(member, "status"), "alive") == 0 && http != NULL && client_open(http, NULL, &client) == 0 &&
+        client_request(client, "GET", "/status", NULL, 0, NULL, NULL, &response) == 0 && response.status == 200;
+    if (is_there)
+        root = json_loadb(response.body.data, response.body.len, 0, NULL);
+    const json_t *store = json_object_get(root, "store");
+    bool is_equal = is_there && strcmp(text_of(store, "fingerprint"), tally->fingerprint) == 0;
+    if (!is_there)
+        tally->silent++;
+    else if (is_equal)
+        tally->equal++;
+    else
+        tally->different++;
+    printf("node %-6lld %10lld documents  %-16s  %s\n", number_of(member, "id"), number_of(store, "live"),
+           text_of(store, "fingerprint"),
+           !is_there  ? text_of(member, "status")
+           : is_equal ? "equal"
+                      : "different");
+    json_decref(root);
+    response_free(&response);
+    client_close(client);
+}
+
+static int run_verify(const args_t *args)
+{
+    json_t *verified = NULL, *members = NULL, *member;
+    size_t i;
+    int status = ask(args, "POST", "/verify", &verified);
+    if (status != 0 || verified == NULL)
+        return status;
+    status = ask(args, "GET", "/members", &members);
+    tally_t tally = {.fingerprint = text_of(verified, "fingerprint")};
+    json_array_foreach(json_object_get(members, "members"), i, member) compare_member(member, &tally);
+    if (status == 0 && tally.different > 0)
+        status = fail(args, EXIT_OTHER, "%u nodes differ; writes may be under way: try again, then look at their logs",
+                      tally.different);
+    if (status == 0 && tally.silent > 0)
+        status = fail(args, EXIT_OTHER, "%u nodes could not be asked", tally.silent);
+    json_decref(members);
+    json_decref(verified);
+    return status;
+}
+
+static int run_forget(const args_t *args)
+{
+    char path[64];
+    uint64_t id;
+    json_t *root;
+    if (parse_number(args->operands[0], 1, UINT16_MAX, &id) != 0)
+        return fail(args, EXIT_USAGE, "a node id is a number from 1 to 65535, not \"%s\"", args->operands[0]);
+    snprintf(path, sizeof(path), "/members/%llu", (unsigned long long)id);
+    int status = ask(args, "DELETE", path, &root);
+    if (root != NULL)
+        printf("node %llu is forgotten\n", (unsigned long long)id);
+    json_decref(root);
+    return status;
+}
+
+const command_t members_command = {
+    .name = "members",
+    .operands = "",
+    .summary = "list the nodes that a node knows",
+    .flags = cluster_flags,
+    .run = run_members,
+};
+const command_t status_command = {
+    .name = "status",
+    .operands = "",
+    .summary = "what a node holds and does",
+    .flags = cluster_flags,
+    .run = run_status,
+};
+const command_t verify_command = {
+    .name = "verify",
+    .operands = "",
+    .summary = "compare all nodes now, and bring them together where they differ",
+    .flags = cluster_flags,
+    .run = run_verify,
+};
+const command_t forget_command = {
+    .name = "forget",
+    .operands = "NODE_ID",
+    .least = 1,
+    .most = 1,
+    .summary = "a node that will not come back no longer counts",
+    .flags = cluster_flags,
+    .run = run_forget,
+};

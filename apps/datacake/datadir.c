@@ -1,0 +1,190 @@
+/* datadir.c: see datadir.h. */
+#include "datadir.h"
+
+#include "command.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SMALL_FILE_MAX 512
+
+static int report(datadir_t *datadir, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static int report(datadir_t *datadir, int err, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    vsnprintf(datadir->message, sizeof(datadir->message), format, list);
+    va_end(list);
+    return err;
+}
+
+static int make_directories(datadir_t *datadir)
+{
+    char *path = datadir->path;
+    for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        int err = mkdir(path, 0777);
+        *slash = '/';
+        if (err != 0 && errno != EEXIST)
+            break; /* the last one says why */
+    }
+    struct stat info;
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return report(datadir, CAKE_EIO, "cannot make the data directory %s: %s", path, strerror(errno));
+    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))
+        return report(datadir, CAKE_EIO, "%s is no directory; give --data-dir another path", path);
+    return 0;
+}
+
+/* CAKE_ENOTFOUND when there is none. */
+static int read_small(datadir_t *datadir, const char *name, char out[SMALL_FILE_MAX])
+{
+    char path[DATADIR_PATH_MAX + 16];
+    snprintf(path, sizeof(path), "%s/%s", datadir->path, name);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0 && errno == ENOENT)
+        return CAKE_ENOTFOUND;
+    ssize_t len = file < 0 ? -1 : read(file, out, SMALL_FILE_MAX - 1);
+    if (file >= 0)
+        close(file);
+    if (len < 0)
+        return report(datadir, CAKE_EIO, "cannot read %s: %s", path, strerror(errno));
+    out[len] = 0;
+    return 0;
+}
+
+/* Whole and durable, or not at all. */
+static int write_small(datadir_t *datadir, const char *name, const char *text)
+{
+    char path[DATADIR_PATH_MAX + 16], temporary[DATADIR_PATH_MAX + 24];
+    snprintf(path, sizeof(path), "%s/%s", datadir->path, name);
+    snprintf(temporary, sizeof(temporary), "%s.new", path);
+    int err = CAKE_EIO, directory = -1;
+    int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (file < 0)
+        goto out;
+    size_t len = strlen(text);
+    if (write(file, text, len) != (ssize_t)len || fsync(file) != 0 || rename(temporary, path) != 0)
+        goto out;
+    directory = open(datadir->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory >= 0 && fsync(directory) == 0)
+        err = 0;
+out:
+    if (err != 0)
+        report(datadir, errno == ENOSPC ? CAKE_ENOSPC : err, "cannot write %s: %s", path, strerror(errno));
+    if (directory >= 0)
+        close(directory);
+    if (file >= 0)
+        close(file);
+    return err;
+}
+
+static int take_lock(datadir_t *datadir)
+{
+    char path[DATADIR_PATH_MAX + 16], holder[24] = "";
+    snprintf(path, sizeof(path), "%s/lock", datadir->path);
+    datadir->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (datadir->lock < 0)
+        return report(datadir, CAKE_EIO, "cannot write into the data directory %s: %s", datadir->path, strerror(errno));
+    if (flock(datadir->lock, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t len = read(datadir->lock, holder, sizeof(holder) - 1);
+        holder[len > 0 ? strspn(holder, "0123456789") : 0] = 0;
+        close(datadir->lock);
+        datadir->lock = -1;
+        return report(datadir, CAKE_EBUSY, "the data directory %s is in use by process %s; stop it first",
+                      datadir->path, *holder ? holder : "of another datacake");
+    }
+    char text[24];
+    int len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+    if (ftruncate(datadir->lock, 0) != 0 || pwrite(datadir->lock, text, (size_t)len, 0) != len)
+        return report(datadir, CAKE_EIO, "cannot write %s: %s", path, strerror(errno));
+    return 0;
+}
+
+static int check_owner(datadir_t *datadir, uint16_t node_id, const char *cluster_id)
+{
+    char text[SMALL_FILE_MAX], cluster[256] = "";
+    unsigned id = 0;
+    int err = read_small(datadir, "node", text);
+    if (err == CAKE_ENOTFOUND) {
+        snprintf(text, sizeof(text), "node-id %u\ncluster-id %s\n", node_id, cluster_id);
+        return write_small(datadir, "node", text);
+    }
+    if (err != 0)
+        return err;
+    if (sscanf(text, "node-id %u cluster-id %255[^\n]", &id, cluster) != 2)
+        return report(datadir, CAKE_ECORRUPT,
+                      "%s/node is damaged; it should read: node-id N, cluster-id NAME, on two "
+                      "lines",
+                      datadir->path);
+    if (id != node_id)
+        return report(datadir, CAKE_ECONFLICT,
+                      "%s holds the data of node %u, not of node %u; give another --data-dir "
+                      "or --node-id %u",
+                      datadir->path, id, node_id, id);
+    if (strcmp(cluster, cluster_id) != 0)
+        return report(datadir, CAKE_ECONFLICT,
+                      "%s holds data of cluster \"%s\", not of \"%s\"; give another --data-dir "
+                      "or --cluster-id",
+                      datadir->path, cluster, cluster_id);
+    return 0;
+}
+
+static int raise_generation(datadir_t *datadir)
+{
+    char text[SMALL_FILE_MAX];
+    uint64_t stored = 0;
+    int err = read_small(datadir, "generation", text);
+    if (err != 0 && err != CAKE_ENOTFOUND)
+        return err;
+    if (err == 0) {
+        text[strcspn(text, "\n")] = 0;
+        if (parse_number(text, 1, UINT64_MAX - 1, &stored) != 0)
+            return report(datadir, CAKE_ECORRUPT,
+                          "%s/generation is damaged; it should hold one number, above that of "
+                          "every earlier start",
+                          datadir->path);
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    datadir->generation = stored + 1 > now_ms ? stored + 1 : now_ms;
+    snprintf(text, sizeof(text), "%llu\n", (unsigned long long)datadir->generation);
+    return write_small(datadir, "generation", text);
+}
+
+int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const char *cluster_id)
+{
+    memset(datadir, 0, sizeof(*datadir));
+    datadir->lock = -1;
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    if (len == 0 || len >= DATADIR_PATH_MAX)
+        return report(datadir, CAKE_EINVAL, "the path of the data directory is empty or too long");
+    memcpy(datadir->path, path, len);
+    snprintf(datadir->store_path, sizeof(datadir->store_path), "%s/store", datadir->path);
+    int err = make_directories(datadir);
+    if (err == 0)
+        err = take_lock(datadir);
+    if (err == 0)
+        err = check_owner(datadir, node_id, cluster_id);
+    if (err == 0)
+        err = raise_generation(datadir);
+    return err;
+}
+
+void datadir_close(datadir_t *datadir)
+{
+    if (datadir->lock >= 0)
+        close(datadir->lock);
+    datadir->lock = -1;
+}

@@ -1,0 +1,29 @@
+/* datadir.h: a node's directory: who it belongs to, that only one process uses it, and the count of its starts.
+ *
+ *   DIR/lock         held by flock() while a process runs; the process id is in it
+ *   DIR/node         "node-id 1" and "cluster-id datacake": whose data this is, fixed by the first start
+ *   DIR/generation   a number that grows with each start, so that members know a restarted node from its past
+ *   DIR/store/       the storage */
+#ifndef DATACAKE_APP_DATADIR_H
+#define DATACAKE_APP_DATADIR_H
+
+#include <stdint.h>
+
+#include <datacake/base.h>
+
+#define DATADIR_PATH_MAX 4096
+
+typedef struct datadir {
+    char path[DATADIR_PATH_MAX];
+    char store_path[DATADIR_PATH_MAX + 8];
+    int lock; /* -1: not held */
+    uint64_t generation;
+    char message[DATADIR_PATH_MAX + 256]; /* why opening failed */
+} datadir_t;
+
+/* Makes the directory where there is none, and raises the generation durably. CAKE_EIO, CAKE_EBUSY (another process),
+ * CAKE_ECONFLICT (another node's or cluster's), CAKE_ECORRUPT. datadir_close in any case. */
+int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const char *cluster_id);
+void datadir_close(datadir_t *datadir);
+
+#endif

@@ -1,0 +1,44 @@
+/* http.h: the server's REST side, on libmicrohttpd.
+ *
+ * A few threads of libmicrohttpd run all requests. A request that has to wait for other nodes is suspended: the store calls
+ * back on the node's loop, which resumes it, so that thousands of waiting requests hold no thread. What reads this node's own
+ * storage runs on the request's thread.
+ *
+ * Bounded: connections, the size of a body, all bodies together, watchers and what waits for each, the time a connection may
+ * be idle or slow. */
+#ifndef DATACAKE_APP_HTTP_H
+#define DATACAKE_APP_HTTP_H
+
+#include <datacake/node.h>
+#include <datacake/store.h>
+
+#include "log.h"
+
+typedef struct http http_t;
+
+typedef struct http_options {
+    const char *address; /* "127.0.0.1:8001"; a name may stand for the address; port 0 takes a free one */
+    const char *token;   /* NULL: none is asked for */
+    cake_node_t *node;
+    cake_store_t *store;
+    const log_t *log;
+    uint64_t max_value_bytes; /* of one document */
+    uint64_t max_body_bytes;  /* held for all requests together */
+    uint32_t max_connections;
+    uint32_t idle_s; /* a connection that asks nothing, or stops in the middle, is cut */
+    const char *storage_name;
+} http_options_t;
+
+#define HTTP_MESSAGE_MAX 256
+
+/* CAKE_EADDRINUSE, CAKE_EPARSE, CAKE_EINVAL (no address of this machine), CAKE_ENOMEM, CAKE_EIO. message: one line. */
+int http_start(const http_options_t *options, http_t **out, char message[HTTP_MESSAGE_MAX]);
+const char *http_address(const http_t *http); /* with the port it has; a wildcard stays one */
+
+/* Takes no new requests and waits until no thread of libmicrohttpd is inside the store. Requests that wait for other nodes
+ * still end when the store closes. */
+void http_quiesce(http_t *http);
+/* After the store is closed: waits for the last answers, frees everything. NULL allowed. */
+void http_stop(http_t *http);
+
+#endif

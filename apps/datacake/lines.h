@@ -1,0 +1,29 @@
+/* lines.h: documents as lines of text: NDJSON as the server takes and gives it, and TSV for imports. */
+#ifndef DATACAKE_APP_LINES_H
+#define DATACAKE_APP_LINES_H
+
+#include "text.h"
+
+#define LINE_MESSAGE_MAX 160
+
+/* One document. key and value point into the owner's memory until line_free. */
+typedef struct line {
+    cake_slice_t key, value;
+    json_t *root;
+    text_t decoded_key, decoded_value;
+    char message[LINE_MESSAGE_MAX]; /* why it was refused */
+} line_t;
+
+/* {"key": K, "value": V}: K is a string or {"base64": "..."}; V as well, and any other JSON value stands for its text.
+ * Further members are ignored, so that exports with more in them can be read back.
+ * CAKE_EPARSE; CAKE_EINVAL (key out of bounds); CAKE_ETOOBIG; CAKE_ENOMEM. line_free in any case. */
+int line_parse(line_t *line, const char *text, size_t len, size_t max_value_bytes);
+void line_free(line_t *line);
+
+/* "key<TAB>value" as such a line of JSON, with its newline; \t \n \r \\ are escapes. CAKE_EPARSE: no tab. */
+int line_from_tsv(text_t *out, const char *text, size_t len);
+
+/* value NULL: the key alone. timestamp 0: none. */
+void line_write(text_t *out, cake_slice_t key, const cake_slice_t *value, uint64_t timestamp);
+
+#endif

@@ -1,0 +1,365 @@
+/* serve.c: `datacake serve`: a node, its store and its HTTP side, from start to the end of the process. */
+#include "command.h"
+#include "datadir.h"
+#include "http.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <datacake/sqlite.h>
+#include <datacake/uv.h>
+
+#define SEEDS_MAX     64u
+#define TOKEN_MAX     256u
+#define VALUE_MAX_MIB 1024u
+
+static const flag_t flags[] = {
+    {"node-id", "N", "this node's number, 1 to 65535, unique in the cluster (required)"},
+    {"data-dir", "DIR", "where this node keeps its data; made when missing (required unless --storage memory)"},
+    {"listen", "HOST:PORT", "address for other nodes, TCP and UDP (127.0.0.1:7001; port 0: any)"},
+    {"public", "HOST:PORT", "address that other nodes are told (that of --listen)"},
+    {"http", "HOST:PORT", "address of the REST side and the page (127.0.0.1:8001; port 0: any)"},
+    {"seed", "HOST:PORT", "a node to join by; may be given several times"},
+    {"data-center", "NAME", "where this node stands (default)"},
+    {"cluster-id", "NAME", "nodes of other clusters are not heard (datacake)"},
+    {"storage", "KIND", "sqlite, lmdb or memory (sqlite)"},
+    {"lanes", "N", "independent writers of the storage, fixed by the first start (1)"},
+    {"timeout-ms", "N", "how long a write waits for its consistency level (2000)"},
+    {"max-value-mib", "N", "largest document, in MiB (16)"},
+    {"max-body-mib", "N", "request bodies held at once, in MiB (256)"},
+    {"max-connections", "N", "HTTP connections at once (1024)"},
+    {"idle-s", "N", "HTTP connections idle or stalled for so many seconds are cut (30)"},
+    {"http-token", "FILE", "clients have to send the token in this file"},
+    {"cluster-key", "FILE", "key that seals what nodes tell each other"},
+    {"tls-cert", "FILE", "certificate of this node"},
+    {"tls-key", "FILE", "key of that certificate"},
+    {"tls-ca", "FILE", "certificate authority of the cluster"},
+    {"config", "FILE", "more flags, as lines of name = value; the command line wins"},
+    {"log-level", "LEVEL", "debug, info, warn or error (info)"},
+    {"log-format", "FORMAT", "text or json (text)"},
+    {NULL, NULL, NULL},
+};
+
+typedef struct server {
+    const args_t *args;
+    log_t log;
+    cake_log_t hook;
+    datadir_t datadir;
+    cake_env_t *env;
+    cake_storage_t *storage;
+    cake_node_t *node;
+    cake_store_t *store;
+    http_t *http;
+    const char *storage_name;
+    char token[TOKEN_MAX + 2];
+    uint64_t node_id, lanes, timeout_ms, max_value_mib, max_body_mib, max_connections, idle_s;
+} server_t;
+
+/* ---- flags -----------------------------------------------------------------------------------------------------------*/
+
+static int check_missing_features(const args_t *args)
+{
+    static const char *const names[] = {"cluster-key", "tls-cert", "tls-key", "tls-ca"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (args_has(args, names[i]))
+            return fail(args, EXIT_USAGE, "this build does not have --%s; keep the nodes in a trusted network instead",
+                        names[i]);
+    return 0;
+}
+
+static int read_token(server_t *server)
+{
+    const char *path = args_value(server->args, "http-token", NULL);
+    if (path == NULL)
+        return 0;
+    FILE *file = fopen(path, "re");
+    size_t len = file == NULL ? 0 : fread(server->token, 1, TOKEN_MAX + 1, file);
+    if (file == NULL)
+        return fail(server->args, EXIT_USAGE, "cannot read the token in %s: %s", path, strerror(errno));
+    fclose(file);
+    server->token[len] = 0;
+    server->token[strcspn(server->token, "\r\n")] = 0;
+    if (server->token[0] == 0 || len > TOKEN_MAX)
+        return fail(server->args, EXIT_USAGE, "%s must hold a token of 1 to %u characters on one line", path,
+                    TOKEN_MAX);
+    return 0;
+}
+
+static int read_numbers(server_t *server)
+{
+    const args_t *args = server->args;
+    server->lanes = 1;
+    server->timeout_ms = 2000;
+    server->max_value_mib = 16;
+    server->max_body_mib = 256;
+    server->max_connections = 1024;
+    server->idle_s = 30;
+    if (!args_has(args, "node-id"))
+        return fail(args, EXIT_USAGE, "give --node-id N, a number that no other node of the cluster has");
+    if (args_number(args, "node-id", 1, UINT16_MAX, &server->node_id) != 0 ||
+        args_number(args, "lanes", 1, CAKE_STORAGE_LANES_MAX, &server->lanes) != 0 ||
+        args_number(args, "timeout-ms", 1, 3600000, &server->timeout_ms) != 0 ||
+        args_number(args, "max-value-mib", 1, VALUE_MAX_MIB, &server->max_value_mib) != 0 ||
+        args_number(args, "max-body-mib", 4, 1u << 20, &server->max_body_mib) != 0 ||
+        args_number(args, "max-connections", 1, 1u << 20, &server->max_connections) != 0 ||
+        args_number(args, "idle-s", 1, 3600, &server->idle_s) != 0)
+        return EXIT_USAGE;
+    if (server->max_body_mib < server->max_value_mib)
+        return fail(args, EXIT_USAGE, "--max-body-mib must be at least --max-value-mib");
+    return 0;
+}
+
+/* Says which address it is: the node only says that one of them is bad. */
+static int check_address(const args_t *args, const char *flag, const char *text)
+{
+    const char *colon = text == NULL ? NULL : strrchr(text, ':');
+    uint64_t port;
+    cake_addr_t numeric;
+    if (text == NULL || cake_addr_parse(text, &numeric) == 0)
+        return 0;
+    bool has_name = colon != NULL && colon > text && strchr(text, ':') == colon;
+    if (has_name && parse_number(colon + 1, 0, 65535, &port) == 0)
+        return 0;
+    return fail(args, EXIT_USAGE, "--%s \"%s\" is no address; give HOST:PORT, like 127.0.0.1:7001", flag, text);
+}
+
+static int check_addresses(const args_t *args)
+{
+    static const char *const names[] = {"listen", "public", "http", "seed"};
+    const char *given[ARGS_VALUES_MAX];
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        size_t count = args_values(args, names[i], given, ARGS_VALUES_MAX);
+        for (size_t j = 0; j < count; j++)
+            if (check_address(args, names[i], given[j]) != 0)
+                return EXIT_USAGE;
+    }
+    return 0;
+}
+
+static int read_flags(server_t *server)
+{
+    const args_t *args = server->args;
+    const char *level = args_value(args, "log-level", "info"), *format = args_value(args, "log-format", "text");
+    server->storage_name = args_value(args, "storage", "sqlite");
+    server->log.is_json = strcmp(format, "json") == 0;
+    if (log_level_parse(level, &server->log.least) != 0)
+        return fail(args, EXIT_USAGE, "--log-level is debug, info, warn or error, not \"%s\"", level);
+    if (!server->log.is_json && strcmp(format, "text") != 0)
+        return fail(args, EXIT_USAGE, "--log-format is text or json, not \"%s\"", format);
+    if (strcmp(server->storage_name, "lmdb") == 0)
+        return fail(args, EXIT_USAGE, "this build does not have --storage lmdb; use sqlite");
+    if (strcmp(server->storage_name, "sqlite") != 0 && strcmp(server->storage_name, "memory") != 0)
+        return fail(args, EXIT_USAGE, "--storage is sqlite, lmdb or memory, not \"%s\"", server->storage_name);
+    if (strcmp(server->storage_name, "sqlite") == 0 && !args_has(args, "data-dir"))
+        return fail(args, EXIT_USAGE, "give --data-dir DIR, or --storage memory to keep nothing");
+    if (args_values(args, "seed", NULL, 0) > SEEDS_MAX)
+        return fail(args, EXIT_USAGE, "more than %u seeds", SEEDS_MAX);
+    server->hook = log_hook(&server->log);
+    int err = check_missing_features(args);
+    if (err == 0)
+        err = check_addresses(args);
+    if (err == 0)
+        err = read_numbers(server);
+    return err != 0 ? err : read_token(server);
+}
+
+/* ---- start -----------------------------------------------------------------------------------------------------------*/
+
+static int open_storage(server_t *server)
+{
+    const args_t *args = server->args;
+    const char *path = args_value(args, "data-dir", NULL);
+    if (path != NULL && datadir_open(&server->datadir, path, (uint16_t)server->node_id,
+                                     args_value(args, "cluster-id", "datacake")) != 0)
+        return fail(args, EXIT_OTHER, "%s", server->datadir.message);
+    if (strcmp(server->storage_name, "memory") == 0) {
+        int err = cake_memory_open(&server->storage);
+        return err == 0 ? 0 : fail(args, EXIT_OTHER, "%s", cake_strerror(err));
+    }
+    cake_sqlite_options_t options = CAKE_SQLITE_OPTIONS_INIT;
+    options.lanes = (unsigned)server->lanes;
+    options.log = &server->hook;
+    int err = cake_sqlite_open(server->datadir.store_path, &options, &server->storage);
+    if (err == CAKE_ECORRUPT)
+        return fail(args, EXIT_OTHER,
+                    "a data file in %s is damaged or not ours; move it away and start again: the node "
+                    "gets its data from the others",
+                    server->datadir.store_path);
+    if (err == CAKE_ECONFLICT)
+        return fail(args, EXIT_OTHER, "%s was made with another --lanes", server->datadir.store_path);
+    if (err != 0)
+        return fail(args, EXIT_OTHER, "cannot open the storage in %s: %s", server->datadir.store_path,
+                    cake_strerror(err));
+    return 0;
+}
+
+static int fail_node(server_t *server, const cake_node_config_t *config, int err)
+{
+    const args_t *args = server->args;
+    if (err == CAKE_EADDRINUSE)
+        return fail(args, EXIT_OTHER, "the address %s is in use; stop what listens there, or give another --listen",
+                    config->listen_addr);
+    if (err == CAKE_EPARSE || err == CAKE_ENOTFOUND)
+        return fail(args, EXIT_USAGE,
+                    "an address cannot be understood; --listen, --public and --seed take HOST:PORT, like "
+                    "127.0.0.1:7001");
+    if (err == CAKE_EINVAL)
+        return fail(args, EXIT_USAGE,
+                    "--listen %s cannot be used: not an address of this machine, or 0.0.0.0 without "
+                    "--public, or a --data-center or --cluster-id out of bounds",
+                    config->listen_addr);
+    return fail(args, EXIT_OTHER, "cannot start the node: %s", cake_strerror(err));
+}
+
+static int start_node(server_t *server)
+{
+    const args_t *args = server->args;
+    const char *seeds[SEEDS_MAX];
+    cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    config.node_id = (uint16_t)server->node_id;
+    config.listen_addr = args_value(args, "listen", "127.0.0.1:7001");
+    config.public_addr = args_value(args, "public", NULL);
+    config.seeds = seeds;
+    config.seed_count = args_values(args, "seed", seeds, SEEDS_MAX);
+    config.cluster_id = args_value(args, "cluster-id", "datacake");
+    config.data_center = args_value(args, "data-center", "default");
+    config.generation = server->datadir.generation;
+    cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
+    options.log = &server->hook;
+    int err = cake_uv_env_new(&options, &server->env);
+    if (err != 0)
+        return fail(args, EXIT_OTHER, "cannot start the event loop: %s", cake_strerror(err));
+    config.env = server->env;
+    err = cake_node_start(&config, &server->node);
+    return err == 0 ? 0 : fail_node(server, &config, err);
+}
+
+static int open_store(server_t *server)
+{
+    cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
+    options.timeout_ms = server->timeout_ms;
+    options.max_value_bytes = server->max_value_mib << 20;
+    int err = cake_store_open(server->node, server->storage, &options, &server->store);
+    if (err == 0) {
+        server->storage = NULL; /* the store's now */
+        return 0;
+    }
+    if (err == CAKE_ECONFLICT)
+        return fail(server->args, EXIT_OTHER, "%s holds the data of another node or cluster; give another --data-dir",
+                    server->datadir.store_path);
+    if (err == CAKE_ECORRUPT)
+        return fail(server->args, EXIT_OTHER,
+                    "the data in %s is damaged; move it away and start again: the node gets its "
+                    "data from the others",
+                    server->datadir.store_path);
+    return fail(server->args, EXIT_OTHER, "cannot open the store: %s", cake_strerror(err));
+}
+
+static int start_http(server_t *server)
+{
+    char message[HTTP_MESSAGE_MAX] = "";
+    http_options_t options = {
+        .address = args_value(server->args, "http", "127.0.0.1:8001"),
+        .token = server->token[0] == 0 ? NULL : server->token,
+        .node = server->node,
+        .store = server->store,
+        .log = &server->log,
+        .max_value_bytes = server->max_value_mib << 20,
+        .max_body_bytes = server->max_body_mib << 20,
+        .max_connections = (uint32_t)server->max_connections,
+        .idle_s = (uint32_t)server->idle_s,
+        .storage_name = server->storage_name,
+    };
+    int err = http_start(&options, &server->http, message);
+    if (err != 0)
+        return fail(server->args, err == CAKE_EPARSE ? EXIT_USAGE : EXIT_OTHER, "%s", message);
+    const char *address = http_address(server->http);
+    err = cake_node_publish(server->node, "http", address, strlen(address));
+    return err == 0 ? 0 : fail(server->args, EXIT_OTHER, "cannot publish the HTTP address: %s", cake_strerror(err));
+}
+
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static void say_ready(const server_t *server)
+{
+    printf("datacake: node %u is ready: listen %s, http http://%s\n", cake_node_id(server->node),
+           cake_node_address(server->node), http_address(server->http));
+    fflush(stdout);
+    log_line(&server->log, CAKE_LOG_INFO, "node %u is ready: listen %s, http http://%s, storage %s",
+             cake_node_id(server->node), cake_node_address(server->node), http_address(server->http),
+             server->storage_name);
+}
+
+/* ---- end -------------------------------------------------------------------------------------------------------------*/
+
+/* In the order that lets each finish what it does with the next. */
+static void stop(server_t *server)
+{
+    http_quiesce(server->http);
+    cake_store_close(server->store);
+    http_stop(server->http);
+    cake_node_stop(server->node);
+    cake_storage_close(server->storage);
+    if (server->env != NULL)
+        server->env->ops->close(server->env);
+    datadir_close(&server->datadir);
+}
+
+static int run(const args_t *given)
+{
+    args_t args = *given;
+    server_t server = {.args = &args, .datadir = {.lock = -1}};
+    sigset_t signals;
+    int received = 0;
+    /* Before any thread starts, so that all of them leave the signals to this one. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    raise_file_limit();
+
+    const char *file = args_value(&args, "config", NULL);
+    int status = file == NULL ? 0 : args_read_file(&args, file);
+    if (status == 0)
+        status = read_flags(&server);
+    if (status == 0)
+        status = open_storage(&server);
+    if (status == 0)
+        status = start_node(&server);
+    if (status == 0)
+        status = open_store(&server);
+    if (status == 0)
+        status = start_http(&server);
+    if (status == 0) {
+        say_ready(&server);
+        sigwait(&signals, &received);
+        log_line(&server.log, CAKE_LOG_INFO, "node %u leaves", cake_node_id(server.node));
+        pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second signal ends the process at once */
+    }
+    stop(&server);
+    if (args.file != given->file)
+        args_free(&args);
+    return status;
+}
+
+const command_t serve_command = {
+    .name = "serve",
+    .operands = "",
+    .summary = "run a node until SIGINT or SIGTERM, then leave gracefully",
+    .details = "One line on standard output says that the node is ready, with the ports it has. The log is on standard "
+               "error.",
+    .flags = flags,
+    .run = run,
+};
