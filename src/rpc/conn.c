@@ -1,0 +1,417 @@
+#include "rpc/conn.h"
+
+#define TICK_MIN_NS (10 * CAKE_NS_PER_MS)
+#define LINGER_MS   1000u
+
+/* Messages that one read should bring: fewer waste writes, more keep the other side waiting for its replies. */
+#define BATCH_MIN 16u
+#define BATCH_MAX 64u
+
+static void flush(void *arg);
+static void tick(void *arg);
+
+static uint32_t u32_or(uint32_t value, uint32_t otherwise)
+{
+    return value != 0 ? value : otherwise;
+}
+
+static uint64_t u64_or(uint64_t value, uint64_t otherwise)
+{
+    return value != 0 ? value : otherwise;
+}
+
+void cake__limits_fill(cake_rpc_limits_t *limits)
+{
+    limits->max_connections = u32_or(limits->max_connections, 16384);
+    limits->max_streams = u32_or(limits->max_streams, 1024);
+    limits->max_header_bytes = u32_or(limits->max_header_bytes, 16384);
+    limits->max_body_bytes = u64_or(limits->max_body_bytes, UINT64_C(64) << 20);
+    limits->max_input_bytes = u64_or(limits->max_input_bytes, UINT64_C(256) << 20);
+    limits->max_output_bytes = u64_or(limits->max_output_bytes, UINT64_C(16) << 20);
+    limits->max_resets_per_s = u32_or(limits->max_resets_per_s, 1000);
+    limits->max_pings_per_s = u32_or(limits->max_pings_per_s, 100);
+    limits->max_settings_per_s = u32_or(limits->max_settings_per_s, 20);
+    limits->idle_ms = u64_or(limits->idle_ms, 300000);
+    limits->stall_ms = u64_or(limits->stall_ms, 30000);
+}
+
+void cake__conn_kind_init(cake__conn_kind_t *kind)
+{
+    cake__limits_fill(&kind->limits);
+    cake__pool_init(&kind->pool, &kind->env->alloc);
+    kind->spare_batch = NULL;
+}
+
+void cake__conn_kind_free(cake__conn_kind_t *kind)
+{
+    cake__free(&kind->env->alloc, kind->spare_batch);
+    cake__pool_free(&kind->pool);
+}
+
+/* ---- create ---- */
+
+int cake__conn_new(cake__conn_kind_t *kind, void *owner, cake__conn_t **out)
+{
+    const cake_alloc_t *alloc = &kind->env->alloc;
+    cake__conn_t *conn = cake__calloc(alloc, 1, sizeof *conn);
+    *out = NULL;
+    if (conn == NULL)
+        return CAKE_ENOMEM;
+    cake__h2_config_t config = {.is_server = kind->is_server,
+                                .alloc = alloc,
+                                .max_streams = kind->limits.max_streams,
+                                .max_header_bytes = kind->limits.max_header_bytes,
+                                .max_resets_per_s = kind->limits.max_resets_per_s,
+                                .max_pings_per_s = kind->limits.max_pings_per_s,
+                                .max_settings_per_s = kind->limits.max_settings_per_s,
+                                .events = &kind->events,
+                                .arg = conn};
+    if (cake__h2_new(&config, &conn->h2) != 0) {
+        cake__free(alloc, conn);
+        return CAKE_ENOMEM;
+    }
+    cake__list_init(&conn->link);
+    conn->kind = kind;
+    conn->owner = owner;
+    conn->flush = CAKE_DEFERRED_INIT(flush, conn);
+    conn->tick = CAKE_TIMER_INIT(tick, conn);
+    conn->read_cap = CAKE__BLOCK_BYTES / 4;
+    *out = conn;
+    return 0;
+}
+
+void cake__conn_free(cake__conn_t *conn)
+{
+    CAKE_ASSERT(conn->stream == NULL && !cake__list_is_linked(&conn->link));
+    cake_env_t *env = conn->kind->env;
+    env->ops->defer_cancel(env, &conn->flush);
+    env->ops->timer_cancel(env, &conn->tick);
+    cake__h2_free(conn->h2);
+    cake__free(&env->alloc, conn);
+}
+
+static void arm_tick(cake__conn_t *conn)
+{
+    const cake__conn_kind_t *kind = conn->kind;
+    uint64_t period_ms = cake__min_u64(kind->limits.stall_ms, kind->is_server ? kind->limits.idle_ms : UINT64_MAX);
+    if (kind->keepalive_ms != 0)
+        period_ms = cake__min_u64(period_ms, kind->keepalive_ms);
+    if (period_ms > UINT64_MAX / CAKE_NS_PER_MS / 4)
+        return;
+    uint64_t period_ns = cake__max_u64(period_ms * CAKE_NS_PER_MS / 2, TICK_MIN_NS);
+    kind->env->ops->timer_arm(kind->env, &conn->tick, cake__now_ns(kind->env) + period_ns);
+}
+
+static void began(cake__conn_t *conn)
+{
+    cake_env_t *env = conn->kind->env;
+    conn->now_ns = conn->last_read_ns = conn->last_call_ns = cake__now_ns(env);
+    env->ops->stream_peer(conn->stream, &conn->peer);
+    arm_tick(conn);
+    cake__conn_kick(conn); /* the first settings */
+}
+
+/* ---- the stream's side ---- */
+
+static void on_connect(void *arg, int err)
+{
+    cake__conn_t *conn = arg;
+    if (err == 0)
+        began(conn);
+    conn->kind->on_connect(conn, err);
+}
+
+static void on_buffer(void *arg, void **data, size_t *size)
+{
+    cake__conn_t *conn = arg;
+    *data = NULL;
+    *size = 0;
+    if (conn->is_ended)
+        return;
+    if (conn->block != NULL && conn->block->refs > 1 && CAKE__BLOCK_BYTES - conn->block->len < CAKE__BLOCK_BYTES / 4) {
+        cake__block_unref(conn->block); /* calls read in it: the next bytes go elsewhere */
+        conn->block = NULL;
+    }
+    if (conn->block == NULL)
+        conn->block = cake__block_get(&conn->kind->pool);
+    if (conn->block == NULL) {
+        cake__conn_end(conn, CAKE_ENOMEM);
+        return;
+    }
+    if (conn->block->refs == 1)
+        conn->block->len = 0;
+    *data = conn->block->data + conn->block->len;
+    *size = cake__min_u64(conn->read_cap, CAKE__BLOCK_BYTES - conn->block->len);
+}
+
+static void adapt_read_cap(cake__conn_t *conn, size_t len)
+{
+    if (conn->messages > BATCH_MAX && conn->read_cap > CAKE__READ_MIN)
+        conn->read_cap /= 2;
+    else if (conn->messages < BATCH_MIN && len >= conn->read_cap && conn->read_cap < CAKE__BLOCK_BYTES)
+        conn->read_cap *= 2;
+}
+
+static void on_read(void *arg, void *data, intptr_t len)
+{
+    cake__conn_t *conn = arg;
+    if (conn->is_ended)
+        return;
+    if (len <= 0) {
+        cake__conn_end(conn, CAKE_ECONNECTION);
+        return;
+    }
+    if (conn->is_finishing)
+        return;
+    CAKE_ASSERT(conn->block != NULL && (uint8_t *)data == conn->block->data + conn->block->len);
+    conn->now_ns = conn->last_read_ns = cake__now_ns(conn->kind->env);
+    conn->messages = 0;
+    int err = cake__h2_receive(conn->h2, conn->now_ns, data, (size_t)len);
+    if (conn->block->refs > 1) {
+        conn->block->len += ((size_t)len + 7) & ~(size_t)7;
+    } else {
+        cake__block_unref(conn->block); /* an idle connection keeps none */
+        conn->block = NULL;
+    }
+    adapt_read_cap(conn, (size_t)len);
+    if (err == CAKE_EBUSY)
+        conn->was_abused = true;
+    if (err != 0)
+        cake__conn_finish(conn, err == CAKE_ENOMEM ? err : CAKE_ECONNECTION);
+    else if (cake__h2_has_output(conn->h2) || cake__h2_is_over(conn->h2))
+        cake__conn_kick(conn);
+}
+
+static void free_batch(cake__conn_t *conn)
+{
+    cake__conn_kind_t *kind = conn->kind;
+    if (conn->batch == NULL)
+        return;
+    cake__batch_clear(conn->batch);
+    if (kind->spare_batch == NULL)
+        kind->spare_batch = conn->batch;
+    else
+        cake__free(&kind->env->alloc, conn->batch);
+    conn->batch = NULL;
+}
+
+static void on_written(void *arg, int err)
+{
+    cake__conn_t *conn = arg;
+    conn->is_writing = false;
+    if (conn->is_paused && !conn->is_ended)
+        conn->kind->env->ops->stream_resume(conn->stream);
+    conn->is_paused = false;
+    cake__batch_clear(conn->batch);
+    if (err != 0)
+        cake__conn_end(conn, CAKE_ECONNECTION);
+    else if (!conn->is_ended)
+        flush(conn);
+}
+
+static void on_closed(void *arg)
+{
+    cake__conn_t *conn = arg;
+    CAKE_ASSERT(conn->is_dead && conn->calls == 0);
+    conn->stream = NULL;
+    free_batch(conn);
+    if (conn->block != NULL)
+        cake__block_unref(conn->block);
+    conn->block = NULL;
+    conn->kind->on_gone(conn);
+}
+
+static const cake_stream_handlers_t HANDLERS = {.on_connect = on_connect,
+                                                .on_buffer = on_buffer,
+                                                .on_read = on_read,
+                                                .on_written = on_written,
+                                                .on_closed = on_closed};
+
+void cake__conn_accept(cake__conn_t *conn, cake_stream_t *stream)
+{
+    conn->stream = stream;
+    conn->kind->env->ops->stream_start(stream, &HANDLERS, conn);
+    began(conn);
+}
+
+int cake__conn_connect(cake__conn_t *conn, const cake_addr_t *addr)
+{
+    cake_env_t *env = conn->kind->env;
+    int err = env->ops->connect(env, addr, &HANDLERS, conn, &conn->stream);
+    if (err != 0)
+        conn->stream = NULL;
+    return err;
+}
+
+/* ---- writing ---- */
+
+static cake__batch_t *get_batch(cake__conn_kind_t *kind)
+{
+    cake__batch_t *batch = kind->spare_batch;
+    kind->spare_batch = NULL;
+    if (batch == NULL)
+        batch = cake__malloc(&kind->env->alloc, sizeof *batch);
+    if (batch != NULL) {
+        batch->pool = &kind->pool;
+        batch->tail = NULL;
+        batch->count = batch->bytes = batch->body_bytes = 0;
+    }
+    return batch;
+}
+
+static void die(cake__conn_t *conn)
+{
+    if (conn->is_dead)
+        return;
+    cake_env_t *env = conn->kind->env;
+    conn->is_dead = true;
+    env->ops->timer_cancel(env, &conn->tick);
+    conn->kind->on_dead(conn, conn->err);
+    cake__h2_free(conn->h2);
+    conn->h2 = NULL;
+    CAKE_ASSERT(conn->calls == 0);
+    env->ops->stream_close(conn->stream);
+}
+
+/* A peer that does not take what waits for it may not ask for more. Only while a write is stuck: else its window updates, which
+ * let the rest go out, would wait for themselves. */
+static void pause_if_full(cake__conn_t *conn)
+{
+    if (conn->is_paused || conn->queued_bytes <= conn->kind->limits.max_output_bytes)
+        return;
+    conn->is_paused = true;
+    conn->kind->env->ops->stream_pause(conn->stream);
+}
+
+/* Says that nothing more comes, and goes on reading for a moment: closing with bytes unread would reset the connection, and
+ * the peer could lose the last that was sent. */
+static void linger(cake__conn_t *conn)
+{
+    cake_env_t *env = conn->kind->env;
+    if (!conn->kind->is_server) {
+        cake__conn_end(conn, CAKE_ECONNECTION);
+    } else if (!conn->is_shut) {
+        conn->is_shut = true;
+        conn->finish_ns = cake__now_ns(env);
+        env->ops->stream_shutdown(conn->stream);
+        cake__timer_arm_ms(env, &conn->tick, LINGER_MS);
+    }
+}
+
+static void flush(void *arg)
+{
+    cake__conn_t *conn = arg;
+    cake_env_t *env = conn->kind->env;
+    if (conn->is_ended) {
+        die(conn);
+        return;
+    }
+    if (conn->is_writing)
+        return;
+    if (conn->batch == NULL && (conn->batch = get_batch(conn->kind)) == NULL) {
+        cake__conn_end(conn, CAKE_ENOMEM);
+        return;
+    }
+    int err = cake__h2_pull(conn->h2, conn->batch);
+    if (err == 0 && conn->batch->count > 0) {
+        conn->is_writing = true;
+        conn->write_since_ns = conn->now_ns = cake__now_ns(env);
+        if (conn->batch->body_bytes > 0)
+            conn->progress_ns = conn->now_ns;
+        if (env->ops->stream_write(conn->stream, conn->batch->iov, conn->batch->count) == 0) {
+            pause_if_full(conn);
+            return;
+        }
+        conn->is_writing = false;
+        err = CAKE_ECONNECTION;
+    }
+    free_batch(conn);
+    if (err != 0)
+        cake__conn_end(conn, err == CAKE_ENOMEM ? err : CAKE_ECONNECTION);
+    else if (conn->is_finishing)
+        linger(conn);
+    else if (cake__h2_is_over(conn->h2))
+        cake__conn_finish(conn, CAKE_ECONNECTION);
+}
+
+void cake__conn_kick(cake__conn_t *conn)
+{
+    cake_env_t *env = conn->kind->env;
+    if (!conn->is_writing || conn->is_ended)
+        env->ops->defer(env, &conn->flush);
+}
+
+void cake__conn_queued(cake__conn_t *conn, int64_t change)
+{
+    if (conn->queued_bytes == 0)
+        conn->progress_ns = conn->now_ns;
+    conn->queued_bytes = (uint64_t)((int64_t)conn->queued_bytes + change);
+}
+
+/* ---- the end ---- */
+
+void cake__conn_finish(cake__conn_t *conn, int err)
+{
+    if (conn->is_finishing || conn->is_ended)
+        return;
+    conn->is_finishing = true;
+    conn->err = err;
+    conn->finish_ns = cake__now_ns(conn->kind->env);
+    cake__conn_kick(conn);
+}
+
+void cake__conn_end(cake__conn_t *conn, int err)
+{
+    if (conn->is_ended)
+        return;
+    conn->is_ended = true;
+    if (conn->err == 0)
+        conn->err = err;
+    cake__conn_kick(conn);
+}
+
+static bool has_passed(uint64_t now_ns, uint64_t since_ns, uint64_t limit_ms)
+{
+    return limit_ms < UINT64_MAX / CAKE_NS_PER_MS && now_ns - since_ns >= limit_ms * CAKE_NS_PER_MS;
+}
+
+static void keep_alive(cake__conn_t *conn, uint64_t now_ns)
+{
+    if (conn->calls == 0 || !has_passed(now_ns, conn->last_read_ns, conn->kind->keepalive_ms))
+        return;
+    if (conn->ping_ns > conn->last_read_ns) {
+        if (has_passed(now_ns, conn->ping_ns, conn->kind->keepalive_ms))
+            cake__conn_end(conn, CAKE_ECONNECTION);
+        return;
+    }
+    conn->ping_ns = now_ns;
+    cake__h2_ping(conn->h2);
+    cake__conn_kick(conn);
+}
+
+static void tick(void *arg)
+{
+    cake__conn_t *conn = arg;
+    const cake__conn_kind_t *kind = conn->kind;
+    uint64_t now_ns = cake__now_ns(kind->env);
+    if (conn->is_ended)
+        return;
+    if (conn->is_shut) {
+        cake__conn_end(conn, CAKE_ECONNECTION);
+        return;
+    }
+    if ((conn->is_writing && has_passed(now_ns, conn->write_since_ns, kind->limits.stall_ms)) ||
+        (conn->is_finishing && has_passed(now_ns, conn->finish_ns, kind->limits.stall_ms)) ||
+        (conn->queued_bytes > 0 && has_passed(now_ns, conn->progress_ns, kind->limits.stall_ms))) {
+        conn->was_abused = true;
+        cake__conn_end(conn, CAKE_ECONNECTION);
+        return;
+    }
+    if (kind->keepalive_ms != 0)
+        keep_alive(conn, now_ns);
+    if (kind->is_server && conn->calls == 0 && has_passed(now_ns, conn->last_call_ns, kind->limits.idle_ms)) {
+        cake__h2_goaway(conn->h2);
+        cake__conn_finish(conn, CAKE_ECONNECTION);
+    }
+    arm_tick(conn);
+}

@@ -1,0 +1,72 @@
+/* conn.h: one connection of a server or a channel: bytes of a stream into an HTTP/2 session, the session's bytes out in one
+ * write per turn of the loop; idle, stalled and silent peers; the end.
+ *
+ *   stream --on_read--> block --> h2 --events--> owner             reads stop while too much waits for a peer that does not read
+ *   stream <--write---- batch <-- h2 <-commands- owner + kick      at most one write is under way
+ *
+ * The end: cake__conn_end (at once) or cake__conn_finish (what is to be said first) -> on_dead -> on_closed of every stream ->
+ * the stream closes -> on_gone, and the connection is freed. None of it inside the call that asked for it. */
+#ifndef CAKE_RPC_CONN_H
+#define CAKE_RPC_CONN_H
+
+#include <datacake/rpc.h>
+
+#include "base/list.h"
+#include "rpc/h2/h2.h"
+
+#define CAKE__READ_MIN 4096u
+
+typedef struct cake__conn cake__conn_t;
+
+/* What the connections of one owner share. */
+typedef struct cake__conn_kind {
+    cake_env_t *env;
+    bool is_server;
+    cake_rpc_limits_t limits; /* no zeroes */
+    uint64_t keepalive_ms;    /* 0: none */
+    cake__h2_events_t events; /* their arg is the connection */
+    void (*on_connect)(cake__conn_t *conn, int err);
+    void (*on_dead)(cake__conn_t *conn, int err);
+    void (*on_gone)(cake__conn_t *conn);
+    cake__pool_t pool;
+    cake__batch_t *spare_batch;
+} cake__conn_kind_t;
+
+struct cake__conn {
+    cake__list_t link; /* the owner's */
+    cake__conn_kind_t *kind;
+    void *owner;
+    cake_stream_t *stream; /* NULL: none yet */
+    cake__h2_t *h2;
+    cake__block_t *block; /* is read into; kept while it may be */
+    cake__batch_t *batch; /* of the write under way */
+    cake_deferred_t flush;
+    cake_timer_t tick;
+    cake_addr_t peer;
+    uint64_t now_ns, last_read_ns, last_call_ns, write_since_ns, progress_ns, ping_ns, finish_ns;
+    uint64_t queued_bytes; /* replies not sent yet */
+    uint64_t input_bytes;  /* unary bodies held */
+    uint32_t calls;        /* streams of the owner's in it */
+    uint32_t messages;     /* dispatched out of the current read */
+    size_t read_cap;
+    int err;
+    bool is_writing, is_paused, is_finishing, is_shut, is_ended, is_dead;
+    bool was_abused;
+};
+
+void cake__limits_fill(cake_rpc_limits_t *limits); /* defaults for zeroes */
+
+void cake__conn_kind_init(cake__conn_kind_t *kind);
+void cake__conn_kind_free(cake__conn_kind_t *kind);
+
+int cake__conn_new(cake__conn_kind_t *kind, void *owner, cake__conn_t **out); /* CAKE_ENOMEM */
+void cake__conn_free(cake__conn_t *conn);                                     /* one that never had a stream */
+void cake__conn_accept(cake__conn_t *conn, cake_stream_t *stream);
+int cake__conn_connect(cake__conn_t *conn, const cake_addr_t *addr); /* an error: it has no stream */
+
+void cake__conn_kick(cake__conn_t *conn); /* there is something to write */
+void cake__conn_queued(cake__conn_t *conn, int64_t change);
+void cake__conn_finish(cake__conn_t *conn, int err);
+void cake__conn_end(cake__conn_t *conn, int err);
+
+#endif

@@ -1,0 +1,45 @@
+#include "rpc/rpc.h"
+
+#include "base/base.h"
+
+int cake_rpc_status(int err)
+{
+    switch (err) {
+    case 0:
+        return 200;
+    case CAKE_EINVAL:
+    case CAKE_EPARSE:
+    case CAKE_EVERSION:
+        return 400;
+    case CAKE_EUNAUTHENTICATED:
+        return 401;
+    case CAKE_ENOTFOUND:
+    case CAKE_EUNAVAILABLE:
+        return 404;
+    case CAKE_ECONFLICT:
+    case CAKE_EDUPLICATE:
+        return 409;
+    case CAKE_ETOOBIG:
+        return 413;
+    case CAKE_EBUSY:
+    case CAKE_ENOTENOUGHNODES:
+    case CAKE_ENOTJOINED:
+        return 503;
+    case CAKE_ETIMEDOUT:
+    case CAKE_ECONSISTENCY:
+        return 504;
+    default:
+        return 500;
+    }
+}
+
+/* By name only: the layers here run in any environment, and uv is no layer of theirs. Not weak: a static library would leave
+ * uv out then. */
+struct cake_uv_options;
+extern int cake_uv_env_new(const struct cake_uv_options *options, cake_env_t **out);
+
+int cake__default_env(cake_env_t **env)
+{
+    *env = NULL;
+    return cake_uv_env_new(NULL, env);
+}
