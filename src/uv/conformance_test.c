@@ -2,10 +2,12 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdatomic.h>
-#include <stdlib.h>
 
 #include <cmocka.h>
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 
 #include <datacake/uv.h>
 
@@ -45,5 +47,6 @@ int main(void)
     struct CMUnitTest tests[CAKE_COUNT_OF(suite_cases)] = {0};
     for (size_t i = 0; i < CAKE_COUNT_OF(suite_cases); i++)
         tests[i] = (struct CMUnitTest){suite_cases[i].name, run_case, NULL, NULL, (void *)(uintptr_t)&suite_cases[i]};
+    signal(SIGPIPE, SIG_DFL); /* which ends a program that writes to a closed socket, unless it is kept from it */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,14 +58,18 @@ void cake__uv_gate_init(cake_env_t *env, cake_gate_t *opaque)
     gate->is_open = false;
 }
 
-void cake__uv_gate_wait(cake_env_t *env, cake_gate_t *opaque)
+static void wait_until_open(gate_t *gate)
 {
-    gate_t *gate = gate_of(opaque);
-    CAKE_ASSERT(!env->ops->on_loop(env) && "the loop may not wait at a gate");
     pthread_mutex_lock(&gate->mutex);
     while (!gate->is_open)
         pthread_cond_wait(&gate->opened, &gate->mutex);
     pthread_mutex_unlock(&gate->mutex);
+}
+
+void cake__uv_gate_wait(cake_env_t *env, cake_gate_t *gate)
+{
+    CAKE_ASSERT(!env->ops->on_loop(env) && "the loop may not wait at a gate");
+    wait_until_open(gate_of(gate));
 }
 
 /* The signal is given with the mutex held: the waiter cannot return, and free the gate, before we are out of it. */
@@ -299,7 +303,7 @@ int cake_uv_env_new(const cake_uv_options_t *options, cake_env_t **out)
         end_loop(env);
         return err;
     }
-    cake__uv_gate_wait(&env->base, &env->started);
+    wait_until_open(gate_of(&env->started));
     cake__uv_gate_destroy(&env->base, &env->started);
     *out = &env->base;
     return 0;
