@@ -3,7 +3,7 @@
  *   base.h   assertions, the allocator calls, small inline helpers       list.h   intrusive doubly linked list
  *   bytes.h  growable buffer; little-endian and varint codec             heap.h   intrusive pairing heap
  *   map.h    hash map from bytes or numbers to pointers                  lock.h   a mutex
- *   random.h a seeded generator for owners that were given a seed         sort.h   sorting without allocation */
+ *   random.h a seeded generator for owners that were given a seed        sort.h   sorting without allocation */
 #ifndef CAKE_BASE_BASE_H
 #define CAKE_BASE_BASE_H
 
