@@ -1,10 +1,10 @@
-/* lanes.c: where a record goes: the chunks of an actor, their growth, splitting and packing. Every step moves at most one
- * chunk of 1024 records. */
+/* lanes.c: where a record goes: the blocks of an actor, their growth, splitting and packing. Every step moves at most one
+ * block of 1024 records. */
 #include "crdt/table_internal.h"
 
-#define NEAR             64u /* a chunk that begins this close before its first record is dense */
-#define PACK_LEAST_SPARE 4u  /* a dense chunk may have this many positions per record, and a few */
-#define CHUNKS_MAX       (UINT32_MAX / CAKE__CHUNK_POSITIONS - 1)
+#define NEAR             64u /* a block that begins this close before its first record is dense */
+#define PACK_LEAST_SPARE 4u  /* a dense block may have this many positions per record, and a few */
+#define BLOCKS_MAX       (UINT32_MAX / CAKE__BLOCK_POSITIONS - 1)
 
 /* ---- lanes ---------------------------------------------------------------------------------------------------------- */
 
@@ -85,25 +85,25 @@ static void remove_lane(cake__table_t *table, cake__lane_t *lane)
     table->lane_count--;
 }
 
-/* ---- the list of chunks ----------------------------------------------------------------------------------------------- */
+/* ---- the list of blocks ----------------------------------------------------------------------------------------------- */
 
 static bool reserve_number(cake__table_t *table)
 {
-    if (table->free_count > 0 || table->chunk_count < table->chunk_capacity)
+    if (table->free_count > 0 || table->block_count < table->block_capacity)
         return true;
-    uint32_t capacity = table->chunk_capacity < 4 ? 4 : table->chunk_capacity * 2;
-    if (table->chunk_capacity >= CHUNKS_MAX)
+    uint32_t capacity = table->block_capacity < 4 ? 4 : table->block_capacity * 2;
+    if (table->block_capacity >= BLOCKS_MAX)
         return false;
-    capacity = capacity > CHUNKS_MAX ? CHUNKS_MAX : capacity;
-    cake__chunk_t **chunks = cake__realloc(table->alloc, table->chunks, capacity * sizeof(cake__chunk_t *));
-    if (chunks == NULL)
+    capacity = capacity > BLOCKS_MAX ? BLOCKS_MAX : capacity;
+    cake__block_t **blocks = cake__realloc(table->alloc, table->blocks, capacity * sizeof(cake__block_t *));
+    if (blocks == NULL)
         return false;
-    table->chunks = chunks;
+    table->blocks = blocks;
     uint32_t *numbers = cake__realloc(table->alloc, table->free_numbers, capacity * sizeof *numbers);
     if (numbers == NULL)
         return false;
     table->free_numbers = numbers;
-    table->chunk_capacity = capacity;
+    table->block_capacity = capacity;
     return true;
 }
 
@@ -122,38 +122,38 @@ static bool reserve_entry(cake__table_t *table, cake__lane_t *lane)
 }
 
 /* Room was reserved for the number and the entry. */
-static void enlist(cake__table_t *table, cake__lane_t *lane, uint32_t at, cake__chunk_t *chunk)
+static void enlist(cake__table_t *table, cake__lane_t *lane, uint32_t at, cake__block_t *block)
 {
-    chunk->number = table->free_count > 0 ? table->free_numbers[--table->free_count] : table->chunk_count++;
-    table->chunks[chunk->number] = chunk;
-    table->bytes += chunk->bytes;
+    block->number = table->free_count > 0 ? table->free_numbers[--table->free_count] : table->block_count++;
+    table->blocks[block->number] = block;
+    table->bytes += block->bytes;
     memmove(lane->entries + at + 1, lane->entries + at, (lane->count - at) * sizeof *lane->entries);
-    lane->entries[at] = (struct cake__lane_entry){chunk->first, chunk->number};
+    lane->entries[at] = (struct cake__lane_entry){block->first, block->number};
     lane->count++;
     /* The new one may get tombstones: those below it may not count as searched beyond it. */
     if (lane->first_tombstones >= at && lane->first_tombstones > 0)
         lane->first_tombstones = at;
 }
 
-static cake__chunk_t *add_chunk(cake__table_t *table, cake__lane_t *lane, uint32_t at, cake__shape_t shape,
+static cake__block_t *add_block(cake__table_t *table, cake__lane_t *lane, uint32_t at, cake__shape_t shape,
                                 uint64_t first, cake_hlc_t hlc)
 {
     if (!reserve_number(table) || !reserve_entry(table, lane))
         return NULL;
-    cake__chunk_t *chunk = cake__chunk_new(table->alloc, shape, lane->actor, first, hlc);
-    if (chunk != NULL)
-        enlist(table, lane, at, chunk);
-    return chunk;
+    cake__block_t *block = cake__block_new(table->alloc, shape, lane->actor, first, hlc);
+    if (block != NULL)
+        enlist(table, lane, at, block);
+    return block;
 }
 
 static void release(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
-    cake__chunk_t *chunk = table->chunks[lane->entries[at].chunk];
-    CAKE_ASSERT(chunk->occupied == 0);
-    table->chunks[chunk->number] = NULL;
-    table->free_numbers[table->free_count++] = chunk->number;
-    table->bytes -= chunk->bytes;
-    cake__chunk_free(table->alloc, chunk);
+    cake__block_t *block = table->blocks[lane->entries[at].block];
+    CAKE_ASSERT(block->occupied == 0);
+    table->blocks[block->number] = NULL;
+    table->free_numbers[table->free_count++] = block->number;
+    table->bytes -= block->bytes;
+    cake__block_free(table->alloc, block);
     memmove(lane->entries + at, lane->entries + at + 1, (lane->count - at - 1) * sizeof *lane->entries);
     lane->count--;
     if (lane->first_tombstones > at)
@@ -162,30 +162,30 @@ static void release(cake__table_t *table, cake__lane_t *lane, uint32_t at)
         remove_lane(table, lane);
 }
 
-static cake__chunk_t *remake(cake__table_t *table, cake__chunk_t *chunk, cake__shape_t shape)
+static cake__block_t *remake(cake__table_t *table, cake__block_t *block, cake__shape_t shape)
 {
-    size_t before = chunk->bytes;
-    cake__chunk_t *made = cake__chunk_remake(table->alloc, chunk, shape);
+    size_t before = block->bytes;
+    cake__block_t *made = cake__block_remake(table->alloc, block, shape);
     if (made == NULL)
         return NULL;
-    table->chunks[made->number] = made;
+    table->blocks[made->number] = made;
     table->bytes += made->bytes - before;
     return made;
 }
 
-/* ---- moving records between chunks ------------------------------------------------------------------------------------ */
+/* ---- moving records between blocks ------------------------------------------------------------------------------------ */
 
 /* Everything of `from` with seq >= first goes to the low free positions of `to`, which has the room and the shape. */
-static void move_records(cake__table_t *table, cake__chunk_t *from, uint64_t first, cake__chunk_t *to)
+static void move_records(cake__table_t *table, cake__block_t *from, uint64_t first, cake__block_t *to)
 {
     for (uint32_t position = 0; position < from->shape.capacity; position++) {
-        if (!cake__bit(from->occupied_bits, position) || cake__chunk_seq(from, position) < first)
+        if (!cake__bit(from->occupied_bits, position) || cake__block_seq(from, position) < first)
             continue;
-        cake__id_pair_t id = cake__chunk_id(from, position);
+        cake__id_pair_t id = cake__block_id(from, position);
         bool is_present = cake__bit(from->present_bits, position);
         bool is_tombstone = cake__bit(from->tombstone_bits, position);
-        uint32_t target = cake__chunk_free_position(to);
-        cake__chunk_write(to, target, cake__chunk_seq(from, position), id, cake__chunk_hlc(from, position),
+        uint32_t target = cake__block_free_position(to);
+        cake__block_write(to, target, cake__block_seq(from, position), id, cake__block_hlc(from, position),
                           is_tombstone);
         if (is_present) {
             cake__bit_set(to->present_bits, target);
@@ -193,29 +193,29 @@ static void move_records(cake__table_t *table, cake__chunk_t *from, uint64_t fir
             to->tombstones = (uint16_t)(to->tombstones + is_tombstone);
         }
         /* A staged record that follows a present one is not in the index yet: then nothing is replaced. */
-        cake__index_replace(&table->index, cake__table_hash(table, id), from->number * CAKE__CHUNK_POSITIONS + position,
-                            to->number * CAKE__CHUNK_POSITIONS + target);
-        cake__chunk_vacate(from, position);
+        cake__index_replace(&table->index, cake__table_hash(table, id), from->number * CAKE__BLOCK_POSITIONS + position,
+                            to->number * CAKE__BLOCK_POSITIONS + target);
+        cake__block_vacate(from, position);
     }
 }
 
-static bool needs_wide_hlcs(const cake__chunk_t *from, const cake__chunk_t *to)
+static bool needs_wide_hlcs(const cake__block_t *from, const cake__block_t *to)
 {
     if (to->shape.has_wide_hlcs)
         return false;
     for (uint32_t position = 0; position < from->shape.capacity; position++) {
         if (cake__bit(from->occupied_bits, position) &&
-            !cake__chunk_fits(to, (cake__id_pair_t){0, CAKE__NARROW_ID_HIGH}, cake__chunk_hlc(from, position)))
+            !cake__block_fits(to, (cake__id_pair_t){0, CAKE__NARROW_ID_HIGH}, cake__block_hlc(from, position)))
             return true;
     }
     return false;
 }
 
-/* The chunk with room for `more` positions and for all that `from` holds. NULL: no memory. */
-static cake__chunk_t *make_fit(cake__table_t *table, cake__chunk_t *to, const cake__chunk_t *from)
+/* The block with room for `more` positions and for all that `from` holds. NULL: no memory. */
+static cake__block_t *make_fit(cake__table_t *table, cake__block_t *to, const cake__block_t *from)
 {
     cake__shape_t shape = to->shape;
-    uint16_t capacity = cake__chunk_capacity_for((uint32_t)to->occupied + from->occupied);
+    uint16_t capacity = cake__block_capacity_for((uint32_t)to->occupied + from->occupied);
     shape.capacity = capacity > shape.capacity ? capacity : shape.capacity;
     shape.has_wide_ids = shape.has_wide_ids || from->shape.has_wide_ids;
     shape.has_wide_hlcs = shape.has_wide_hlcs || needs_wide_hlcs(from, to);
@@ -224,133 +224,133 @@ static cake__chunk_t *make_fit(cake__table_t *table, cake__chunk_t *to, const ca
     return fits ? to : remake(table, to, shape);
 }
 
-/* A dense chunk that is mostly empty, or a sparse one that is far too large, becomes a sparse one that fits. */
-static cake__chunk_t *pack(cake__table_t *table, cake__lane_t *lane, uint32_t at)
+/* A dense block that is mostly empty, or a sparse one that is far too large, becomes a sparse one that fits. */
+static cake__block_t *pack(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
-    cake__chunk_t *old = table->chunks[lane->entries[at].chunk];
-    cake__shape_t shape = {cake__chunk_capacity_for(old->occupied + old->occupied / 4u + 1), true,
+    cake__block_t *old = table->blocks[lane->entries[at].block];
+    cake__shape_t shape = {cake__block_capacity_for(old->occupied + old->occupied / 4u + 1), true,
                            old->shape.has_wide_ids, old->shape.has_wide_hlcs};
-    if (old->max_seq >= old->first + CAKE__CHUNK_SPAN_MAX || !reserve_number(table))
+    if (old->max_seq >= old->first + CAKE__BLOCK_SPAN_MAX || !reserve_number(table))
         return NULL;
-    cake__chunk_t *packed = cake__chunk_new(table->alloc, shape, old->actor, old->first, 0);
+    cake__block_t *packed = cake__block_new(table->alloc, shape, old->actor, old->first, 0);
     if (packed == NULL)
         return NULL;
     packed->hlc_base = old->hlc_base;
     packed->max_seq = old->max_seq;
-    packed->number = table->free_count > 0 ? table->free_numbers[--table->free_count] : table->chunk_count++;
-    table->chunks[packed->number] = packed;
+    packed->number = table->free_count > 0 ? table->free_numbers[--table->free_count] : table->block_count++;
+    table->blocks[packed->number] = packed;
     table->bytes += packed->bytes;
     move_records(table, old, 0, packed);
-    lane->entries[at].chunk = packed->number;
-    table->chunks[old->number] = NULL;
+    lane->entries[at].block = packed->number;
+    table->blocks[old->number] = NULL;
     table->free_numbers[table->free_count++] = old->number;
     table->bytes -= old->bytes;
-    cake__chunk_free(table->alloc, old);
+    cake__block_free(table->alloc, old);
     return packed;
 }
 
-/* A full sparse chunk gives its upper half to a new one behind it. */
+/* A full sparse block gives its upper half to a new one behind it. */
 static int split(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
-    cake__chunk_t *chunk = table->chunks[lane->entries[at].chunk];
-    uint64_t low = chunk->first, high = chunk->max_seq;
+    cake__block_t *block = table->blocks[lane->entries[at].block];
+    uint64_t low = block->first, high = block->max_seq;
     while (low < high) { /* the median by bisection over seqs */
         uint64_t middle = low + (high - low) / 2;
         uint32_t below = 0;
-        for (uint32_t position = 0; position < chunk->shape.capacity; position++)
-            below += cake__bit(chunk->occupied_bits, position) && cake__chunk_seq(chunk, position) <= middle;
-        if (below < chunk->occupied / 2u)
+        for (uint32_t position = 0; position < block->shape.capacity; position++)
+            below += cake__bit(block->occupied_bits, position) && cake__block_seq(block, position) <= middle;
+        if (below < block->occupied / 2u)
             low = middle + 1;
         else
             high = middle;
     }
-    cake__chunk_t *upper = add_chunk(table, lane, at + 1, chunk->shape, low + 1, chunk->hlc_base);
+    cake__block_t *upper = add_block(table, lane, at + 1, block->shape, low + 1, block->hlc_base);
     if (upper == NULL)
         return CAKE_ENOMEM;
-    upper->hlc_base = chunk->hlc_base;
-    move_records(table, chunk, low + 1, upper);
-    chunk->max_seq = low;
+    upper->hlc_base = block->hlc_base;
+    move_records(table, block, low + 1, upper);
+    block->max_seq = low;
     return 0;
 }
 
 /* ---- placing ------------------------------------------------------------------------------------------------------------ */
 
-/* A chunk for a seq that no other covers, behind entry at - 1. Aligned, so that stretches that arrive out of order meet. */
-static cake__chunk_t *chunk_behind(cake__table_t *table, cake__lane_t *lane, uint32_t at, const cake_record_t *record,
+/* A block for a seq that no other covers, behind entry at - 1. Aligned, so that stretches that arrive out of order meet. */
+static cake__block_t *block_behind(cake__table_t *table, cake__lane_t *lane, uint32_t at, const cake_record_t *record,
                                    bool has_wide_id)
 {
-    uint64_t first = (record->dot.seq - 1) / CAKE__CHUNK_POSITIONS * CAKE__CHUNK_POSITIONS + 1;
+    uint64_t first = (record->dot.seq - 1) / CAKE__BLOCK_POSITIONS * CAKE__BLOCK_POSITIONS + 1;
     if (at > 0)
-        first = cake__max_u64(first, table->chunks[lane->entries[at - 1].chunk]->max_seq + 1);
-    cake__shape_t shape = {CAKE__CHUNK_LEAST, record->dot.seq - first >= NEAR, has_wide_id, false};
-    return add_chunk(table, lane, at, shape, first, record->hlc);
+        first = cake__max_u64(first, table->blocks[lane->entries[at - 1].block]->max_seq + 1);
+    cake__shape_t shape = {CAKE__BLOCK_LEAST, record->dot.seq - first >= NEAR, has_wide_id, false};
+    return add_block(table, lane, at, shape, first, record->hlc);
 }
 
-static bool is_mostly_empty(const cake__chunk_t *chunk, uint64_t positions)
+static bool is_mostly_empty(const cake__block_t *block, uint64_t positions)
 {
-    return positions > (uint64_t)PACK_LEAST_SPARE * (chunk->occupied + 16u);
+    return positions > (uint64_t)PACK_LEAST_SPARE * (block->occupied + 16u);
 }
 
-/* The chunk that takes this seq, perhaps still without a free position. NULL: no memory. */
-static cake__chunk_t *chunk_for(cake__table_t *table, cake__lane_t *lane, const cake_record_t *record, bool has_wide_id)
+/* The block that takes this seq, perhaps still without a free position. NULL: no memory. */
+static cake__block_t *block_for(cake__table_t *table, cake__lane_t *lane, const cake_record_t *record, bool has_wide_id)
 {
     uint64_t seq = record->dot.seq;
     for (;;) {
         uint32_t at = cake__lane_entry_at(lane, seq);
-        cake__chunk_t *chunk = lane->count == 0 ? NULL : table->chunks[lane->entries[at].chunk];
-        if (chunk == NULL || chunk->first > seq)
-            return chunk_behind(table, lane, 0, record, has_wide_id);
-        uint64_t offset = seq - chunk->first;
-        bool is_dense = !chunk->shape.is_sparse;
-        if (is_dense && offset < CAKE__CHUNK_POSITIONS && !is_mostly_empty(chunk, offset + 1))
-            return chunk;
-        if (offset >= CAKE__CHUNK_SPAN_MAX)
-            return chunk_behind(table, lane, at + 1, record, has_wide_id);
-        if (is_dense && is_mostly_empty(chunk, cake__min_u64(offset + 1, CAKE__CHUNK_POSITIONS))) {
+        cake__block_t *block = lane->count == 0 ? NULL : table->blocks[lane->entries[at].block];
+        if (block == NULL || block->first > seq)
+            return block_behind(table, lane, 0, record, has_wide_id);
+        uint64_t offset = seq - block->first;
+        bool is_dense = !block->shape.is_sparse;
+        if (is_dense && offset < CAKE__BLOCK_POSITIONS && !is_mostly_empty(block, offset + 1))
+            return block;
+        if (offset >= CAKE__BLOCK_SPAN_MAX)
+            return block_behind(table, lane, at + 1, record, has_wide_id);
+        if (is_dense && is_mostly_empty(block, cake__min_u64(offset + 1, CAKE__BLOCK_POSITIONS))) {
             if (pack(table, lane, at) == NULL)
                 return NULL;
             continue;
         }
         if (is_dense)
-            return chunk_behind(table, lane, at + 1, record, has_wide_id);
-        if (chunk->occupied < CAKE__CHUNK_POSITIONS)
-            return chunk;
-        if (seq > chunk->max_seq)
-            return chunk_behind(table, lane, at + 1, record, has_wide_id);
+            return block_behind(table, lane, at + 1, record, has_wide_id);
+        if (block->occupied < CAKE__BLOCK_POSITIONS)
+            return block;
+        if (seq > block->max_seq)
+            return block_behind(table, lane, at + 1, record, has_wide_id);
         if (split(table, lane, at) != 0)
             return NULL;
     }
 }
 
-/* After a failure a lane or a chunk without records may stay: it means nothing and is used by the next attempt. */
+/* After a failure a lane or a block without records may stay: it means nothing and is used by the next attempt. */
 int cake__table_place(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint32_t *slot)
 {
     cake__lane_t *lane = lane_for(table, record->dot.actor);
     if (lane == NULL)
         return CAKE_ENOMEM;
-    cake__chunk_t *chunk = chunk_for(table, lane, record, id.high != CAKE__NARROW_ID_HIGH);
-    if (chunk == NULL)
+    cake__block_t *block = block_for(table, lane, record, id.high != CAKE__NARROW_ID_HIGH);
+    if (block == NULL)
         return CAKE_ENOMEM;
-    bool is_sparse = chunk->shape.is_sparse;
-    uint32_t position = is_sparse ? cake__chunk_free_position(chunk) : (uint32_t)(record->dot.seq - chunk->first);
-    bool is_taken = is_sparse ? chunk->max_seq >= record->dot.seq &&
-                                    cake__chunk_find(chunk, record->dot.seq) < CAKE__CHUNK_POSITIONS
-                              : position < chunk->shape.capacity && cake__bit(chunk->occupied_bits, position);
+    bool is_sparse = block->shape.is_sparse;
+    uint32_t position = is_sparse ? cake__block_free_position(block) : (uint32_t)(record->dot.seq - block->first);
+    bool is_taken = is_sparse ? block->max_seq >= record->dot.seq &&
+                                    cake__block_find(block, record->dot.seq) < CAKE__BLOCK_POSITIONS
+                              : position < block->shape.capacity && cake__bit(block->occupied_bits, position);
     if (is_taken)
         return CAKE_EDUPLICATE;
-    if (position >= chunk->shape.capacity || !cake__chunk_fits(chunk, id, record->hlc)) {
-        cake__shape_t shape = chunk->shape;
-        uint16_t capacity = cake__chunk_capacity_for(position + 1);
+    if (position >= block->shape.capacity || !cake__block_fits(block, id, record->hlc)) {
+        cake__shape_t shape = block->shape;
+        uint16_t capacity = cake__block_capacity_for(position + 1);
         shape.capacity = capacity > shape.capacity ? capacity : shape.capacity;
         shape.has_wide_ids = shape.has_wide_ids || id.high != CAKE__NARROW_ID_HIGH;
         shape.has_wide_hlcs =
-            shape.has_wide_hlcs || !cake__chunk_fits(chunk, (cake__id_pair_t){0, CAKE__NARROW_ID_HIGH}, record->hlc);
-        chunk = remake(table, chunk, shape);
-        if (chunk == NULL)
+            shape.has_wide_hlcs || !cake__block_fits(block, (cake__id_pair_t){0, CAKE__NARROW_ID_HIGH}, record->hlc);
+        block = remake(table, block, shape);
+        if (block == NULL)
             return CAKE_ENOMEM;
     }
-    cake__chunk_write(chunk, position, record->dot.seq, id, record->hlc, record->is_tombstone);
-    *slot = chunk->number * CAKE__CHUNK_POSITIONS + position;
+    cake__block_write(block, position, record->dot.seq, id, record->hlc, record->is_tombstone);
+    *slot = block->number * CAKE__BLOCK_POSITIONS + position;
     return 0;
 }
 
@@ -359,49 +359,49 @@ uint32_t cake__table_slot_of(const cake__table_t *table, cake_dot_t dot)
     const cake__lane_t *lane = cake__table_lane(table, dot.actor);
     if (lane == NULL || lane->count == 0)
         return CAKE__SLOT_NONE;
-    const cake__chunk_t *chunk = table->chunks[lane->entries[cake__lane_entry_at(lane, dot.seq)].chunk];
-    uint32_t position = cake__chunk_find(chunk, dot.seq);
-    return position == CAKE__CHUNK_POSITIONS ? CAKE__SLOT_NONE : chunk->number * CAKE__CHUNK_POSITIONS + position;
+    const cake__block_t *block = table->blocks[lane->entries[cake__lane_entry_at(lane, dot.seq)].block];
+    uint32_t position = cake__block_find(block, dot.seq);
+    return position == CAKE__BLOCK_POSITIONS ? CAKE__SLOT_NONE : block->number * CAKE__BLOCK_POSITIONS + position;
 }
 
 /* ---- after records were taken out ------------------------------------------------------------------------------------- */
 
-bool cake__table_release_if_empty(cake__table_t *table, cake__chunk_t *chunk)
+bool cake__table_release_if_empty(cake__table_t *table, cake__block_t *block)
 {
-    if (chunk->occupied > 0)
+    if (block->occupied > 0)
         return false;
-    cake__lane_t *lane = cake__table_lane(table, chunk->actor);
-    release(table, lane, cake__lane_entry_at(lane, chunk->first));
+    cake__lane_t *lane = cake__table_lane(table, block->actor);
+    release(table, lane, cake__lane_entry_at(lane, block->first));
     return true;
 }
 
 /* Into the sparse neighbour before it, where both together stay small. */
 static bool merge_into_previous(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
-    cake__chunk_t *chunk = table->chunks[lane->entries[at].chunk];
-    cake__chunk_t *to = at == 0 ? NULL : table->chunks[lane->entries[at - 1].chunk];
-    if (to == NULL || !to->shape.is_sparse || chunk->max_seq >= to->first + CAKE__CHUNK_SPAN_MAX ||
-        (uint32_t)to->occupied + chunk->occupied > CAKE__CHUNK_POSITIONS * 3 / 4)
+    cake__block_t *block = table->blocks[lane->entries[at].block];
+    cake__block_t *to = at == 0 ? NULL : table->blocks[lane->entries[at - 1].block];
+    if (to == NULL || !to->shape.is_sparse || block->max_seq >= to->first + CAKE__BLOCK_SPAN_MAX ||
+        (uint32_t)to->occupied + block->occupied > CAKE__BLOCK_POSITIONS * 3 / 4)
         return false;
-    to = make_fit(table, to, chunk);
+    to = make_fit(table, to, block);
     if (to == NULL)
         return false;
-    move_records(table, chunk, 0, to);
+    move_records(table, block, 0, to);
     if (to->tombstones > 0 && lane->first_tombstones > at - 1)
         lane->first_tombstones = at - 1;
     release(table, lane, at);
     return true;
 }
 
-void cake__table_settle(cake__table_t *table, cake__chunk_t *chunk)
+void cake__table_settle(cake__table_t *table, cake__block_t *block)
 {
-    if (chunk->occupied * PACK_LEAST_SPARE > chunk->shape.capacity || cake__table_release_if_empty(table, chunk))
+    if (block->occupied * PACK_LEAST_SPARE > block->shape.capacity || cake__table_release_if_empty(table, block))
         return;
-    cake__lane_t *lane = cake__table_lane(table, chunk->actor);
-    uint32_t at = cake__lane_entry_at(lane, chunk->first);
+    cake__lane_t *lane = cake__table_lane(table, block->actor);
+    uint32_t at = cake__lane_entry_at(lane, block->first);
     if (at + 1 == lane->count) /* still being filled */
         return;
-    bool is_small = chunk->shape.is_sparse && chunk->shape.capacity <= 2 * CAKE__CHUNK_LEAST;
+    bool is_small = block->shape.is_sparse && block->shape.capacity <= 2 * CAKE__BLOCK_LEAST;
     if (!merge_into_previous(table, lane, at) && !is_small)
         (void)pack(table, lane, at);
 }

@@ -22,7 +22,9 @@
 /* ---- settings of the set beyond the public configuration live in cake_orswot_config_t (orswot.h) -------------------*/
 
 /* ---- loading: before the first change -------------------------------------------------------------------------------------
- * Records found in storage, then the stored summary (may be absent). Rule 6: the dots of the records are added to C. */
+ * Records found in storage, in any order, and the stored summary (may be absent). Rule 6: the dots of the records are
+ * added to C, at the summary or at the first change or session. CAKE_EINVAL: a dot that cannot be; CAKE_EDUPLICATE: two
+ * records with one dot: the storage is damaged, and the set is as it was. */
 int cake__orswot_load_record(cake_orswot_t *set, const cake_record_t *record);
 int cake__orswot_load_summary(cake_orswot_t *set, const cake__summary_t *summary);
 void cake__orswot_set_joined(cake_orswot_t *set, bool is_joined);
@@ -47,7 +49,7 @@ typedef struct cake__staged {
 int cake__change_begin(cake_orswot_t *set, uint64_t wall_ms, cake__change_t **out);
 
 /* Rule 1. Stamps a write of our own; *out is the finished record. CAKE_EDRIFT: refused, try again later;
- * CAKE_ENOTJOINED: rule 7. After these two the change goes on. */
+ * CAKE_ENOTJOINED: rule 7; CAKE_ETOOBIG: the actor has used up its seqs, take another. After these the change goes on. */
 int cake__change_write(cake__change_t *change, const cake_id_t *id, bool is_tombstone, void *tag, cake_record_t *out);
 
 /* Rule 2: a single operation from elsewhere. *verdict: what became of it. Acknowledge it exactly when the dot is in
@@ -55,7 +57,7 @@ int cake__change_write(cake__change_t *change, const cake_id_t *id, bool is_tomb
 int cake__change_receive(cake__change_t *change, const cake_record_t *record, cake_source_t source, void *tag,
                          cake_verdict_t *verdict);
 
-/* Rule 4, by policy: drops up to max_count tombstones that are stable, oldest first, in bounded time. peers: the context
+/* Rule 4, by policy: drops up to max_count tombstones that are stable, in bounded time; of each actor the oldest first. peers: the context
  * each known replica has acknowledged; a NULL element is one that permits everything (silent for too long). */
 typedef struct cake__purge {
     const cake__context_t *const *peers;
@@ -75,6 +77,14 @@ const cake__summary_t *cake__change_summary(const cake__change_t *change);
 bool cake__change_is_dirty(const cake__change_t *change); /* something would change */
 bool cake__change_joins(const cake__change_t *change);    /* the set becomes joined with this commit (rule 7) */
 const cake__context_t *cake__change_context(const cake__change_t *change);
+
+/* The reissues of rule 5 that the change holds: each is also among the puts, unless something newer took its place. Valid
+ * until the change ends. For statistics, and to know which puts are writes of our own. */
+typedef struct cake__reissue {
+    cake_record_t old, made;
+    bool dot_was_seen, came_from_sender;
+} cake__reissue_t;
+const cake__reissue_t *cake__change_reissues(const cake__change_t *change, size_t *count);
 
 void cake__change_commit(cake__change_t *change); /* cannot fail: everything was allocated before; frees the change */
 /* Sessions that staged something in the change are aborted too. Frees the change. NULL allowed. */

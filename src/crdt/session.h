@@ -51,6 +51,7 @@ typedef struct cake__compare {
 
 typedef struct cake__compared {
     uint64_t session_id, token, epoch;
+    uint32_t index; /* of the COMPARE that is answered */
     cake_id_t *ids; /* those asked; owned by the message */
     size_t count;
     cake_id_t *absent; /* those of them that z holds neither live nor dead */
@@ -118,6 +119,9 @@ cake__session_phase_t cake__receiver_phase(const cake__receiver_t *receiver);
 cake__session_mode_t cake__receiver_mode(const cake__receiver_t *receiver);
 const char *cake__receiver_reason(const cake__receiver_t *receiver);       /* why it was aborted; static text */
 void cake__receiver_abort(cake__receiver_t *receiver, const char *reason); /* reason: static text */
+
+/* Memory that a running repair holds, and what it still waits for: for statistics. */
+size_t cake__receiver_bytes(const cake__receiver_t *receiver);
 
 /* Messages, staged in a change of the receiver's set. Messages of another session or token, and repeated ones, are ignored.
  * 0 also when the session was aborted by a check: look at the phase. */

@@ -23,11 +23,11 @@ uint64_t cake__fingerprint_of(cake__id_pair_t id, cake_dot_t dot)
 static bool hash_of_slot(void *ctx, uint32_t slot, uint64_t *hash)
 {
     const cake__table_t *table = ctx;
-    const cake__chunk_t *chunk = cake__table_chunk(table, slot);
-    uint32_t position = slot % CAKE__CHUNK_POSITIONS;
-    if (chunk == NULL || position >= chunk->shape.capacity || !cake__bit(chunk->occupied_bits, position))
+    const cake__block_t *block = cake__table_block(table, slot);
+    uint32_t position = slot % CAKE__BLOCK_POSITIONS;
+    if (block == NULL || position >= block->shape.capacity || !cake__bit(block->occupied_bits, position))
         return false;
-    *hash = cake__table_hash(table, cake__chunk_id(chunk, position));
+    *hash = cake__table_hash(table, cake__block_id(block, position));
     return true;
 }
 
@@ -39,12 +39,12 @@ void cake__table_init(cake__table_t *table, const cake_alloc_t *alloc, uint64_t 
 
 void cake__table_free(cake__table_t *table)
 {
-    for (uint32_t i = 0; i < table->chunk_count; i++)
-        cake__chunk_free(table->alloc, table->chunks[i]);
+    for (uint32_t i = 0; i < table->block_count; i++)
+        cake__block_free(table->alloc, table->blocks[i]);
     for (uint32_t i = 0; i < table->lane_count; i++)
         cake__free(table->alloc, table->lanes[i].entries);
     cake__free(table->alloc, table->lanes);
-    cake__free(table->alloc, table->chunks);
+    cake__free(table->alloc, table->blocks);
     cake__free(table->alloc, table->free_numbers);
     cake__index_free(&table->index);
     *table = (cake__table_t){.alloc = table->alloc};
@@ -54,10 +54,10 @@ void cake__table_free(cake__table_t *table)
 
 static inline bool slot_holds(const cake__table_t *table, uint32_t slot, cake__id_pair_t id)
 {
-    const cake__chunk_t *chunk = cake__table_chunk(table, slot);
-    uint32_t position = slot % CAKE__CHUNK_POSITIONS;
-    return chunk != NULL && position < chunk->shape.capacity && cake__chunk_holds_id(chunk, position, id) &&
-           cake__bit(chunk->present_bits, position);
+    const cake__block_t *block = cake__table_block(table, slot);
+    uint32_t position = slot % CAKE__BLOCK_POSITIONS;
+    return block != NULL && position < block->shape.capacity && cake__block_holds_id(block, position, id) &&
+           cake__bit(block->present_bits, position);
 }
 
 static inline uint32_t find(const cake__table_t *table, cake__id_pair_t id, uint64_t hash)
@@ -78,7 +78,7 @@ uint32_t cake__table_find(const cake__table_t *table, const cake_id_t *id)
 
 void cake__table_read(const cake__table_t *table, uint32_t slot, cake_record_t *out)
 {
-    cake__chunk_read(cake__table_chunk(table, slot), slot % CAKE__CHUNK_POSITIONS, out);
+    cake__block_read(cake__table_block(table, slot), slot % CAKE__BLOCK_POSITIONS, out);
 }
 
 bool cake__table_get(const cake__table_t *table, const cake_id_t *id, cake_record_t *out)
@@ -103,36 +103,36 @@ void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id)
 
 /* ---- staging, publishing, erasing ----------------------------------------------------------------------------------- */
 
-static void count_in(cake__table_t *table, cake__chunk_t *chunk, uint32_t position)
+static void count_in(cake__table_t *table, cake__block_t *block, uint32_t position)
 {
-    bool is_tombstone = cake__bit(chunk->tombstone_bits, position);
-    cake_dot_t dot = {chunk->actor, cake__chunk_seq(chunk, position)};
-    cake__bit_set(chunk->present_bits, position);
-    chunk->present++;
+    bool is_tombstone = cake__bit(block->tombstone_bits, position);
+    cake_dot_t dot = {block->actor, cake__block_seq(block, position)};
+    cake__bit_set(block->present_bits, position);
+    block->present++;
     if (is_tombstone) {
-        chunk->tombstones++;
+        block->tombstones++;
         table->tombstones++;
         cake__lane_note_tombstone(cake__table_lane(table, dot.actor), dot.seq);
     } else {
         table->live++;
-        table->fingerprint += cake__fingerprint_of(cake__chunk_id(chunk, position), dot);
+        table->fingerprint += cake__fingerprint_of(cake__block_id(block, position), dot);
     }
 }
 
 static void take_out(cake__table_t *table, uint32_t slot)
 {
-    cake__chunk_t *chunk = cake__table_chunk(table, slot);
-    uint32_t position = slot % CAKE__CHUNK_POSITIONS;
-    CAKE_ASSERT(cake__bit(chunk->present_bits, position));
-    if (cake__bit(chunk->tombstone_bits, position)) {
+    cake__block_t *block = cake__table_block(table, slot);
+    uint32_t position = slot % CAKE__BLOCK_POSITIONS;
+    CAKE_ASSERT(cake__bit(block->present_bits, position));
+    if (cake__bit(block->tombstone_bits, position)) {
         table->tombstones--;
-        cake__table_lane(table, chunk->actor)->tombstones--;
+        cake__table_lane(table, block->actor)->tombstones--;
     } else {
-        cake_dot_t dot = {chunk->actor, cake__chunk_seq(chunk, position)};
+        cake_dot_t dot = {block->actor, cake__block_seq(block, position)};
         table->live--;
-        table->fingerprint -= cake__fingerprint_of(cake__chunk_id(chunk, position), dot);
+        table->fingerprint -= cake__fingerprint_of(cake__block_id(block, position), dot);
     }
-    cake__chunk_vacate(chunk, position);
+    cake__block_vacate(block, position);
 }
 
 static int stage(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint64_t hash, bool is_new,
@@ -143,8 +143,8 @@ static int stage(cake__table_t *table, const cake_record_t *record, cake__id_pai
         return err;
     err = cake__index_put(&table->index, hash, *slot);
     if (err != 0) {
-        cake__chunk_vacate(cake__table_chunk(table, *slot), *slot % CAKE__CHUNK_POSITIONS);
-        cake__table_settle(table, cake__table_chunk(table, *slot));
+        cake__block_vacate(cake__table_block(table, *slot), *slot % CAKE__BLOCK_POSITIONS);
+        cake__table_settle(table, cake__table_block(table, *slot));
     }
     return err;
 }
@@ -161,10 +161,10 @@ void cake__table_unstage(cake__table_t *table, cake_dot_t dot)
 {
     uint32_t slot = cake__table_slot_of(table, dot);
     CAKE_ASSERT(slot != CAKE__SLOT_NONE);
-    cake__chunk_t *chunk = cake__table_chunk(table, slot);
-    CAKE_ASSERT(!cake__bit(chunk->present_bits, slot % CAKE__CHUNK_POSITIONS));
-    cake__chunk_vacate(chunk, slot % CAKE__CHUNK_POSITIONS);
-    cake__table_settle(table, chunk);
+    cake__block_t *block = cake__table_block(table, slot);
+    CAKE_ASSERT(!cake__bit(block->present_bits, slot % CAKE__BLOCK_POSITIONS));
+    cake__block_vacate(block, slot % CAKE__BLOCK_POSITIONS);
+    cake__table_settle(table, block);
 }
 
 /* The record in slot `to` takes the place of the one in `old`. */
@@ -173,7 +173,7 @@ static void succeed(cake__table_t *table, uint64_t hash, uint32_t old, uint32_t 
     bool was_there = cake__index_replace(&table->index, hash, old, to);
     CAKE_ASSERT(was_there);
     take_out(table, old);
-    cake__table_settle(table, cake__table_chunk(table, old));
+    cake__table_settle(table, cake__table_block(table, old));
 }
 
 void cake__table_publish(cake__table_t *table, const cake_record_t *record)
@@ -182,7 +182,7 @@ void cake__table_publish(cake__table_t *table, const cake_record_t *record)
     uint64_t hash = cake__table_hash(table, id);
     uint32_t slot = cake__table_slot_of(table, record->dot), old = find(table, id, hash);
     CAKE_ASSERT(slot != CAKE__SLOT_NONE && slot != old);
-    count_in(table, cake__table_chunk(table, slot), slot % CAKE__CHUNK_POSITIONS);
+    count_in(table, cake__table_block(table, slot), slot % CAKE__BLOCK_POSITIONS);
     if (old != CAKE__SLOT_NONE)
         succeed(table, hash, old, slot);
 }
@@ -190,7 +190,7 @@ void cake__table_publish(cake__table_t *table, const cake_record_t *record)
 void cake__table_erase(cake__table_t *table, uint32_t slot)
 {
     take_out(table, slot);
-    cake__table_settle(table, cake__table_chunk(table, slot));
+    cake__table_settle(table, cake__table_block(table, slot));
 }
 
 int cake__table_put(cake__table_t *table, const cake_record_t *record, uint32_t old)
@@ -203,7 +203,7 @@ int cake__table_put(cake__table_t *table, const cake_record_t *record, uint32_t 
         return err;
     if (old != CAKE__SLOT_NONE && !slot_holds(table, old, id)) /* placing has moved it */
         old = find(table, id, hash);
-    count_in(table, cake__table_chunk(table, slot), slot % CAKE__CHUNK_POSITIONS);
+    count_in(table, cake__table_block(table, slot), slot % CAKE__BLOCK_POSITIONS);
     if (old != CAKE__SLOT_NONE)
         succeed(table, hash, old, slot);
     return 0;
@@ -211,19 +211,19 @@ int cake__table_put(cake__table_t *table, const cake_record_t *record, uint32_t 
 
 /* ---- in order ------------------------------------------------------------------------------------------------------- */
 
-static size_t read_positions(const cake__chunk_t *chunk, const uint16_t *positions, uint32_t from, uint32_t count,
+static size_t read_positions(const cake__block_t *block, const uint16_t *positions, uint32_t from, uint32_t count,
                              cake_record_t *records, size_t limit)
 {
     size_t taken = 0;
     for (uint32_t i = from; i < count && taken < limit; i++)
-        cake__chunk_read(chunk, positions[i], &records[taken++]);
+        cake__block_read(block, positions[i], &records[taken++]);
     return taken;
 }
 
 size_t cake__table_select(const cake__table_t *table, uint64_t actor, uint64_t first, uint64_t last,
                           cake_record_t *records, size_t limit)
 {
-    uint16_t positions[CAKE__CHUNK_POSITIONS];
+    uint16_t positions[CAKE__BLOCK_POSITIONS];
     const cake__lane_t *lane = cake__table_lane(table, actor);
     size_t taken = 0;
     if (lane == NULL)
@@ -231,16 +231,16 @@ size_t cake__table_select(const cake__table_t *table, uint64_t actor, uint64_t f
     for (uint32_t i = cake__lane_entry_at(lane, first); i < lane->count && taken < limit; i++) {
         if (lane->entries[i].first > last)
             break;
-        const cake__chunk_t *chunk = table->chunks[lane->entries[i].chunk];
-        uint32_t count = cake__chunk_select(chunk, first, last, positions);
-        taken += read_positions(chunk, positions, 0, count, records + taken, limit - taken);
+        const cake__block_t *block = table->blocks[lane->entries[i].block];
+        uint32_t count = cake__block_select(block, first, last, positions);
+        taken += read_positions(block, positions, 0, count, records + taken, limit - taken);
     }
     return taken;
 }
 
 size_t cake__table_next(const cake__table_t *table, cake__table_cursor_t *cursor, cake_record_t *records, size_t limit)
 {
-    uint16_t positions[CAKE__CHUNK_POSITIONS];
+    uint16_t positions[CAKE__BLOCK_POSITIONS];
     size_t taken = 0;
     while (taken < limit && cursor->lane < table->lane_count) {
         const cake__lane_t *lane = &table->lanes[cursor->lane];
@@ -248,9 +248,9 @@ size_t cake__table_next(const cake__table_t *table, cake__table_cursor_t *cursor
             *cursor = (cake__table_cursor_t){cursor->lane + 1, 0, 0};
             continue;
         }
-        const cake__chunk_t *chunk = table->chunks[lane->entries[cursor->entry].chunk];
-        uint32_t count = cake__chunk_select(chunk, 0, UINT64_MAX, positions);
-        size_t more = read_positions(chunk, positions, cursor->skip, count, records + taken, limit - taken);
+        const cake__block_t *block = table->blocks[lane->entries[cursor->entry].block];
+        uint32_t count = cake__block_select(block, 0, UINT64_MAX, positions);
+        size_t more = read_positions(block, positions, cursor->skip, count, records + taken, limit - taken);
         taken += more;
         cursor->skip += (uint32_t)more;
         if (cursor->skip >= count)
@@ -265,22 +265,22 @@ cake_hlc_t cake__lane_oldest_tombstone(const cake__table_t *table, cake__lane_t 
 {
     if (lane->tombstones == 0)
         return 0;
-    while (table->chunks[lane->entries[lane->first_tombstones].chunk]->tombstones == 0) {
+    while (table->blocks[lane->entries[lane->first_tombstones].block]->tombstones == 0) {
         lane->first_tombstones++;
         CAKE_ASSERT(lane->first_tombstones < lane->count);
     }
-    const cake__chunk_t *chunk = table->chunks[lane->entries[lane->first_tombstones].chunk];
+    const cake__block_t *block = table->blocks[lane->entries[lane->first_tombstones].block];
     uint64_t least = UINT64_MAX;
     cake_hlc_t oldest = 0;
-    for (uint32_t word = 0; word < cake__chunk_words(chunk); word++) {
-        uint64_t left = chunk->present_bits[word] & chunk->tombstone_bits[word];
+    for (uint32_t word = 0; word < cake__block_words(block); word++) {
+        uint64_t left = block->present_bits[word] & block->tombstone_bits[word];
         for (; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
-            if (chunk->offsets == NULL)
-                return cake__chunk_hlc(chunk, position);
-            if (cake__chunk_seq(chunk, position) < least) {
-                least = cake__chunk_seq(chunk, position);
-                oldest = cake__chunk_hlc(chunk, position);
+            if (block->offsets == NULL)
+                return cake__block_hlc(block, position);
+            if (cake__block_seq(block, position) < least) {
+                least = cake__block_seq(block, position);
+                oldest = cake__block_hlc(block, position);
             }
         }
     }
@@ -288,18 +288,18 @@ cake_hlc_t cake__lane_oldest_tombstone(const cake__table_t *table, cake__lane_t 
     return oldest;
 }
 
-static void sweep_position(cake__chunk_t *chunk, uint32_t position, cake__sweep_t *sweep)
+static void sweep_position(cake__block_t *block, uint32_t position, cake__sweep_t *sweep)
 {
-    uint64_t seq = cake__chunk_seq(chunk, position);
-    cake_hlc_t hlc = cake__chunk_hlc(chunk, position);
+    uint64_t seq = cake__block_seq(block, position);
+    cake_hlc_t hlc = cake__block_hlc(block, position);
     if (seq > sweep->last || hlc > sweep->newest || sweep->count == sweep->limit)
         return;
     sweep->max_seq = cake__max_u64(sweep->max_seq, seq);
     sweep->max_hlc = cake__max_u64(sweep->max_hlc, hlc);
     if (sweep->ids != NULL)
-        cake__id_from_pair(cake__chunk_id(chunk, position), &sweep->ids[sweep->count]);
+        cake__id_from_pair(cake__block_id(block, position), &sweep->ids[sweep->count]);
     else
-        cake__chunk_vacate(chunk, position);
+        cake__block_vacate(block, position);
     sweep->count++;
 }
 
@@ -307,23 +307,23 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
 {
     uint64_t actor = lane->actor;
     for (uint32_t i = lane->first_tombstones; i < lane->count && sweep->count < sweep->limit; i++) {
-        cake__chunk_t *chunk = table->chunks[lane->entries[i].chunk];
+        cake__block_t *block = table->blocks[lane->entries[i].block];
         size_t before = sweep->count;
-        if (chunk->first > sweep->last)
+        if (block->first > sweep->last)
             break;
-        if (chunk->tombstones == 0)
+        if (block->tombstones == 0)
             continue;
-        for (uint32_t word = 0; word < cake__chunk_words(chunk); word++) {
-            uint64_t left = chunk->present_bits[word] & chunk->tombstone_bits[word];
+        for (uint32_t word = 0; word < cake__block_words(block); word++) {
+            uint64_t left = block->present_bits[word] & block->tombstone_bits[word];
             for (; left != 0; left &= left - 1)
-                sweep_position(chunk, word * 64 + (uint32_t)__builtin_ctzll(left), sweep);
+                sweep_position(block, word * 64 + (uint32_t)__builtin_ctzll(left), sweep);
         }
         if (sweep->ids != NULL)
             continue;
         lane->tombstones -= sweep->count - before;
         table->tombstones -= sweep->count - before;
-        i -= cake__table_release_if_empty(table, chunk);
-        lane = cake__table_lane(table, actor); /* it may be gone with its last chunk */
+        i -= cake__table_release_if_empty(table, block);
+        lane = cake__table_lane(table, actor); /* it may be gone with its last block */
         if (lane == NULL)
             break;
     }
@@ -332,5 +332,5 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
 size_t cake__table_bytes(const cake__table_t *table)
 {
     return table->bytes + table->index.bytes + table->lane_capacity * sizeof *table->lanes +
-           table->chunk_capacity * (sizeof *table->chunks + sizeof *table->free_numbers);
+           table->block_capacity * (sizeof *table->blocks + sizeof *table->free_numbers);
 }

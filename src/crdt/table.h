@@ -1,17 +1,17 @@
-/* table.h: the records of a set, found by id and by dot.
+/* table.h: the records of a set, found by id and by dot, in blocks.
  *
- *      lanes (sorted by actor)          chunks of one actor, by first seq                 index: id ──> chunk, position
+ *      lanes (sorted by actor)          blocks of one actor, by first seq                 index: id ──> block, position
  *      [ a | b | c ]  ──> b: [1..1024][1025..2048][5000..]
  *
  * A record is staged (occupies a position, cannot be found), then published, which takes its predecessor away; publishing
  * and erasing need no memory. So a change can be prepared, made durable, and then take effect without a way to fail.
  *
- * Invariants: at most one present record per id, and every present record is found by the index; chunks of a lane
+ * Invariants: at most one present record per id, and every present record is found by the index; blocks of a lane
  * cover disjoint ranges of seqs in order; live, tombstones, fingerprint are those of the present records. */
 #ifndef CAKE_CRDT_TABLE_H
 #define CAKE_CRDT_TABLE_H
 
-#include "crdt/chunk.h"
+#include "crdt/block.h"
 #include "crdt/context.h"
 #include "crdt/index.h"
 
@@ -19,7 +19,7 @@ typedef struct cake__lane {
     uint64_t actor;
     struct cake__lane_entry {
         uint64_t first;
-        uint32_t chunk;
+        uint32_t block;
     } * entries;
     uint32_t count, capacity;
     uint64_t tombstones;
@@ -30,8 +30,8 @@ typedef struct cake__table {
     cake__lane_t *lanes;
     uint32_t lane_count, lane_capacity;
     uint32_t lane_hint;     /* the lane used last */
-    cake__chunk_t **chunks; /* NULL: a number to be used again, listed in free_numbers */
-    uint32_t chunk_count, chunk_capacity;
+    cake__block_t **blocks; /* NULL: a number to be used again, listed in free_numbers */
+    uint32_t block_count, block_capacity;
     uint32_t *free_numbers;
     uint32_t free_count;
     cake__index_t index;

@@ -4,9 +4,9 @@
 
 #include "crdt/table.h"
 
-static inline cake__chunk_t *cake__table_chunk(const cake__table_t *table, uint32_t slot)
+static inline cake__block_t *cake__table_block(const cake__table_t *table, uint32_t slot)
 {
-    return table->chunks[slot / CAKE__CHUNK_POSITIONS];
+    return table->blocks[slot / CAKE__BLOCK_POSITIONS];
 }
 
 uint64_t cake__table_hash(const cake__table_t *table, cake__id_pair_t id);
@@ -19,9 +19,9 @@ void cake__lane_note_tombstone(cake__lane_t *lane, uint64_t seq);
 int cake__table_place(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint32_t *slot);
 uint32_t cake__table_slot_of(const cake__table_t *table, cake_dot_t dot); /* present or staged, or CAKE__SLOT_NONE */
 
-/* After something was taken out of a chunk: gives up an empty one, packs one that is mostly empty. Needs no memory to be
- * correct: without it the chunk stays as it is. */
-void cake__table_settle(cake__table_t *table, cake__chunk_t *chunk);
-bool cake__table_release_if_empty(cake__table_t *table, cake__chunk_t *chunk);
+/* After something was taken out of a block: gives up an empty one, packs one that is mostly empty. Needs no memory to be
+ * correct: without it the block stays as it is. */
+void cake__table_settle(cake__table_t *table, cake__block_t *block);
+bool cake__table_release_if_empty(cake__table_t *table, cake__block_t *block);
 
 #endif

@@ -1,4 +1,4 @@
-/* Chunks, index and lanes against plain arrays. */
+/* Blocks, index and lanes against plain arrays. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -186,7 +186,7 @@ static void the_table_equals_a_plain_array(void **state)
     }
 }
 
-/* Arrival in any order of seqs: splits in the middle, chunks that are filled from behind. */
+/* Arrival in any order of seqs: splits in the middle, blocks that are filled from behind. */
 static void any_order_of_arrival(void **state)
 {
     enum { COUNT = 30000 };

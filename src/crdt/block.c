@@ -1,0 +1,198 @@
+/* block.c: see block.h. */
+#include "crdt/block.h"
+
+uint16_t cake__block_capacity_for(uint32_t positions)
+{
+    uint16_t capacity = CAKE__BLOCK_LEAST;
+    CAKE_ASSERT(positions <= CAKE__BLOCK_POSITIONS);
+    while (capacity < positions)
+        capacity = (uint16_t)(capacity * 2);
+    return capacity;
+}
+
+cake__block_t *cake__block_new(const cake_alloc_t *alloc, cake__shape_t shape, uint64_t actor, uint64_t first,
+                               cake_hlc_t hlc)
+{
+    size_t capacity = shape.capacity, words = (capacity + 63) / 64, bitmap = words * sizeof(uint64_t);
+    size_t ids = capacity * (shape.has_wide_ids ? 16 : 8), hlcs = capacity * (shape.has_wide_hlcs ? 8 : 4);
+    size_t offsets = shape.is_sparse ? capacity * sizeof(uint16_t) : 0;
+    size_t header = (sizeof(cake__block_t) + 15) & ~(size_t)15;
+    size_t bytes = header + 3 * bitmap + hlcs + ids + offsets;
+    uint8_t *at = cake__malloc(alloc, bytes);
+    if (at == NULL)
+        return NULL;
+    cake__block_t *block = (cake__block_t *)(void *)at;
+    *block = (cake__block_t){.actor = actor, .first = first, .max_seq = first - 1, .shape = shape, .bytes = bytes};
+    block->hlc_base = hlc < CAKE__NARROW_HLC_BELOW ? 0 : hlc - CAKE__NARROW_HLC_BELOW;
+    memset(at + header, 0, 3 * bitmap);
+    block->occupied_bits = (uint64_t *)(void *)(at + header);
+    block->present_bits = block->occupied_bits + words;
+    block->tombstone_bits = block->present_bits + words;
+    block->hlcs = block->tombstone_bits + words;
+    block->ids = (uint8_t *)block->hlcs + hlcs;
+    block->offsets = shape.is_sparse ? (uint16_t *)(void *)((uint8_t *)block->ids + ids) : NULL;
+    return block;
+}
+
+void cake__block_free(const cake_alloc_t *alloc, cake__block_t *block)
+{
+    cake__free(alloc, block);
+}
+
+cake__block_t *cake__block_remake(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape)
+{
+    CAKE_ASSERT(shape.capacity >= block->shape.capacity && shape.is_sparse == block->shape.is_sparse);
+    cake__block_t *made = cake__block_new(alloc, shape, block->actor, block->first, block->hlc_base);
+    if (made == NULL)
+        return NULL;
+    made->hlc_base = block->hlc_base;
+    made->number = block->number;
+    for (uint32_t word = 0; word < cake__block_words(block); word++) {
+        for (uint64_t left = block->occupied_bits[word]; left != 0; left &= left - 1) {
+            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
+            cake__block_write(made, position, cake__block_seq(block, position), cake__block_id(block, position),
+                              cake__block_hlc(block, position), cake__bit(block->tombstone_bits, position));
+        }
+    }
+    memcpy(made->present_bits, block->present_bits, cake__block_words(block) * sizeof(uint64_t));
+    made->max_seq = block->max_seq;
+    made->present = block->present;
+    made->tombstones = block->tombstones;
+    CAKE_ASSERT(made->occupied == block->occupied);
+    cake__block_free(alloc, block);
+    return made;
+}
+
+void cake__block_read(const cake__block_t *block, uint32_t position, cake_record_t *out)
+{
+    cake__id_from_pair(cake__block_id(block, position), &out->id);
+    out->hlc = cake__block_hlc(block, position);
+    out->dot = (cake_dot_t){block->actor, cake__block_seq(block, position)};
+    out->is_tombstone = cake__bit(block->tombstone_bits, position);
+}
+
+void cake__block_write(cake__block_t *block, uint32_t position, uint64_t seq, cake__id_pair_t id, cake_hlc_t hlc,
+                       bool is_tombstone)
+{
+    CAKE_ASSERT(position < block->shape.capacity && !cake__bit(block->occupied_bits, position));
+    CAKE_ASSERT(seq >= block->first && cake__block_fits(block, id, hlc));
+    if (block->offsets != NULL)
+        block->offsets[position] = (uint16_t)(seq - block->first);
+    if (block->shape.has_wide_ids)
+        ((cake__id_pair_t *)block->ids)[position] = id;
+    else
+        ((uint64_t *)block->ids)[position] = id.low;
+    if (block->shape.has_wide_hlcs)
+        ((uint64_t *)block->hlcs)[position] = hlc;
+    else
+        ((uint32_t *)block->hlcs)[position] = (uint32_t)(hlc - block->hlc_base);
+    cake__bit_set(block->occupied_bits, position);
+    if (is_tombstone)
+        cake__bit_set(block->tombstone_bits, position);
+    else
+        cake__bit_clear(block->tombstone_bits, position);
+    block->occupied++;
+    block->max_seq = cake__max_u64(block->max_seq, seq);
+}
+
+void cake__block_vacate(cake__block_t *block, uint32_t position)
+{
+    CAKE_ASSERT(cake__bit(block->occupied_bits, position));
+    if (cake__bit(block->present_bits, position)) {
+        block->present--;
+        block->tombstones = (uint16_t)(block->tombstones - cake__bit(block->tombstone_bits, position));
+    }
+    cake__bit_clear(block->occupied_bits, position);
+    cake__bit_clear(block->present_bits, position);
+    block->occupied--;
+}
+
+uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
+{
+    uint64_t offset = seq - block->first;
+    if (seq < block->first || offset >= CAKE__BLOCK_SPAN_MAX)
+        return CAKE__BLOCK_POSITIONS;
+    if (block->offsets == NULL) {
+        bool is_there = offset < block->shape.capacity && cake__bit(block->occupied_bits, (uint32_t)offset);
+        return is_there ? (uint32_t)offset : CAKE__BLOCK_POSITIONS;
+    }
+    for (uint32_t word = 0; word < cake__block_words(block); word++) {
+        for (uint64_t left = block->occupied_bits[word]; left != 0; left &= left - 1) {
+            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
+            if (block->offsets[position] == offset)
+                return position;
+        }
+    }
+    return CAKE__BLOCK_POSITIONS;
+}
+
+uint32_t cake__block_free_position(const cake__block_t *block)
+{
+    for (uint32_t word = 0; word < cake__block_words(block); word++) {
+        if (block->occupied_bits[word] != UINT64_MAX) {
+            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(~block->occupied_bits[word]);
+            return position < block->shape.capacity ? position : block->shape.capacity;
+        }
+    }
+    return block->shape.capacity;
+}
+
+/* Heap sort by offset: bounded, in place, and no call of the C library's qsort, which may allocate. */
+static void sift(uint32_t *keys, uint32_t root, uint32_t count)
+{
+    for (uint32_t child; (child = 2 * root + 1) < count; root = child) {
+        child += child + 1 < count && keys[child + 1] > keys[child];
+        if (keys[root] >= keys[child])
+            return;
+        uint32_t swap = keys[root];
+        keys[root] = keys[child];
+        keys[child] = swap;
+    }
+}
+
+static void sort(uint32_t *keys, uint32_t count)
+{
+    bool is_sorted = true;
+    for (uint32_t i = 1; i < count && is_sorted; i++)
+        is_sorted = keys[i - 1] < keys[i];
+    if (is_sorted)
+        return;
+    for (uint32_t i = count / 2; i-- > 0;)
+        sift(keys, i, count);
+    for (uint32_t left = count; left-- > 1;) {
+        uint32_t swap = keys[0];
+        keys[0] = keys[left];
+        keys[left] = swap;
+        sift(keys, 0, left);
+    }
+}
+
+uint32_t cake__block_select(const cake__block_t *block, uint64_t first, uint64_t last, uint16_t *positions)
+{
+    uint32_t keys[CAKE__BLOCK_POSITIONS], count = 0; /* offset above position */
+    uint32_t word = 0, words = cake__block_words(block);
+    if (last < block->first || first > block->max_seq)
+        return 0;
+    if (block->offsets == NULL) { /* dense: begin at the word of `first`, end at that of `last` */
+        word = first <= block->first ? 0 : (uint32_t)((first - block->first) / 64);
+        words = (uint32_t)cake__min_u64(words, (last - block->first) / 64 + 1);
+    }
+    for (; word < words; word++) {
+        for (uint64_t left = block->present_bits[word]; left != 0; left &= left - 1) {
+            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
+            uint64_t seq = cake__block_seq(block, position);
+            if (seq < first || seq > last)
+                continue;
+            if (block->offsets == NULL)
+                positions[count++] = (uint16_t)position;
+            else
+                keys[count++] = (uint32_t)(seq - block->first) << 10 | position;
+        }
+    }
+    if (block->offsets == NULL)
+        return count;
+    sort(keys, count);
+    for (uint32_t i = 0; i < count; i++)
+        positions[i] = (uint16_t)(keys[i] & (CAKE__BLOCK_POSITIONS - 1));
+    return count;
+}

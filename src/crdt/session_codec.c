@@ -1,0 +1,207 @@
+/* session_codec.c: session messages as bytes: a version byte, fixed numbers, then the summary or the ids.
+ *
+ *      HELLO    1 | session u64 | node u16 | actor u64 | summary
+ *      WELCOME  1 | session u64 | token u64 | node u16 | actor u64 | epoch u64 | flags u8 (joined 1, compare 2) | summary
+ *      FIN      1 | session u64 | token u64 | epoch u64 | chunks u32 | summary
+ *      COMPARE  1 | session u64 | token u64 | index u32 | last u8 | varint ids | 16 B each
+ *      COMPARED 1 | session u64 | token u64 | epoch u64 | index u32 | varint ids | 16 B each | varint absent | 16 B each */
+#include "crdt/session.h"
+
+#include "base/base.h"
+
+#define VERSION   1u
+#define IDS_MAX   65536u /* of one message */
+#define FLAG_JOIN 1u
+#define FLAG_COMP 2u
+
+static int check_version(cake__reader_t *reader)
+{
+    uint8_t version = cake__get_u8(reader);
+    return reader->err != 0 ? CAKE_EPARSE : version == VERSION ? 0 : CAKE_EVERSION;
+}
+
+static int decode_summary(cake__summary_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
+{
+    cake__summary_init(out, alloc);
+    return reader->err != 0 ? CAKE_EPARSE : cake__summary_decode(out, reader);
+}
+
+/* ---- HELLO, WELCOME, FIN ------------------------------------------------------------------------------------------ */
+
+void cake__hello_free(cake__hello_t *message)
+{
+    cake__summary_free(&message->summary);
+}
+
+void cake__hello_encode(const cake__hello_t *message, cake__buf_t *out)
+{
+    cake__put_u8(out, VERSION);
+    cake__put_u64(out, message->session_id);
+    cake__put_u16(out, message->node_id);
+    cake__put_u64(out, message->actor);
+    cake__summary_encode(&message->summary, out);
+}
+
+int cake__hello_decode(cake__hello_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
+{
+    int err = check_version(reader);
+    if (err != 0)
+        return err;
+    out->session_id = cake__get_u64(reader);
+    out->node_id = cake__get_u16(reader);
+    out->actor = cake__get_u64(reader);
+    return decode_summary(&out->summary, alloc, reader);
+}
+
+void cake__welcome_free(cake__welcome_t *message)
+{
+    cake__summary_free(&message->summary);
+}
+
+void cake__welcome_encode(const cake__welcome_t *message, cake__buf_t *out)
+{
+    cake__put_u8(out, VERSION);
+    cake__put_u64(out, message->session_id);
+    cake__put_u64(out, message->token);
+    cake__put_u16(out, message->node_id);
+    cake__put_u64(out, message->actor);
+    cake__put_u64(out, message->epoch);
+    cake__put_u8(out, (uint8_t)((message->is_joined ? FLAG_JOIN : 0) | (message->expects_compare ? FLAG_COMP : 0)));
+    cake__summary_encode(&message->summary, out);
+}
+
+int cake__welcome_decode(cake__welcome_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
+{
+    int err = check_version(reader);
+    if (err != 0)
+        return err;
+    out->session_id = cake__get_u64(reader);
+    out->token = cake__get_u64(reader);
+    out->node_id = cake__get_u16(reader);
+    out->actor = cake__get_u64(reader);
+    out->epoch = cake__get_u64(reader);
+    uint8_t flags = cake__get_u8(reader);
+    if (flags > (FLAG_JOIN | FLAG_COMP))
+        return CAKE_EPARSE;
+    out->is_joined = (flags & FLAG_JOIN) != 0;
+    out->expects_compare = (flags & FLAG_COMP) != 0;
+    return decode_summary(&out->summary, alloc, reader);
+}
+
+void cake__fin_free(cake__fin_t *message)
+{
+    cake__summary_free(&message->summary);
+}
+
+void cake__fin_encode(const cake__fin_t *message, cake__buf_t *out)
+{
+    cake__put_u8(out, VERSION);
+    cake__put_u64(out, message->session_id);
+    cake__put_u64(out, message->token);
+    cake__put_u64(out, message->epoch);
+    cake__put_u32(out, message->chunk_count);
+    cake__summary_encode(&message->summary, out);
+}
+
+int cake__fin_decode(cake__fin_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
+{
+    int err = check_version(reader);
+    if (err != 0)
+        return err;
+    out->session_id = cake__get_u64(reader);
+    out->token = cake__get_u64(reader);
+    out->epoch = cake__get_u64(reader);
+    out->chunk_count = cake__get_u32(reader);
+    return decode_summary(&out->summary, alloc, reader);
+}
+
+/* ---- COMPARE, COMPARED --------------------------------------------------------------------------------------------- */
+
+static void put_ids(cake__buf_t *out, const cake_id_t *ids, size_t count)
+{
+    cake__put_varint(out, count);
+    for (size_t i = 0; i < count; i++)
+        cake__put_bytes(out, ids[i].bytes, sizeof ids[i].bytes);
+}
+
+/* The count is held against the bytes that are there before anything is allocated. */
+static int get_ids(cake__reader_t *reader, const cake_alloc_t *alloc, cake_id_t **ids, size_t *count)
+{
+    uint64_t announced = cake__get_varint(reader);
+    *ids = NULL;
+    *count = 0;
+    if (reader->err != 0 || announced > cake__reader_left(reader) / sizeof(cake_id_t))
+        return CAKE_EPARSE;
+    if (announced > IDS_MAX)
+        return CAKE_ETOOBIG;
+    *count = (size_t)announced;
+    *ids = cake__memdup(alloc, cake__get_bytes(reader, *count * sizeof(cake_id_t)), *count * sizeof(cake_id_t));
+    return *ids == NULL ? CAKE_ENOMEM : 0;
+}
+
+void cake__compare_free(cake__compare_t *message, const cake_alloc_t *alloc)
+{
+    cake__free(alloc, message->ids);
+    message->ids = NULL;
+}
+
+void cake__compare_encode(const cake__compare_t *message, cake__buf_t *out)
+{
+    cake__put_u8(out, VERSION);
+    cake__put_u64(out, message->session_id);
+    cake__put_u64(out, message->token);
+    cake__put_u32(out, message->index);
+    cake__put_u8(out, message->is_last);
+    put_ids(out, message->ids, message->count);
+}
+
+int cake__compare_decode(cake__compare_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
+{
+    int err = check_version(reader);
+    if (err != 0)
+        return err;
+    out->session_id = cake__get_u64(reader);
+    out->token = cake__get_u64(reader);
+    out->index = cake__get_u32(reader);
+    uint8_t is_last = cake__get_u8(reader);
+    out->is_last = is_last == 1;
+    if (is_last > 1 || out->index == UINT32_MAX)
+        return CAKE_EPARSE;
+    return get_ids(reader, alloc, &out->ids, &out->count);
+}
+
+void cake__compared_free(cake__compared_t *message, const cake_alloc_t *alloc)
+{
+    cake__free(alloc, message->ids);
+    cake__free(alloc, message->absent);
+    message->ids = message->absent = NULL;
+}
+
+void cake__compared_encode(const cake__compared_t *message, cake__buf_t *out)
+{
+    cake__put_u8(out, VERSION);
+    cake__put_u64(out, message->session_id);
+    cake__put_u64(out, message->token);
+    cake__put_u64(out, message->epoch);
+    cake__put_u32(out, message->index);
+    put_ids(out, message->ids, message->count);
+    put_ids(out, message->absent, message->absent_count);
+}
+
+int cake__compared_decode(cake__compared_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
+{
+    int err = check_version(reader);
+    if (err != 0)
+        return err;
+    out->session_id = cake__get_u64(reader);
+    out->token = cake__get_u64(reader);
+    out->epoch = cake__get_u64(reader);
+    out->index = cake__get_u32(reader);
+    err = get_ids(reader, alloc, &out->ids, &out->count);
+    if (err != 0)
+        return err;
+    err = get_ids(reader, alloc, &out->absent, &out->absent_count);
+    if (err != 0)
+        cake__compared_free(out, alloc);
+    return err;
+}
