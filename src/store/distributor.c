@@ -1,0 +1,273 @@
+/* What goes out: one queue per peer, batches by size and interval, at once where a write waits for that peer.
+ *
+ *   peer->queue   [unit][unit][unit] ...   ──batch──>   peer->flights (at most CAKE__PEER_BATCHES_MAX under way)
+ *
+ * A queue is bounded in bytes: a peer that falls behind loses its queue, not this node its memory, and catches up by a
+ * session when it sees our context. So does a peer whose batch failed. Units are shared: a slow peer delays no other. */
+#include "store/store.h"
+
+#define BATCH_UNITS_MAX  8192u
+#define BATCH_TIMEOUT_MS 10000u
+
+/* A batch under way. */
+typedef struct {
+    cake__list_t link;
+    cake__peer_t *peer;
+    cake_store_t *store;
+    uint16_t node_id;
+    uint64_t actor; /* the peer's run it was sent to */
+    size_t count;
+    cake__unit_t *units[];
+} flight_t;
+
+static void flush_later(cake__peer_t *peer);
+
+/* ---- units --------------------------------------------------------------------------------------------------------------*/
+
+cake__unit_t *cake__unit_new(cake_store_t *store, cake_slice_t encoded, uint32_t count, cake__write_t *write)
+{
+    cake__unit_t *unit = cake__malloc(store->alloc, sizeof *unit + encoded.len);
+    if (unit == NULL)
+        return NULL;
+    *unit = (cake__unit_t){.refs = 1, .count = count, .write = write, .len = encoded.len};
+    unit->committed_ns = cake__now_ns(store->env);
+    memcpy(unit->bytes, encoded.data, encoded.len);
+    return unit;
+}
+
+void cake__unit_release(cake_store_t *store, cake__unit_t *unit)
+{
+    CAKE_ASSERT(unit->refs > 0);
+    if (--unit->refs == 0)
+        cake__free(store->alloc, unit);
+}
+
+/* ---- queues -------------------------------------------------------------------------------------------------------------*/
+
+static cake__unit_t *dequeue(cake__peer_t *peer)
+{
+    cake__list_t *link = cake__list_pop_front(&peer->queue);
+    cake__queued_t *queued = CAKE_CONTAINER_OF(link, cake__queued_t, link);
+    cake__unit_t *unit = queued->unit;
+    peer->queue_bytes -= unit->len;
+    peer->queue_count--;
+    cake__free(peer->store->alloc, queued);
+    return unit;
+}
+
+void cake__peer_drop_queue(cake__peer_t *peer)
+{
+    while (!cake__list_is_empty(&peer->queue))
+        cake__unit_release(peer->store, dequeue(peer));
+    CAKE_ASSERT(peer->queue_bytes == 0 && peer->queue_count == 0);
+    peer->store->env->ops->timer_cancel(peer->store->env, &peer->flush_timer);
+}
+
+/* A unit that finds no memory is not sent: the peer sees in our next pulse that it lacks something. */
+void cake__peer_enqueue(cake__peer_t *peer, cake__unit_t *unit, bool is_urgent)
+{
+    cake_store_t *store = peer->store;
+    if (peer->queue_bytes + unit->len > store->options.queue_bytes) {
+        cake__log(store->log, CAKE_LOG_WARN, "node %u falls behind: %zu writes leave its queue, a session will follow",
+                  (unsigned)peer->node_id, peer->queue_count + 1);
+        cake__peer_drop_queue(peer);
+        return;
+    }
+    cake__queued_t *queued = cake__malloc(store->alloc, sizeof *queued);
+    if (queued == NULL)
+        return;
+    queued->unit = unit;
+    unit->refs++;
+    cake__list_init(&queued->link);
+    cake__list_push_back(&peer->queue, &queued->link);
+    peer->queue_bytes += unit->len;
+    peer->queue_count++;
+    peer->is_urgent |= is_urgent;
+    if (peer->is_urgent || peer->queue_bytes >= store->options.batch_bytes)
+        flush_later(peer);
+    else if (!peer->flush_timer.is_armed)
+        cake__timer_arm_ms(store->env, &peer->flush_timer, store->options.batch_interval_ms);
+}
+
+void cake__distribute(cake_store_t *store, cake__unit_t *unit)
+{
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
+        cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (cake__peer_is_there(peer) && peer->has_store)
+            cake__peer_enqueue(peer, unit, unit->write != NULL && cake__write_wants(unit->write, peer->node_id));
+    }
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------------------------*/
+
+/* At the end of the turn: all that one commit brought goes into one batch. */
+static void flush_later(cake__peer_t *peer)
+{
+    peer->is_flush_due = true;
+    peer->store->env->ops->defer(peer->store->env, &peer->store->flush);
+}
+
+void cake__peer_flush_urgent(cake__peer_t *peer)
+{
+    if (peer->queue_count == 0)
+        return;
+    peer->is_urgent = true;
+    flush_later(peer);
+}
+
+static void free_flight(flight_t *flight)
+{
+    for (size_t i = 0; i < flight->count; i++)
+        cake__unit_release(flight->store, flight->units[i]);
+    cake__free(flight->store->alloc, flight);
+}
+
+static void settle(flight_t *flight, const uint8_t *bitmap)
+{
+    for (size_t i = 0; i < flight->count; i++) {
+        cake__write_t *write = flight->units[i]->write;
+        bool is_acked = bitmap != NULL && (bitmap[i / 8] >> (i % 8) & 1) != 0;
+        if (write != NULL && is_acked)
+            cake__write_acked(write, flight->node_id);
+        else if (write != NULL)
+            cake__write_lost_peer(write);
+    }
+}
+
+static void on_batch_answered(cake_reply_t *reply, void *arg)
+{
+    flight_t *flight = arg;
+    cake_store_t *store = flight->store;
+    cake__peer_t *peer = flight->peer; /* NULL when it was forgotten meanwhile */
+    cake_slice_t body = cake_reply_body(reply);
+    cake__reader_t reader = cake__reader(body.data, body.len);
+    cake__hail_t hail;
+    const uint8_t *bitmap = NULL;
+    int err = cake_reply_err(reply);
+    if (err == 0)
+        err = cake__get_hail(store, &reader, &hail);
+    if (err == 0) {
+        bitmap = cake__get_bytes(&reader, (flight->count + 7) / 8);
+        err = cake__reader_done(&reader) ? 0 : CAKE_EPARSE;
+    }
+    if (err == 0)
+        cake__peer_heard(store, &hail);
+    store->stats.batches_failed += err != 0;
+    settle(flight, err == 0 ? bitmap : NULL);
+    if (peer != NULL) {
+        cake__list_remove(&flight->link);
+        peer->flight_count--;
+        if (peer->is_urgent || peer->queue_bytes >= store->options.batch_bytes)
+            flush_later(peer);
+    }
+    free_flight(flight);
+    cake_reply_free(reply);
+}
+
+static flight_t *make_flight(cake__peer_t *peer, size_t *bytes)
+{
+    size_t count = 0;
+    *bytes = 0;
+    CAKE_LIST_FOR_EACH(link, &peer->queue)
+    {
+        size_t len = CAKE_CONTAINER_OF(link, cake__queued_t, link)->unit->len;
+        if (count > 0 && (count == BATCH_UNITS_MAX || *bytes + len > peer->store->options.batch_bytes))
+            break;
+        *bytes += len;
+        count++;
+    }
+    flight_t *flight = cake__malloc(peer->store->alloc, sizeof *flight + count * sizeof flight->units[0]);
+    if (flight == NULL)
+        return NULL;
+    *flight = (flight_t){.peer = peer, .store = peer->store, .node_id = peer->node_id, .count = count};
+    cake__list_init(&flight->link);
+    for (size_t i = 0; i < count; i++)
+        flight->units[i] = dequeue(peer);
+    return flight;
+}
+
+static int send_batch(cake__peer_t *peer)
+{
+    cake_store_t *store = peer->store;
+    size_t bytes;
+    flight_t *flight = make_flight(peer, &bytes);
+    if (flight == NULL)
+        return CAKE_ENOMEM;
+    cake__buf_t head;
+    cake__buf_init(&head, store->alloc);
+    cake__put_hail(store, &head);
+    cake__put_varint(&head, flight->count);
+    cake_slice_t *parts = cake__malloc(store->alloc, (flight->count + 1) * sizeof *parts);
+    int err = head.err != 0 ? head.err : parts == NULL ? CAKE_ENOMEM : 0;
+    if (err == 0) {
+        parts[0] = cake__buf_slice(&head);
+        for (size_t i = 0; i < flight->count; i++)
+            parts[i + 1] = cake__slice(flight->units[i]->bytes, flight->units[i]->len);
+        err = cake__store_call(store, peer->node_id, "batch", parts, flight->count + 1, BATCH_TIMEOUT_MS,
+                               on_batch_answered, flight);
+    }
+    cake__free(store->alloc, parts);
+    cake__buf_free(&head);
+    if (err != 0) {
+        settle(flight, NULL);
+        free_flight(flight);
+        return err;
+    }
+    cake__list_push_back(&peer->flights, &flight->link);
+    peer->flight_count++;
+    store->stats.batches_sent++;
+    store->stats.batch_bytes_sent += bytes;
+    return 0;
+}
+
+static void flush_peer(cake__peer_t *peer)
+{
+    peer->is_flush_due = false;
+    while (peer->queue_count > 0 && peer->flight_count < CAKE__PEER_BATCHES_MAX) {
+        if (send_batch(peer) != 0) {
+            cake__peer_drop_queue(peer);
+            break;
+        }
+    }
+    if (peer->queue_count == 0) {
+        peer->is_urgent = false;
+        peer->store->env->ops->timer_cancel(peer->store->env, &peer->flush_timer);
+    }
+}
+
+void cake__flush_peers(void *arg)
+{
+    cake_store_t *store = arg;
+    if (store->state != CAKE__STORE_RUNNING)
+        return;
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
+        cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (peer->is_flush_due)
+            flush_peer(peer);
+    }
+}
+
+uint64_t cake__peer_oldest_ns(const cake__peer_t *peer)
+{
+    uint64_t oldest = CAKE_NEVER;
+    CAKE_LIST_FOR_EACH(link, &peer->flights)
+    {
+        const flight_t *flight = CAKE_CONTAINER_OF(link, flight_t, link);
+        oldest = cake__min_u64(oldest, flight->units[0]->committed_ns);
+    }
+    if (!cake__list_is_empty(&peer->queue)) {
+        const cake__queued_t *first = CAKE_CONTAINER_OF(peer->queue.next, cake__queued_t, link);
+        oldest = cake__min_u64(oldest, first->unit->committed_ns);
+    }
+    return oldest;
+}
+
+/* The peer is going: what is under way to it answers to nobody. */
+void cake__peer_detach_flights(cake__peer_t *peer)
+{
+    cake__list_t *link;
+    while ((link = cake__list_pop_front(&peer->flights)) != NULL)
+        CAKE_CONTAINER_OF(link, flight_t, link)->peer = NULL;
+}

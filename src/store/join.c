@@ -1,0 +1,133 @@
+/* Joining (model, rule 7, for all keyspaces of a node): a node that begins with nothing takes no writes and hands nothing out
+ * until a first session with a joined replica has finished for every keyspace of that replica.
+ *
+ *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled ─> "joined" is made durable
+ *
+ * A node without seeds has joined when it starts; so has one that finds no joined replica within join_timeout, which
+ * is how a whole cluster starts cold. */
+#include "store/store.h"
+
+#define JOIN_TICK_MS 200u
+#define JOINED_META  "joined"
+
+static int finish_nothing(cake__task_t *task, cake__change_t *change)
+{
+    (void)task;
+    (void)change;
+    return 0;
+}
+
+static void on_joined(cake__task_t *task, int err)
+{
+    cake_store_t *store = CAKE_CONTAINER_OF(task, cake_store_t, join_task);
+    store->is_declaring_joined = false;
+    if (err != 0)
+        return; /* the timer tries again */
+    store->is_joined = true;
+    cake__keyspace_t *keyspace;
+    for (size_t cursor = 0; (keyspace = cake__map_next(&store->keyspaces, &cursor)) != NULL;)
+        cake__orswot_set_joined(keyspace->set, true);
+    store->env->ops->timer_cancel(store->env, &store->join_timer);
+    cake__log(store->log, CAKE_LOG_INFO, "joined: %zu keyspaces", store->keyspaces.count);
+    cake__writes_release_held(store);
+    cake__pulse_all(store);
+}
+
+static void declare_joined(cake_store_t *store)
+{
+    if (store->is_declaring_joined || store->is_joined)
+        return;
+    store->is_declaring_joined = true;
+    store->join_meta = (cake_meta_write_t){cake__slice_str(JOINED_META), cake__slice("\1", 1)};
+    store->join_task =
+        (cake__task_t){.stage = finish_nothing, .finish = on_joined, .metas = &store->join_meta, .meta_count = 1};
+    cake__lane_submit(&store->lanes[0], &store->join_task);
+}
+
+static void on_listed(cake_store_t *store, uint16_t node_id, int err)
+{
+    if (node_id != store->join_peer)
+        return;
+    if (err == 0)
+        store->join_is_listed = true;
+    else
+        store->join_peer = 0;
+    cake__join_try(store);
+}
+
+static cake__peer_t *find_joined_peer(cake_store_t *store)
+{
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
+        cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (peer->is_replica && peer->has_store && cake__peer_is_there(peer) && !peer->is_listing)
+            return peer;
+    }
+    return NULL;
+}
+
+void cake__join_try(cake_store_t *store)
+{
+    if (store->is_joined || store->is_declaring_joined || store->state != CAKE__STORE_RUNNING)
+        return;
+    if (store->join_peer != 0) {
+        cake__peer_t *peer = cake__peer_find(store, store->join_peer);
+        if (peer == NULL || !cake__peer_is_there(peer)) {
+            cake__drop_wants(store, store->join_peer);
+            store->join_peer = 0;
+        } else if (store->join_is_listed && !cake__has_wants(store, store->join_peer)) {
+            declare_joined(store);
+        }
+        if (store->join_peer != 0)
+            return;
+    }
+    cake__peer_t *peer = find_joined_peer(store);
+    if (peer == NULL)
+        return;
+    store->join_peer = peer->node_id;
+    store->join_is_listed = false;
+    if (cake__list_peer(peer, on_listed) != 0)
+        store->join_peer = 0;
+}
+
+static void on_join_timer(void *arg)
+{
+    cake_store_t *store = arg;
+    if (store->is_joined || store->state != CAKE__STORE_RUNNING)
+        return;
+    cake__join_try(store);
+    if (store->join_peer == 0 && cake__now_ns(store->env) >= store->join_deadline_ns) {
+        cake__log(store->log, CAKE_LOG_WARN,
+                  "no joined replica answered within %llu ms: this node declares itself joined",
+                  (unsigned long long)store->options.join_timeout_ms);
+        declare_joined(store);
+    }
+    cake__timer_arm_ms(store->env, &store->join_timer, JOIN_TICK_MS);
+}
+
+/* Seeds that are this node itself do not count. */
+static bool has_other_seeds(const cake_node_t *node)
+{
+    for (size_t i = 0; i < node->seed_count; i++) {
+        cake_addr_t addr;
+        bool is_self = cake_addr_parse(node->seeds[i].text, &addr) == 0 &&
+                       (cake_addr_equal(&addr, &node->public_addr) || cake_addr_equal(&addr, &node->listen_addr));
+        if (!is_self)
+            return true;
+    }
+    return false;
+}
+
+void cake__join_start(cake_store_t *store)
+{
+    store->join_timer = CAKE_TIMER_INIT(on_join_timer, store);
+    store->join_deadline_ns = cake__now_ns(store->env) + store->options.join_timeout_ms * CAKE_NS_PER_MS;
+    if (store->is_joined)
+        return;
+    if (has_other_seeds(store->node)) {
+        cake__timer_arm_ms(store->env, &store->join_timer, JOIN_TICK_MS);
+        return;
+    }
+    declare_joined(store);
+    cake__timer_arm_ms(store->env, &store->join_timer, JOIN_TICK_MS);
+}

@@ -1,0 +1,75 @@
+#include "store/session_wire.h"
+
+void cake__session_answer_free(cake__session_answer_t *answer, const cake_alloc_t *alloc)
+{
+    if (answer->has_welcome)
+        cake__welcome_free(&answer->welcome);
+    if (answer->has_compared)
+        cake__compared_free(&answer->compared, alloc);
+    if (answer->has_fin)
+        cake__fin_free(&answer->fin);
+    cake__free(alloc, answer->records);
+    cake__free(alloc, answer->values);
+    cake__free(alloc, answer->tags);
+    memset(answer, 0, sizeof *answer);
+}
+
+static int decode_chunk(cake__session_answer_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
+{
+    cake__chunk_t *chunk = &out->chunk;
+    chunk->session_id = cake__get_u64(reader);
+    chunk->token = cake__get_u64(reader);
+    uint64_t index = cake__get_varint(reader), count = cake__get_varint(reader);
+    if (reader->err != 0 || index > UINT32_MAX || count == 0 || count > CAKE__CHUNK_RECORDS)
+        return CAKE_EPARSE;
+    chunk->index = (uint32_t)index;
+    chunk->count = (size_t)count;
+    out->records = cake__calloc(alloc, chunk->count, sizeof *out->records);
+    out->values = cake__calloc(alloc, chunk->count, sizeof *out->values);
+    out->tags = cake__calloc(alloc, chunk->count, sizeof *out->tags);
+    if (out->records == NULL || out->values == NULL || out->tags == NULL)
+        return CAKE_ENOMEM;
+    for (size_t i = 0; i < chunk->count && reader->err == 0; i++) {
+        uint64_t actor = cake__get_u64(reader);
+        cake__get_operation(reader, actor, &out->records[i], &out->values[i]);
+        out->tags[i] = &out->values[i];
+    }
+    chunk->records = out->records;
+    chunk->tags = out->tags;
+    return reader->err;
+}
+
+static int decode_parts(cake__session_answer_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
+{
+    uint8_t parts = cake__get_u8(reader);
+    int err = reader->err != 0 || parts > 15 ? CAKE_EPARSE : 0;
+    if (err == 0 && (parts & CAKE__PART_WELCOME) != 0) {
+        err = cake__welcome_decode(&out->welcome, alloc, reader);
+        out->has_welcome = err == 0;
+    }
+    if (err == 0 && (parts & CAKE__PART_CHUNK) != 0) {
+        err = decode_chunk(out, alloc, reader);
+        out->has_chunk = err == 0;
+    }
+    if (err == 0 && (parts & CAKE__PART_COMPARED) != 0) {
+        err = cake__compared_decode(&out->compared, alloc, reader);
+        out->has_compared = err == 0;
+    }
+    if (err == 0 && (parts & CAKE__PART_FIN) != 0) {
+        err = cake__fin_decode(&out->fin, alloc, reader);
+        out->has_fin = err == 0;
+    }
+    return err != 0 ? err : cake__reader_done(reader) ? 0 : CAKE_EPARSE;
+}
+
+int cake__session_answer_decode(cake__session_answer_t *out, cake_store_t *store, cake_slice_t body, cake__hail_t *hail)
+{
+    cake__reader_t reader = cake__reader(body.data, body.len);
+    memset(out, 0, sizeof *out);
+    int err = cake__get_hail(store, &reader, hail);
+    if (err == 0)
+        err = decode_parts(out, store->alloc, &reader);
+    if (err != 0)
+        cake__session_answer_free(out, store->alloc);
+    return err;
+}

@@ -1,0 +1,376 @@
+/* store: keyspaces of documents kept on every node. Owns the sets, the lanes that write them to the storage, the queues to
+ * the peers, and the sessions by which nodes catch up. Knows no sockets and no files: node and storage do that.
+ *
+ *   a put        write.c ──task──> lane.c ──batch──> storage          (group commit; durable before it takes effect)
+ *                                     └─commit─> set, watchers, distributor.c ──units──> peers, urgent ones at once
+ *   from a peer  receive.c ──task──> lane.c ──> ... ──> answered once durable
+ *   catching up  pulse.c compares contexts, sync.c pulls what is missing (receiver), serve.c hands it out (sender)
+ *   tombstones   purge.c drops what every replica has acknowledged
+ *
+ * Everything below runs on the loop thread unless it says otherwise. */
+#ifndef CAKE_STORE_STORE_H
+#define CAKE_STORE_STORE_H
+
+#include <datacake/store.h>
+
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/map.h"
+#include "crdt/session.h"
+#include "env/env.h"
+#include "node/node.h"
+
+#define CAKE__STORE_SERVICE    "datacake.store"
+#define CAKE__STORE_EXTENSION  "datacake.store"
+#define CAKE__MANY_MAX         65536u      /* documents in one call */
+#define CAKE__UNIT_BYTES_MAX   (48u << 20) /* one call's documents travel in one message */
+#define CAKE__LANE_BATCH_TASKS 4096u
+#define CAKE__LANE_BATCH_BYTES (8u << 20)
+#define CAKE__KEYSPACES_MAX    1000000u
+#define CAKE__PEER_BATCHES_MAX 4u /* under way at once to one peer */
+#define CAKE__PULSE_MS         1000u
+#define CAKE__PULSE_BYTES      65536u /* of contexts in one pulse; the rest follows in the next */
+#define CAKE__CHUNK_RECORDS    1024u
+#define CAKE__CHUNK_BYTES      (1u << 20)
+#define CAKE__SERVING_MAX      64u    /* sessions handed out at once */
+#define CAKE__SERVING_IDLE_MS  30000u /* then the receiver is taken for gone */
+#define CAKE__CLOCK_RESERVE_MS 10000u
+#define CAKE__PURGE_TICK_MS    500u
+#define CAKE__PURGE_COUNT      20000u /* tombstones dropped in one batch */
+#define CAKE__WANT_DELAY_MS    400u   /* what batches under way may still bring is not asked for */
+#define CAKE__DIGEST_BUCKETS   256u
+
+typedef struct cake__keyspace cake__keyspace_t;
+typedef struct cake__peer cake__peer_t;
+typedef struct cake__lane cake__lane_t;
+typedef struct cake__write cake__write_t;
+
+/* ---- tasks: what a lane does with a keyspace ----------------------------------------------------------------------------
+ * stage decides, against the sets as they are and what was staged before in the same batch; finish follows once the batch
+ * is durable and committed (0) or failed (the error: nothing of it happened). The task is its owner's again in finish. */
+typedef struct cake__task {
+    cake__list_t link;
+    cake__keyspace_t *keyspace; /* NULL: metas only */
+    size_t bytes;
+    int (*stage)(struct cake__task *task, cake__change_t *change); /* an error fails the whole batch */
+    void (*finish)(struct cake__task *task, int err);
+    const cake_meta_write_t *metas; /* written with the batch; valid until finish */
+    size_t meta_count;
+} cake__task_t;
+
+/* Key and value behind a staged record: cake__staged_t.tag. Valid until its task's finish. */
+typedef struct cake__value {
+    cake_slice_t key, value;
+    bool is_local;
+} cake__value_t;
+
+/* ---- keyspaces ------------------------------------------------------------------------------------------------------------*/
+
+/* What a peer has acknowledged of a keyspace; kept until the peer's run ends. */
+typedef struct cake__acked {
+    uint16_t node_id;
+    cake__context_t context;
+} cake__acked_t;
+
+/* A peer that seems to have what we lack. */
+typedef struct cake__want {
+    uint16_t node_id;
+    uint32_t failures;
+    uint64_t due_ns;
+    cake__context_t context; /* what it had; empty: whatever it has */
+    bool is_forced;          /* a session even when the context is covered */
+} cake__want_t;
+
+/* Invariants: digest_part is what this keyspace adds to store->digest; changed_version <= store->version;
+ * change is set exactly while the lane's batch with it is under way. */
+struct cake__keyspace {
+    cake_store_t *store;
+    char *name;
+    uint64_t name_hash;
+    cake_orswot_t *set;
+    cake__lane_t *lane;
+    cake__change_t *change;
+    uint64_t digest_part, changed_version;
+    cake__list_t changed_link;   /* in store->changed, the least recently changed first */
+    cake__list_t tombstone_link; /* in store->with_tombstones while it has any */
+    cake__list_t wanting_link;   /* in store->wanting while it has wants */
+    cake__list_t writes;         /* of this node, waiting for their level */
+    cake__acked_t *acked;
+    uint32_t acked_count;
+    cake__want_t *wants;
+    uint32_t want_count;
+    uint32_t serving_count;  /* sessions handed out */
+    struct cake__pull *pull; /* the session under way that catches up, or NULL */
+    uint32_t chunk_limit;    /* records per chunk: fewer where values are large */
+    bool is_purging;
+};
+
+/* ---- lanes: group commit --------------------------------------------------------------------------------------------*/
+
+/* A meta of the batch being made: offsets into the lane's scratch, which moves while it grows. */
+typedef struct cake__meta_piece {
+    size_t name_at, name_len, value_at, value_len;
+} cake__meta_piece_t;
+
+/* Invariants: is_busy exactly while a batch is between stage and finish; `batch` and `touched` are empty otherwise. */
+struct cake__lane {
+    cake_store_t *store;
+    unsigned index;
+    cake_lane_t *worker;     /* NULL: the storage never blocks, batches run on the loop */
+    cake__list_t ready_link; /* in store->ready_lanes */
+    cake__list_t tasks;      /* waiting */
+    bool is_busy;
+
+    cake__list_t batch;         /* tasks of the batch under way */
+    cake__keyspace_t **touched; /* keyspaces with a change in it */
+    size_t touched_count, touched_capacity;
+    cake_write_t *writes;
+    size_t write_count, write_capacity;
+    cake__meta_piece_t *pieces;
+    size_t piece_count, piece_capacity;
+    cake_meta_write_t *metas;
+    size_t meta_count, meta_capacity;
+    cake__buf_t scratch;    /* encoded metas */
+    cake__buf_t reissued;   /* keys and values of records of ours that are written again (rule 5) */
+    cake_hlc_t clock_bound; /* in this batch; 0: none */
+    int result;
+    cake_work_t work;
+};
+
+/* ---- peers and what is sent to them ----------------------------------------------------------------------------------------*/
+
+/* The documents of one call as they travel: encoded once, shared by all queues. */
+typedef struct cake__unit {
+    uint32_t refs;
+    uint32_t count; /* operations */
+    uint64_t committed_ns;
+    cake__write_t *write; /* who waits for answers; NULL: nobody (any more) */
+    size_t len;
+    uint8_t bytes[];
+} cake__unit_t;
+
+typedef struct cake__queued {
+    cake__list_t link;
+    cake__unit_t *unit;
+} cake__queued_t;
+
+/* Another node with a store: a replica once it has joined. Kept until forgotten; replicas persist as meta "replica/ID".
+ * Invariants: queue_bytes and queue_count are those of queue; equal_version and told_version are 0 in a new run of it. */
+struct cake__peer {
+    cake_store_t *store;
+    cake__list_t link; /* in store->peers, by node id */
+    uint16_t node_id;
+    char data_center[64];
+    cake_status_t status; /* of the member; DEAD when there is none */
+    bool is_degraded;
+    bool has_store;                         /* it said so, in this run of it */
+    bool is_replica;                        /* has joined; counts until it is forgotten */
+    uint64_t actor;                         /* of its run; 0: not heard in this run of ours */
+    uint64_t heard_wall_ms, stored_wall_ms; /* last sign of it; what of it is on disk */
+
+    cake__list_t queue, flights; /* cake__queued_t waiting; batches under way */
+    size_t queue_bytes, queue_count;
+    uint32_t flight_count;
+    bool is_urgent, is_flush_due;
+    cake_timer_t flush_timer;
+
+    bool is_pulsing, pulses_again, has_mismatch, is_listing;
+    uint32_t skipped_pulses, pulse_failures, unexplained;
+    uint64_t equal_version; /* keyspaces unchanged since are equal there */
+    uint64_t told_version;  /* contexts of keyspaces changed up to here were told */
+};
+
+/* An RPC of ours under way, so that stopping can end it. */
+typedef struct cake__outcall {
+    cake__list_t link;
+    cake_store_t *store;
+    cake_call_t *call;
+    cake_reply_fn done;
+    void *arg;
+} cake__outcall_t;
+
+typedef enum cake__store_state {
+    CAKE__STORE_OPENING,
+    CAKE__STORE_RUNNING,
+    CAKE__STORE_STOPPING, /* calls end, lanes drain */
+    CAKE__STORE_CLOSING   /* lanes and storage close */
+} cake__store_state_t;
+
+struct cake_store {
+    cake_node_t *node;
+    cake_env_t *env;
+    const cake_alloc_t *alloc;
+    const cake_log_t *log;
+    cake_store_options_t options;
+    cake__store_state_t state;
+
+    cake_storage_t *storage;
+    bool is_inline, reads_anywhere;
+    cake__lane_t *lanes;
+    unsigned lane_count;
+    cake_lane_t *reader; /* for reads of the loop's; NULL when the storage never blocks */
+    cake__list_t ready_lanes;
+    cake_deferred_t drain;
+    size_t pending_bytes; /* of tasks */
+    size_t write_bytes;   /* of writes that are not done */
+
+    uint64_t actor; /* of this run */
+    bool is_joined, is_declaring_joined;
+    uint16_t join_peer; /* whom the first session is with; 0: nobody yet */
+    bool join_is_listed;
+    uint64_t join_deadline_ns;
+    cake_timer_t join_timer;
+    cake__task_t join_task;
+    cake_meta_write_t join_meta;
+    cake_hlc_t clock_bound;
+
+    cake__map_t keyspaces; /* name -> cake__keyspace_t */
+    uint64_t version;      /* counts commits */
+    uint64_t digest;       /* over all keyspaces' contexts; equal digests: nothing to do */
+    cake__list_t changed, with_tombstones, wanting;
+
+    cake__list_t peers;
+    cake_candidate_t *candidates; /* made anew when candidates_are_valid is false */
+    size_t candidate_count, candidate_capacity;
+    bool candidates_are_valid;
+    cake__list_t outcalls;
+    cake_deferred_t flush;
+    cake__map_t servings; /* token -> cake__serving_t */
+    cake__list_t serving_list;
+    uint32_t pulls_running;
+    uint64_t next_session_id;
+
+    cake__list_t writes; /* waiting for their level, or to be joined */
+    cake__list_t watches;
+    bool is_telling;
+    cake_watch_t *membership;
+    cake_timer_t pulse_timer, purge_timer, want_timer, serving_timer;
+    cake_store_stats_t stats;
+    uint64_t reads; /* atomic */
+
+    uint32_t closing_count, reads_running;
+    bool service_is_removed;
+    cake__lock_t failure_lock;
+    cake_result_t last_failure;
+    cake_work_t close_work;
+    cake_event_fn stopped;
+    void *stopped_arg;
+};
+
+/* ---- store.c ----------------------------------------------------------------------------------------------------------*/
+static inline bool cake__store_is_stopping(const cake_store_t *store)
+{
+    return store->state >= CAKE__STORE_STOPPING;
+}
+
+/* A call of ours to a peer's store service. An error: done never runs. Else it runs exactly once, and frees the reply. */
+int cake__store_call(cake_store_t *store, uint16_t node_id, const char *method, const cake_slice_t *parts, size_t count,
+                     uint64_t timeout_ms, cake_reply_fn done, void *arg);
+void cake__store_check_stopped(cake_store_t *store); /* something that stopping waits for has ended */
+
+/* ---- keyspace.c -------------------------------------------------------------------------------------------------------*/
+/* CAKE_EINVAL (name), CAKE_ENOTFOUND (may_create false), CAKE_ETOOBIG, CAKE_ENOMEM */
+int cake__keyspace_find(cake_store_t *store, cake_slice_t name, bool may_create, cake__keyspace_t **out);
+void cake__keyspace_free(cake__keyspace_t *keyspace);
+int cake__keyspaces_load(cake_store_t *store);             /* before the loop knows the store; on any one thread */
+void cake__keyspace_committed(cake__keyspace_t *keyspace); /* C may have changed */
+void cake__keyspace_meta(cake__keyspace_t *keyspace, cake__buf_t *out, size_t *name_len); /* name, then value */
+cake__acked_t *cake__keyspace_acked(cake__keyspace_t *keyspace, uint16_t node_id, bool may_create);
+void cake__keyspace_forget_acked(cake__keyspace_t *keyspace, uint16_t node_id);
+int cake__key_id(cake_slice_t key, cake_id_t *out); /* any thread; CAKE_EINVAL: length, CAKE_EINTERNAL */
+static inline const cake__context_t *cake__keyspace_context(const cake__keyspace_t *keyspace)
+{
+    return &cake__orswot_summary(keyspace->set)->context;
+}
+
+/* ---- lane.c -----------------------------------------------------------------------------------------------------------*/
+int cake__lanes_open(cake_store_t *store);
+void cake__lane_submit(cake__lane_t *lane, cake__task_t *task);
+bool cake__lanes_are_idle(const cake_store_t *store);
+void cake__lanes_free(cake_store_t *store);
+void cake__drain_lanes(void *store);
+
+/* ---- write.c ----------------------------------------------------------------------------------------------------------*/
+void cake__write_acked(cake__write_t *write, uint16_t node_id);
+void cake__writes_check_context(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context_t *context);
+void cake__writes_acked_all(cake_store_t *store, uint16_t node_id); /* equal digests: it has all that is committed */
+void cake__writes_release_held(cake_store_t *store);                /* the node has joined */
+void cake__writes_fail_all(cake_store_t *store, int err);
+void cake__write_lost_peer(cake__write_t *write);
+bool cake__write_wants(const cake__write_t *write, uint16_t node_id); /* its answer soon */
+
+/* ---- wire.c: operations as they travel --------------------------------------------------------------------------------*/
+void cake__put_operation(cake__buf_t *out, const cake_record_t *record, const cake__value_t *value);
+/* In place: the value borrows from what is read. actor is that of the unit; chunks name one per record. */
+void cake__get_operation(cake__reader_t *reader, uint64_t actor, cake_record_t *record, cake__value_t *value);
+typedef struct cake__hail {
+    uint16_t node_id;
+    uint64_t actor, digest;
+    bool is_joined;
+} cake__hail_t; /* what every message of the store begins with */
+void cake__put_hail(cake_store_t *store, cake__buf_t *out);
+int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out); /* CAKE_EPARSE, CAKE_EVERSION */
+
+/* ---- distributor.c ----------------------------------------------------------------------------------------------------*/
+cake__unit_t *cake__unit_new(cake_store_t *store, cake_slice_t encoded, uint32_t count, cake__write_t *write);
+void cake__unit_release(cake_store_t *store, cake__unit_t *unit);
+void cake__distribute(cake_store_t *store, cake__unit_t *unit); /* to every peer that is there */
+void cake__peer_enqueue(cake__peer_t *peer, cake__unit_t *unit, bool is_urgent);
+void cake__peer_flush_urgent(cake__peer_t *peer);
+void cake__peer_drop_queue(cake__peer_t *peer);
+void cake__flush_peers(void *store);
+void cake__peer_detach_flights(cake__peer_t *peer);
+uint64_t cake__peer_oldest_ns(const cake__peer_t *peer); /* of what it has not acknowledged; CAKE_NEVER: nothing */
+
+/* ---- peers.c ----------------------------------------------------------------------------------------------------------*/
+int cake__peers_load(cake_store_t *store); /* before the loop knows the store */
+int cake__peers_start(cake_store_t *store);
+void cake__peers_free(cake_store_t *store);
+cake__peer_t *cake__peer_find(cake_store_t *store, uint16_t node_id);
+cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id); /* made when unknown; NULL: no memory, or self */
+cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail); /* likewise */
+bool cake__peer_is_there(const cake__peer_t *peer);                            /* can be called */
+bool cake__peer_counts(const cake__peer_t *peer);                              /* for levels */
+bool cake__peer_is_silent(const cake__peer_t *peer);                           /* past forget_after */
+/* Candidates for a selector, by node id; the store's, valid until the next change of a peer. */
+int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *count);
+void cake__forget_peer(cake_store_t *store, uint16_t node_id);
+
+/* ---- handlers of the store's service: receive.c, pulse.c, serve.c, read.c, peers.c -------------------------------------*/
+void cake__handle_batch(cake_rpc_call_t *call, void *store);
+void cake__handle_pulse(cake_rpc_call_t *call, void *store);
+void cake__handle_list(cake_rpc_call_t *call, void *store);
+void cake__handle_open(cake_rpc_call_t *call, void *store);
+void cake__handle_next(cake_rpc_call_t *call, void *store);
+void cake__handle_read(cake_rpc_call_t *call, void *store);
+void cake__handle_forget(cake_rpc_call_t *call, void *store);
+
+/* ---- pulse.c ----------------------------------------------------------------------------------------------------------*/
+void cake__pulse_start(cake_store_t *store);
+void cake__pulse_peer(cake__peer_t *peer); /* now, or again after the one under way */
+void cake__pulse_all(cake_store_t *store);
+/* Asks for all keyspaces that differ; each is wanted, and at the end `listed` runs, once. An error: it never runs. */
+int cake__list_peer(cake__peer_t *peer, void (*listed)(cake_store_t *store, uint16_t node_id, int err));
+
+/* ---- serve.c ----------------------------------------------------------------------------------------------------------*/
+void cake__servings_free(cake_store_t *store); /* those that nothing is under way for; the others end by themselves */
+void cake__serving_tick(void *store);
+
+/* ---- sync.c -----------------------------------------------------------------------------------------------------------*/
+/* Catch up with a peer when its context is still not covered after delay_ms; forced: in any case. */
+int cake__want(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context_t *context, uint64_t delay_ms,
+               bool is_forced);
+void cake__want_tick(void *store);
+void cake__drop_wants(cake_store_t *store, uint16_t node_id);
+bool cake__has_wants(const cake_store_t *store, uint16_t node_id); /* also a pull under way */
+
+/* ---- join.c -----------------------------------------------------------------------------------------------------------*/
+void cake__join_start(cake_store_t *store);
+void cake__join_try(cake_store_t *store); /* something has changed that may help */
+
+/* ---- purge.c, watch.c -------------------------------------------------------------------------------------------------*/
+void cake__purge_start(cake_store_t *store);
+void cake__tell_change(cake__keyspace_t *keyspace, const cake__staged_t *staged);
+void cake__watches_free(cake_store_t *store);
+
+#endif

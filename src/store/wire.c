@@ -1,0 +1,55 @@
+/* How operations travel, in batches and in chunks of sessions, and the head that every message of the store has.
+ *
+ *   hail       version u8, node id u16, actor u64, joined u8, digest u64
+ *   operation  flags u8 (1: tombstone), seq varint, hlc u64, key string, value string unless it is a tombstone */
+#include "store/store.h"
+
+#define WIRE_VERSION 1u
+
+void cake__put_operation(cake__buf_t *out, const cake_record_t *record, const cake__value_t *value)
+{
+    cake__put_u8(out, record->is_tombstone ? 1 : 0);
+    cake__put_varint(out, record->dot.seq);
+    cake__put_u64(out, record->hlc);
+    cake__put_string(out, value->key);
+    if (!record->is_tombstone)
+        cake__put_string(out, value->value);
+}
+
+void cake__get_operation(cake__reader_t *reader, uint64_t actor, cake_record_t *record, cake__value_t *value)
+{
+    uint8_t flags = cake__get_u8(reader);
+    *value = (cake__value_t){0};
+    record->is_tombstone = flags == 1;
+    record->dot.actor = actor;
+    record->dot.seq = cake__get_varint(reader);
+    record->hlc = cake__get_u64(reader);
+    value->key = cake__get_string(reader, CAKE_KEY_MAX);
+    if (!record->is_tombstone)
+        value->value = cake__get_string(reader, CAKE__UNIT_BYTES_MAX);
+    bool is_valid = flags <= 1 && actor != 0 && record->dot.seq != 0 && record->hlc != 0;
+    if (reader->err == 0 && (!is_valid || cake__key_id(value->key, &record->id) != 0))
+        reader->err = CAKE_EPARSE;
+}
+
+void cake__put_hail(cake_store_t *store, cake__buf_t *out)
+{
+    cake__put_u8(out, WIRE_VERSION);
+    cake__put_u16(out, cake_node_id(store->node));
+    cake__put_u64(out, store->actor);
+    cake__put_u8(out, store->is_joined);
+    cake__put_u64(out, store->digest);
+}
+
+int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out)
+{
+    uint8_t version = cake__get_u8(reader);
+    out->node_id = cake__get_u16(reader);
+    out->actor = cake__get_u64(reader);
+    out->is_joined = cake__get_u8(reader) == 1;
+    out->digest = cake__get_u64(reader);
+    if (reader->err == 0 && version != WIRE_VERSION)
+        return CAKE_EVERSION;
+    bool is_valid = out->node_id != 0 && out->node_id != cake_node_id(store->node) && out->actor != 0;
+    return reader->err != 0 || !is_valid ? CAKE_EPARSE : 0;
+}
