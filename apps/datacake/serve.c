@@ -1,6 +1,7 @@
 /* serve.c: `datacake serve`: a node, its store and its HTTP side, from start to the end of the process. */
 #include "command.h"
 #include "datadir.h"
+#include "faults.h"
 #include "http.h"
 
 #include <errno.h>
@@ -39,6 +40,7 @@ static const flag_t flags[] = {
     {"tls-cert", "FILE", "certificate of this node"},
     {"tls-key", "FILE", "key of that certificate"},
     {"tls-ca", "FILE", "certificate authority of the cluster"},
+    {"demo-faults", NULL, "on SIGHUP, do not hear the addresses in DATA_DIR/blocked (see: datacake demo)"},
     {"config", "FILE", "more flags, as lines of name = value; the command line wins"},
     {"log-level", "LEVEL", "debug, info, warn or error (info)"},
     {"log-format", "FORMAT", "text or json (text)"},
@@ -234,6 +236,8 @@ static int start_node(server_t *server)
     int err = cake_uv_env_new(&options, &server->env);
     if (err != 0)
         return fail(args, EXIT_OTHER, "cannot start the event loop: %s", cake_strerror(err));
+    if (args_has(args, "demo-faults") && faults_install(server->env) != 0)
+        return fail(args, EXIT_OTHER, "out of memory");
     config.env = server->env;
     err = cake_node_start(&config, &server->node);
     return err == 0 ? 0 : fail_node(server, &config, err);
@@ -302,6 +306,23 @@ static void say_ready(const server_t *server)
              server->storage_name);
 }
 
+static void read_faults(server_t *server)
+{
+    char path[DATADIR_PATH_MAX + 16];
+    snprintf(path, sizeof(path), "%s/blocked", server->datadir.path);
+    faults_read(server->env, path);
+    log_line(&server->log, CAKE_LOG_WARN, "the addresses in %s are not heard", path);
+}
+
+/* Until SIGINT or SIGTERM. SIGHUP without faults to read is nothing to end for. */
+static void wait_for_end(server_t *server, const sigset_t *signals)
+{
+    int received = 0;
+    while (sigwait(signals, &received) == 0 && received == SIGHUP)
+        if (args_has(server->args, "demo-faults") && server->datadir.path[0] != 0)
+            read_faults(server);
+}
+
 /* ---- end -------------------------------------------------------------------------------------------------------------*/
 
 /* In the order that lets each finish what it does with the next. */
@@ -322,11 +343,11 @@ static int run(const args_t *given)
     args_t args = *given;
     server_t server = {.args = &args, .datadir = {.lock = -1}};
     sigset_t signals;
-    int received = 0;
     /* Before any thread starts, so that all of them leave the signals to this one. */
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     raise_file_limit();
 
@@ -344,7 +365,7 @@ static int run(const args_t *given)
         status = start_http(&server);
     if (status == 0) {
         say_ready(&server);
-        sigwait(&signals, &received);
+        wait_for_end(&server, &signals);
         log_line(&server.log, CAKE_LOG_INFO, "node %u leaves", cake_node_id(server.node));
         pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second signal ends the process at once */
     }
