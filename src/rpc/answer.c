@@ -49,7 +49,7 @@ static cake__h2_stream_t *on_begin(void *arg)
 static void settle(cake_rpc_call_t *call)
 {
     cake_rpc_server_t *server = call->server;
-    if (call->is_held || call->is_working)
+    if (call->is_held || call->is_working || call->is_told)
         return;
     if (call->service != NULL)
         cake__service_release(call->service);
@@ -486,8 +486,11 @@ static void on_closed(void *arg, cake__h2_stream_t *stream, cake__h2_reason_t re
     call->stream.out.is_ended = true;
     cake__body_clear(&call->stream.out);
     atomic_store(&call->is_canceled, true);
-    if (call->is_held)
+    if (call->is_held) {
+        call->is_told = true; /* it may be answered in there */
         tell_end(call, reason == CAKE__H2_LOST ? CAKE_ECONNECTION : CAKE_ECANCELED);
+        call->is_told = false;
+    }
     if (call->server->is_closing && conn->calls == 0)
         cake__conn_finish(conn, CAKE_ECLOSED);
     settle(call);

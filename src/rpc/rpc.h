@@ -15,8 +15,8 @@
 int cake__rpc_server_close(cake_rpc_server_t *server, cake_event_fn closed, void *arg);
 int cake__channel_close(cake_channel_t *channel, cake_event_fn closed, void *arg);
 
-/* An environment of the real machine when layer uv is linked into the program, CAKE_EUNAVAILABLE when it is not.
- * End it with env->ops->close(env). Any thread. */
+/* An environment of the real machine, for owners that were given none. End it with env->ops->close(env). Any thread.
+ * CAKE_ENOMEM, CAKE_EINTERNAL. */
 int cake__default_env(cake_env_t **env);
 
 #endif

@@ -79,6 +79,7 @@ struct cake_rpc_call {
     cake__conn_t *conn; /* NULL once its stream is closed */
     cake__service_t *service;
     const cake_rpc_method_t *method;
+    bool is_told;             /* the end of its stream, just now */
     bool is_held, is_working; /* the other two references, see above; the stream's is conn != NULL */
     bool has_head, is_dispatched, is_answered, has_begun_reply;
     int head_err; /* the first thing wrong with the headers */
