@@ -72,6 +72,8 @@ void cake__pipe_get(cake__pipe_t *pipe, void *data, size_t len)
     pipe->head = (pipe->head + len) % capacity;
     pipe->len -= len;
     pipe->readable -= len;
+    if (pipe->len == 0)
+        pipe->head = 0; /* small messages stay in the same few cache lines */
     if (cake__sim_is_cut(host_to(pipe), host_from(pipe)))
         pipe->is_space_held = true;
     else

@@ -218,7 +218,7 @@ static void dispatch(cake__world_t *world, cake__sim_event_t *event)
         trace(world, event);
         free_event(world, event);
         handler(world, NULL, object);
-    } else if (event->incarnation != host->incarnation) {
+    } else if (event->incarnation != host->incarnation || host->env == NULL) {
         drop_event(world, event);
     } else if (event->kind == CAKE__SIM_WAKE) {
         host->wake = NULL;
