@@ -103,6 +103,15 @@ static int refuse(const char *path, int err, const char *why, const cake_log_t *
     return err;
 }
 
+/* A checkpoint that a full disk cut short leaves a file shorter than it says; the log then still has what is missing. */
+static bool has_log(const char *path)
+{
+    char name[CAKE__PATH_MAX];
+    struct stat info;
+    int len = snprintf(name, sizeof name, "%s-wal", path);
+    return len > 0 && (size_t)len < sizeof name && stat(name, &info) == 0 && info.st_size > 0;
+}
+
 static int check_header(const char *path, const uint8_t *header, uint64_t size, const cake_log_t *log)
 {
     if (memcmp(header, "SQLite format 3", 16) != 0)
@@ -113,7 +122,8 @@ static int check_header(const char *path, const uint8_t *header, uint64_t size, 
         return refuse(path, CAKE_EVERSION, "made by a newer version", log);
     uint64_t page = (uint64_t)header[16] << 8 | header[17];
     page = page == 1 ? 65536 : page;
-    if (page < 512 || load_be32(header + HEADER_PAGES_AT) * page > size)
+    bool is_short = load_be32(header + HEADER_PAGES_AT) * page > size;
+    if (page < 512 || (is_short && !has_log(path)))
         return refuse(path, CAKE_ECORRUPT, "cut short, or damaged", log);
     return 0;
 }

@@ -41,6 +41,7 @@ static int sqlite_check(cake_storage_t *storage, char *report, size_t size)
     for (unsigned i = 0; i < sqlite->lane_count; i++) {
         cake__sqlite_lane_t *lane = &sqlite->lanes[i];
         cake__reader_connection_t *reader;
+        cake__sqlite_readers_let_go(lane); /* to see what another program did to the file, too */
         int err = cake__sqlite_reader_take(lane, &reader);
         if (err != 0)
             return err;

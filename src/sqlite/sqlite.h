@@ -3,9 +3,8 @@
  *      dir/lock               held by the one process that has the directory open
  *      dir/lane-000.sqlite    a whole database; -wal and -shm beside it while it is open
  *
- *   schema.c   making, recognising and migrating a file     names.c    keyspace names <-> numbers, in memory
- *   write.c    a lane's writer: one transaction per batch    read.c     pooled connections for readers
- *   sqlite.c   opening and closing the whole, check, backup
+ *   schema.c   making, recognising and migrating a file     write.c   a lane's writer: one transaction per batch
+ *   read.c     pooled connections for readers               sqlite.c  opening and closing the whole, check, backup
  *
  * Threads: a writer belongs to its lane's thread. A reader connection is taken from the lane's pool by one thread at a
  * time. names is shared. */
@@ -18,29 +17,12 @@
 #include <datacake/sqlite.h>
 
 #include "base/lock.h"
-#include "base/map.h"
+#include "storage/names.h"
 #include "storage/storage.h"
 
 #define CAKE__SQLITE_APPLICATION_ID 0x43414b45 /* "CAKE" */
 #define CAKE__SQLITE_VERSION        1          /* user_version */
 #define CAKE__SQLITE_BUSY_MS        5000       /* for a sqlite3 shell that writes */
-
-/* A keyspace, once it is known. is_published: its row is committed; until then only its lane's writer may use it. */
-typedef struct cake__name {
-    struct cake__name *next_fresh; /* of those not published */
-    int64_t number;
-    unsigned lane;
-    bool is_published;
-    size_t len;
-    char text[];
-} cake__name_t;
-
-typedef struct cake__names {
-    cake__rwlock_t lock;
-    cake__map_t map;
-    cake__name_t *fresh;
-    const cake_alloc_t *alloc;
-} cake__names_t;
 
 typedef enum cake__read_statement {
     CAKE__READ_BEGIN,
@@ -132,15 +114,6 @@ int cake__sqlite_connect(const char *path, sqlite3 **db, const cake_log_t *log);
 
 /* Brings an older schema up to this version and checks that the file is lane `lane` of *lanes (0: tells). */
 int cake__sqlite_upgrade(sqlite3 *db, const char *path, unsigned lane, unsigned *lanes, const cake_log_t *log);
-
-/* ---- names.c ----------------------------------------------------------------------------------------------------------- */
-void cake__names_init(cake__names_t *names, const cake_alloc_t *alloc);
-void cake__names_free(cake__names_t *names);
-cake__name_t *cake__names_find(cake__names_t *names, cake_slice_t text); /* for the writer of its lane */
-int64_t cake__names_number(cake__names_t *names, cake_slice_t text);     /* published only; -1: unknown */
-int cake__names_add(cake__names_t *names, cake_slice_t text, unsigned lane, int64_t number, cake__name_t **out);
-void cake__names_settle(cake__names_t *names, unsigned lane, bool is_committed); /* publishes or drops the new ones */
-int cake__names_each(cake__names_t *names, cake_name_fn fn, void *arg);
 
 /* ---- write.c ----------------------------------------------------------------------------------------------------------- */
 int cake__sqlite_writer_open(cake__sqlite_lane_t *lane);

@@ -128,8 +128,8 @@ static int write_metas(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
     return 0;
 }
 
-/* A checkpoint that fails loses nothing: the log still has it all. */
-static void checkpoint(cake__sqlite_lane_t *lane)
+/* A checkpoint that fails loses nothing: the log still has it all. True: all of it was merged, the log starts over. */
+static bool checkpoint(cake__sqlite_lane_t *lane)
 {
     int pages = 0, merged = 0,
         mode = lane->wal_pages < WAL_PAGES_MAX ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_RESTART;
@@ -141,6 +141,7 @@ static void checkpoint(cake__sqlite_lane_t *lane)
     lane->checkpoint_at = is_finished ? CHECKPOINT_PAGES : lane->wal_pages + CHECKPOINT_RETRY;
     if (code != SQLITE_OK && code != SQLITE_BUSY)
         cake__log(&lane->storage->log, CAKE_LOG_WARN, "%s: checkpoint: %s", lane->path, sqlite3_errmsg(lane->db));
+    return is_finished;
 }
 
 static int note_wal_pages(void *arg, sqlite3 *db, const char *name, int pages)
@@ -154,15 +155,10 @@ static int note_wal_pages(void *arg, sqlite3 *db, const char *name, int pages)
     return SQLITE_OK;
 }
 
-int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch)
+static int commit_batch(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
 {
-    cake__sqlite_t *sqlite = cake__sqlite_of(storage);
     bool has_new_names = false;
-    int err = cake__batch_check(batch, sqlite->lane_count);
-    if (err != 0 || batch->write_count + batch->meta_count == 0)
-        return err;
-    cake__sqlite_lane_t *lane = &sqlite->lanes[batch->lane];
-    err = step(lane, CAKE__WRITE_BEGIN);
+    int err = step(lane, CAKE__WRITE_BEGIN);
     if (err != 0)
         return err;
     err = write_rows(lane, batch, &has_new_names);
@@ -173,12 +169,26 @@ int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch)
     if (err != 0 && sqlite3_get_autocommit(lane->db) == 0)
         (void)step(lane, CAKE__WRITE_ROLLBACK);
     if (has_new_names)
-        cake__names_settle(&sqlite->names, lane->number, err == 0);
+        cake__names_settle(&lane->storage->names, lane->number, err == 0);
+    return err;
+}
+
+/* A full disk may be full of log: once that is merged, its space is used again. */
+int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch)
+{
+    cake__sqlite_t *sqlite = cake__sqlite_of(storage);
+    int err = cake__batch_check(batch, sqlite->lane_count);
+    if (err != 0 || batch->write_count + batch->meta_count == 0)
+        return err;
+    cake__sqlite_lane_t *lane = &sqlite->lanes[batch->lane];
+    err = commit_batch(lane, batch);
+    if (err == CAKE_ENOSPC && checkpoint(lane))
+        err = commit_batch(lane, batch);
     if (err != 0)
         return err;
     atomic_fetch_add(&lane->commits, 1);
     if (lane->wal_pages >= lane->checkpoint_at)
-        checkpoint(lane);
+        (void)checkpoint(lane);
     return 0;
 }
 

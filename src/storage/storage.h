@@ -3,7 +3,8 @@
  *
  *   doc.c        documents                          memory.c   the storage in memory, on the trees of tree.c
  *   storage.c    checks and rules all storages share wrap.c     instrumented and fault-injecting wrappers
- *   dir.h        a locked data directory, for storages on disk    suite*.c   the conformance suite */
+ *   dir.h        a locked data directory, for storages on disk    suite*.c   the conformance suite
+ *   names.c      keyspaces and their numbers, for the same         *_test.h   crashes and full disks, for their tests */
 #ifndef CAKE_STORAGE_STORAGE_H
 #define CAKE_STORAGE_STORAGE_H
 

@@ -1,4 +1,4 @@
-#include "sqlite/sqlite.h"
+#include "storage/names.h"
 
 void cake__names_init(cake__names_t *names, const cake_alloc_t *alloc)
 {
