@@ -61,7 +61,7 @@ int args_parse(args_t *args, const command_t *command, int argc, char **argv)
     opterr = 0;
     optind = 1;
     for (;;) {
-        int index = -1, at = optind;
+        int index = -1;
         int found = getopt_long(argc, argv, ":h", options, &index);
         if (found == -1)
             break;
@@ -70,9 +70,11 @@ int args_parse(args_t *args, const command_t *command, int argc, char **argv)
             exit(EXIT_DONE);
         }
         if (found == ':')
-            return fail(args, EXIT_USAGE, "%s needs a value; see: datacake help %s", argv[at], command->name);
+            return fail(args, EXIT_USAGE, "%s needs a value; see: datacake help %s", argv[optind - 1], command->name);
+        if (found == '?' && optopt != 0)
+            return fail(args, EXIT_USAGE, "unknown flag -%c; see: datacake help %s", optopt, command->name);
         if (found == '?' || index < 0)
-            return fail(args, EXIT_USAGE, "unknown flag %s; see: datacake help %s", argv[at], command->name);
+            return fail(args, EXIT_USAGE, "unknown flag %s; see: datacake help %s", argv[optind - 1], command->name);
         int err = add_given(args, &command->flags[index], optarg, false);
         if (err != 0)
             return err;

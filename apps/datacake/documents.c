@@ -1,5 +1,6 @@
 /* documents.c: put, get, del, ls, keyspaces, watch: one document, or what a keyspace holds. */
 #include "client.h"
+#include "import.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +16,12 @@
 static const flag_t write_flags[] = {
     {"consistency", "LEVEL", "none, one, two, three, quorum, local_quorum, each_quorum or all (quorum)"},
     {"json", NULL, "print the node's answer"},
+    CLIENT_FLAGS,
+    {NULL, NULL, NULL},
+};
+static const flag_t delete_flags[] = {
+    {"from", "FILE", "delete the keys in this file, one a line (- is standard input)"},
+    IMPORT_FLAGS,
     CLIENT_FLAGS,
     {NULL, NULL, NULL},
 };
@@ -136,8 +143,14 @@ static int run_put(const args_t *args)
 
 static int run_del(const args_t *args)
 {
+    const char *file = args_value(args, "from", NULL);
     int status = check_names(args);
-    return status != 0 ? status : write_request(args, "DELETE", NULL);
+    if (status == 0 && (file != NULL) == (args->operand_count == 2))
+        status = fail(args, EXIT_USAGE, "give a key, or --from a file of keys");
+    if (status != 0)
+        return status;
+    return file != NULL ? import_run(args, args->operands[0], file, IMPORT_DELETES)
+                        : write_request(args, "DELETE", NULL);
 }
 
 static int write_out(void *arg, const char *data, size_t len)
@@ -349,11 +362,11 @@ const command_t get_command = {
 };
 const command_t del_command = {
     .name = "del",
-    .operands = "KEYSPACE KEY",
-    .least = 2,
+    .operands = "KEYSPACE KEY | KEYSPACE --from FILE",
+    .least = 1,
     .most = 2,
     .summary = "delete a document, also one that this node does not know",
-    .flags = write_flags,
+    .flags = delete_flags,
     .run = run_del,
 };
 const command_t ls_command = {

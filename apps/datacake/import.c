@@ -4,6 +4,8 @@
  *
  * A part is what one request takes: PART_LINES lines or PART_BYTES. It keeps the place of its lines in the file: what the
  * node refuses is named by the number that the user sees in an editor. */
+#include "import.h"
+
 #include "client.h"
 #include "lines.h"
 #include "progress.h"
@@ -39,7 +41,7 @@ typedef struct import {
     const args_t *args;
     const char *path;
     text_t url_path;
-    bool is_tsv;
+    import_kind_t kind;
     progress_t progress;
 
     pthread_mutex_t lock; /* of all below */
@@ -47,7 +49,7 @@ typedef struct import {
     part_t *first, **last;
     unsigned queued;
     bool is_read, is_stopped; /* no more parts come; no more are taken */
-    uint64_t put, failed, shown, bytes;
+    uint64_t put, deleted, failed, shown, bytes;
     uint64_t stopped_line; /* the first one that may not be stored */
     int status;
     char message[512];
@@ -55,10 +57,7 @@ typedef struct import {
 
 static const flag_t import_flags[] = {
     {"format", "FORMAT", "ndjson or tsv (by the file's name: .tsv, else ndjson)"},
-    {"consistency", "LEVEL", "none, one, two, three, quorum, local_quorum, each_quorum or all (quorum)"},
-    {"workers", "N", "requests at once (4)"},
-    {"progress", "KIND", "bar, lines or none (a bar on a terminal)"},
-    {"json", NULL, "print the result as JSON"},
+    IMPORT_FLAGS,
     CLIENT_FLAGS,
     {NULL, NULL, NULL},
 };
@@ -112,7 +111,8 @@ static part_t *take_part(import_t *import)
 /* Counts what the node says of a part. base: the number of its first line in the file. */
 static uint64_t count_answer(import_t *import, const response_t *response, uint64_t base, const char **code)
 {
-    static const char *const known[] = {"busy", "not_joined", "clock_drift", "out_of_memory"};
+    /* A write that missed its level is made again: that is what brings a quorum about while a node has just died. */
+    static const char *const known[] = {"busy", "not_joined", "clock_drift", "out_of_memory", "consistency_failed"};
     json_t *root = json_loadb(response->body.data == NULL ? "" : response->body.data, response->body.len, 0, NULL);
     json_t *entry;
     size_t i;
@@ -124,6 +124,7 @@ static uint64_t count_answer(import_t *import, const response_t *response, uint6
     uint64_t refused_line = (uint64_t)json_integer_value(json_object_get(root, "line"));
     pthread_mutex_lock(&import->lock);
     import->put += (uint64_t)json_integer_value(json_object_get(root, "put"));
+    import->deleted += (uint64_t)json_integer_value(json_object_get(root, "deleted"));
     json_array_foreach(json_object_get(root, "errors"), i, entry)
     {
         uint64_t line = (uint64_t)json_integer_value(json_object_get(entry, "line"));
@@ -204,7 +205,7 @@ static void *run_worker(void *arg)
         if (send_part(import, client, part)) {
             pthread_mutex_lock(&import->lock);
             import->bytes = part->end_offset > import->bytes ? part->end_offset : import->bytes;
-            progress_show(&import->progress, import->bytes, import->put);
+            progress_show(&import->progress, import->bytes, import->put + import->deleted);
             pthread_mutex_unlock(&import->lock);
         }
         part_free(part);
@@ -242,20 +243,24 @@ static part_t *part_new(uint64_t first_line)
 
 static void add_line(import_t *import, part_t *part, const char *line, size_t len)
 {
-    if (!import->is_tsv) {
+    if (import->kind == IMPORT_NDJSON) {
         text_append(&part->text, line, len);
         text_add(&part->text, "\n");
     } else {
         if (len > 0 && line[len - 1] == '\r')
             len--;
-        if (len > 0 && line_from_tsv(&part->text, line, len) == CAKE_EPARSE) {
+        int err = CAKE_ENOTFOUND; /* an empty line keeps the count of lines */
+        if (len > 0 && import->kind == IMPORT_TSV)
+            err = line_from_tsv(&part->text, line, len);
+        else if (len > 0)
+            err = line_from_key(&part->text, line, len);
+        if (err == CAKE_EPARSE) {
             pthread_mutex_lock(&import->lock);
             show_bad_line(import, part->first_line + part->lines, "there is no tab between key and value");
             pthread_mutex_unlock(&import->lock);
-            len = 0;
         }
-        if (len == 0)
-            text_add(&part->text, "\n"); /* keeps the count of lines */
+        if (err == CAKE_EPARSE || err == CAKE_ENOTFOUND)
+            text_add(&part->text, "\n");
     }
     part->lines++;
 }
@@ -301,20 +306,22 @@ static int read_file(import_t *import, FILE *file)
 static int report(import_t *import)
 {
     double spent_s = (double)(progress_now_ms() - import->progress.started_ms) / 1000;
+    uint64_t done = import->put + import->deleted;
     if (import->status == 0)
-        progress_end(&import->progress, import->put);
+        progress_end(&import->progress, done);
     else
         progress_clear(&import->progress);
     if (args_has(import->args, "json"))
-        printf("{\"put\":%llu,\"failed\":%llu,\"seconds\":%.3f,\"complete\":%s}\n", (unsigned long long)import->put,
-               (unsigned long long)import->failed, spent_s, import->status == 0 ? "true" : "false");
+        printf("{\"put\":%llu,\"deleted\":%llu,\"failed\":%llu,\"seconds\":%.3f,\"complete\":%s}\n",
+               (unsigned long long)import->put, (unsigned long long)import->deleted, (unsigned long long)import->failed,
+               spent_s, import->status == 0 ? "true" : "false");
     else
-        printf("imported %llu documents in %.1f s (%.0f/s), %llu lines refused\n", (unsigned long long)import->put,
-               spent_s, spent_s > 0 ? (double)import->put / spent_s : 0.0, (unsigned long long)import->failed);
+        printf("%s %llu documents in %.1f s (%.0f/s), %llu lines refused\n",
+               import->kind == IMPORT_DELETES ? "deleted" : "imported", (unsigned long long)done, spent_s,
+               spent_s > 0 ? (double)done / spent_s : 0.0, (unsigned long long)import->failed);
     if (import->status != 0 && import->message[0] != 0)
         return fail(import->args, import->status,
-                    "stopped: %s; lines from %llu on may be missing: run it again, what is "
-                    "there stays",
+                    "stopped: %s; lines from %llu on may be missing: run it again, what is there stays",
                     import->message, (unsigned long long)import->stopped_line);
     if (import->status == 0 && import->failed > 0)
         return EXIT_OTHER;
@@ -338,60 +345,67 @@ static int run_workers(import_t *import, FILE *file, uint64_t count)
     return status;
 }
 
-static int run_import(const args_t *args)
+static int open_file(import_t *import, FILE **file, uint64_t *size)
 {
-    import_t import = {.args = args, .path = args->operands[1]};
-    uint64_t workers = 4;
-    cake_consistency_t level;
     struct stat info;
+    *file = strcmp(import->path, "-") == 0 ? stdin : fopen(import->path, "re");
+    int why = *file == NULL || fstat(fileno(*file), &info) != 0 ? errno : S_ISDIR(info.st_mode) ? EISDIR : 0;
+    if (why != 0)
+        return fail(import->args, EXIT_USAGE, "cannot read %s: %s", import->path, strerror(why));
+    *size = S_ISREG(info.st_mode) ? (uint64_t)info.st_size : 0;
+    return 0;
+}
+
+int import_run(const args_t *args, const char *keyspace, const char *path, import_kind_t kind)
+{
+    import_t import = {.args = args, .path = path, .kind = kind};
+    uint64_t workers = 4, size = 0;
+    cake_consistency_t level;
+    FILE *file = NULL;
     const char *level_name = args_value(args, "consistency", "quorum");
-    size_t path_len = strlen(import.path), name_len = strlen(args->operands[0]);
-    bool is_stdin = strcmp(import.path, "-") == 0;
-    bool is_named_tsv = path_len > 4 && strcmp(import.path + path_len - 4, ".tsv") == 0;
-    const char *format = args_value(args, "format", is_named_tsv ? "tsv" : "ndjson");
-    import.is_tsv = strcmp(format, "tsv") == 0;
-    if (name_len == 0 || name_len > CAKE_KEYSPACE_NAME_MAX || !is_utf8_name(args->operands[0], name_len))
+    size_t len = strlen(keyspace);
+    if (len == 0 || len > CAKE_KEYSPACE_NAME_MAX || !is_utf8_name(keyspace, len))
         return fail(args, EXIT_USAGE, "a keyspace name has 1 to %u bytes of UTF-8 without control characters",
                     CAKE_KEYSPACE_NAME_MAX);
-    if (!import.is_tsv && strcmp(format, "ndjson") != 0)
-        return fail(args, EXIT_USAGE, "--format is ndjson or tsv, not \"%s\"", format);
     if (cake_consistency_parse(level_name, &level) != 0)
         return fail(args, EXIT_USAGE, "there is no consistency level \"%s\"", level_name);
     if (args_number(args, "workers", 1, WORKERS_MAX, &workers) != 0)
         return EXIT_USAGE;
-    FILE *file = is_stdin ? stdin : fopen(import.path, "re");
-    if (file == NULL || fstat(fileno(file), &info) != 0 || S_ISDIR(info.st_mode)) {
-        int why = file == NULL ? errno : EISDIR;
-        if (file != NULL && !is_stdin)
-            fclose(file);
-        return fail(args, EXIT_USAGE, "cannot read %s: %s", import.path, strerror(why));
+    int status = open_file(&import, &file, &size);
+    if (status == 0 && progress_start(&import.progress, args_value(args, "progress", NULL),
+                                      kind == IMPORT_DELETES ? "delete" : "import", size) != 0)
+        status = fail(args, EXIT_USAGE, "--progress is bar, lines or none");
+    if (status == 0) {
+        import.last = &import.first;
+        pthread_mutex_init(&import.lock, NULL);
+        pthread_cond_init(&import.changed, NULL);
+        text_add(&import.url_path, "/kv/");
+        percent_encode(&import.url_path, keyspace, len);
+        text_printf(&import.url_path, "?consistency=%s", level_name);
+        status = run_workers(&import, file, workers);
+        if (status == 0)
+            status = report(&import);
+        for (part_t *part; (part = import.first) != NULL; part_free(part))
+            import.first = part->next;
+        text_free(&import.url_path);
+        pthread_cond_destroy(&import.changed);
+        pthread_mutex_destroy(&import.lock);
     }
-    if (progress_start(&import.progress, args_value(args, "progress", NULL), "import",
-                       S_ISREG(info.st_mode) ? (uint64_t)info.st_size : 0) != 0) {
-        if (!is_stdin)
-            fclose(file);
-        return fail(args, EXIT_USAGE, "--progress is bar, lines or none");
-    }
-    import.last = &import.first;
-    pthread_mutex_init(&import.lock, NULL);
-    pthread_cond_init(&import.changed, NULL);
-    text_add(&import.url_path, "/kv/");
-    percent_encode(&import.url_path, args->operands[0], name_len);
-    text_printf(&import.url_path, "?consistency=%s", level_name);
-    int status = run_workers(&import, file, workers);
-    if (status == 0)
-        status = report(&import);
-    while (import.first != NULL) {
-        part_t *part = import.first;
-        import.first = part->next;
-        part_free(part);
-    }
-    text_free(&import.url_path);
-    pthread_cond_destroy(&import.changed);
-    pthread_mutex_destroy(&import.lock);
-    if (!is_stdin)
+    if (file != NULL && file != stdin)
         fclose(file);
     return status;
+}
+
+static int run_import(const args_t *args)
+{
+    const char *path = args->operands[1];
+    size_t len = strlen(path);
+    bool is_named_tsv = len > 4 && strcmp(path + len - 4, ".tsv") == 0;
+    const char *format = args_value(args, "format", is_named_tsv ? "tsv" : "ndjson");
+    bool is_tsv = strcmp(format, "tsv") == 0;
+    if (!is_tsv && strcmp(format, "ndjson") != 0)
+        return fail(args, EXIT_USAGE, "--format is ndjson or tsv, not \"%s\"", format);
+    return import_run(args, args->operands[0], path, is_tsv ? IMPORT_TSV : IMPORT_NDJSON);
 }
 
 /* ---- export ----------------------------------------------------------------------------------------------------------*/

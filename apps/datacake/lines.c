@@ -46,6 +46,12 @@ static int take_key(line_t *line)
 
 static int take_value(line_t *line, size_t max_value_bytes)
 {
+    const json_t *is_delete = json_object_get(line->root, "delete");
+    if (is_delete != NULL && !json_is_true(is_delete))
+        return refuse(line, CAKE_EPARSE, "\"delete\" can only be true");
+    line->is_delete = is_delete != NULL;
+    if (line->is_delete)
+        return 0;
     const json_t *value = json_object_get(line->root, "value");
     if (value == NULL)
         return refuse(line, CAKE_EPARSE, "there is no \"value\"");
@@ -117,6 +123,18 @@ int line_from_tsv(text_t *out, const char *text, size_t len)
         line_write(out, (cake_slice_t){key.data, key.len}, &value_slice, 0);
     text_free(&key);
     text_free(&value);
+    return out->failed ? CAKE_ENOMEM : 0;
+}
+
+int line_from_key(text_t *out, const char *text, size_t len)
+{
+    text_t key = TEXT_INIT(0);
+    unescape(&key, text, len);
+    json_t *line = key.failed ? NULL : json_pack("{s:o,s:b}", "key", bytes_to_json(key.data, key.len), "delete", 1);
+    text_json(out, line);
+    text_append(out, "\n", 1);
+    json_decref(line);
+    text_free(&key);
     return out->failed ? CAKE_ENOMEM : 0;
 }
 

@@ -9,12 +9,13 @@
 /* One document. key and value point into the owner's memory until line_free. */
 typedef struct line {
     cake_slice_t key, value;
+    bool is_delete;
     json_t *root;
     text_t decoded_key, decoded_value;
     char message[LINE_MESSAGE_MAX]; /* why it was refused */
 } line_t;
 
-/* {"key": K, "value": V}: K is a string or {"base64": "..."}; V as well, and any other JSON value stands for its text.
+/* {"key": K, "value": V} or {"key": K, "delete": true}: K is a string or {"base64": "..."}; V as well, and any other JSON value stands for its text.
  * Further members are ignored, so that exports with more in them can be read back.
  * CAKE_EPARSE; CAKE_EINVAL (key out of bounds); CAKE_ETOOBIG; CAKE_ENOMEM. line_free in any case. */
 int line_parse(line_t *line, const char *text, size_t len, size_t max_value_bytes);
@@ -22,6 +23,8 @@ void line_free(line_t *line);
 
 /* "key<TAB>value" as such a line of JSON, with its newline; \t \n \r \\ are escapes. CAKE_EPARSE: no tab. */
 int line_from_tsv(text_t *out, const char *text, size_t len);
+/* A key alone, with the same escapes, as the line that deletes it. CAKE_ENOMEM. */
+int line_from_key(text_t *out, const char *text, size_t len);
 
 /* value NULL: the key alone. timestamp 0: none. */
 void line_write(text_t *out, cake_slice_t key, const cake_slice_t *value, uint64_t timestamp);
