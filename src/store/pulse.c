@@ -6,8 +6,6 @@
  *   list   hail, after string, a digest u64 per bucket of keyspaces                   answer  hail, has_more u8, entries
  *
  * A list names every keyspace of the buckets that differ: for first contacts, and for differences that pulses do not explain. */
-#include <stdlib.h>
-
 #include "store/store.h"
 
 #define PULSE_TIMEOUT_MS    5000u
@@ -293,7 +291,7 @@ static cake__keyspace_t **find_differing(cake_store_t *store, const uint64_t the
             found[(*count)++] = keyspace;
     }
     if (found != NULL && *count > 1)
-        qsort(found, *count, sizeof(cake__keyspace_t *), by_name);
+        cake__sort(found, *count, sizeof(cake__keyspace_t *), by_name);
     return found;
 }
 

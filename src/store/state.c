@@ -1,6 +1,4 @@
 /* What can be asked about a store, and the comparison that can be asked of it. */
-#include <stdlib.h>
-
 #include "store/store.h"
 
 #define SYNC_TICK_MS    20u
@@ -113,7 +111,7 @@ static int read_keyspaces(void *arg)
         at += len;
     }
     if (request->count > 1)
-        qsort(request->infos, request->count, sizeof *request->infos, by_name);
+        cake__sort(request->infos, request->count, sizeof *request->infos, by_name);
     return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/map.h"
+#include "base/sort.h"
 #include "crdt/session.h"
 #include "env/env.h"
 #include "node/node.h"
