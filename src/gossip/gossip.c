@@ -314,8 +314,8 @@ static void receive(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const c
         cake__gossip_on_claim(gossip, frame, from);
         return;
     case GOSSIP_WHO:
-        if (is_member && cake__reader_done(&frame->body))
-            cake__gossip_join_to(gossip, &sender->addr);
+        if (cake__reader_done(&frame->body))
+            cake__gossip_on_who(gossip, from);
         return;
     default:
         break;

@@ -10,14 +10,15 @@
  * sides know all three, so that both come to the same answer. */
 #include "gossip/state.h"
 
-#define JOIN_VERIFIED  0x01u
-#define CLAIM_REPLY    0x01u
-#define CLAIM_JOINED   0x02u
-#define CLAIM_TRIES    3u
-#define CLAIM_RETRY_MS 200u
-#define LEAVE_RETRY_MS 100u
-#define FAST_SYNC_MS   2000u /* of quicker state gossip after joining */
-#define JOIN_SEEDS     3u    /* tried at a time */
+#define JOIN_VERIFIED   0x01u
+#define CLAIM_REPLY     0x01u
+#define CLAIM_JOINED    0x02u
+#define CLAIM_TRIES     3u
+#define CLAIM_RETRY_MS  200u
+#define WHO_INTERVAL_MS 100u
+#define LEAVE_RETRY_MS  100u
+#define FAST_SYNC_MS    2000u /* of quicker state gossip after joining */
+#define JOIN_SEEDS      3u    /* tried at a time */
 
 /* ---- joining --------------------------------------------------------------------------------------------------------------- */
 
@@ -153,6 +154,19 @@ void cake__gossip_on_welcome(cake__gossip_t *gossip, cake__gossip_frame_t *frame
     set_joined(gossip);
     cake__gossip_notices_again(gossip); /* until now we may have been a stranger, who is not listened to */
     cake__gossip_sync_with(gossip, &sender->addr);
+}
+
+/* Whoever lives where we know a member to be does not know us: it came back while we were cut off, or has forgotten us.
+ * No more than ten times a second: a forged WHO is not to make us flood anyone. */
+void cake__gossip_on_who(cake__gossip_t *gossip, const cake_addr_t *from)
+{
+    bool is_known = false;
+    for (size_t i = 0; i < gossip->member_count && !is_known; i++)
+        is_known = gossip->members[i] != gossip->self && cake_addr_equal(&gossip->members[i]->addr, from);
+    if (!is_known || gossip->now_ns < gossip->next_who_ns || gossip->claim.is_active || gossip->is_leaving)
+        return;
+    gossip->next_who_ns = gossip->now_ns + cake__gossip_ms(WHO_INTERVAL_MS);
+    cake__gossip_join_to(gossip, from);
 }
 
 /* ---- one id, two runs ------------------------------------------------------------------------------------------------------- */

@@ -177,7 +177,7 @@ struct cake__gossip {
 
     cake_addr_t seeds[CAKE__GOSSIP_SEEDS_MAX];
     size_t seed_count;
-    uint64_t next_join_ns, next_sync_ns, next_rumour_ns, last_rumour_ns, fast_until_ns, next_stream_ns;
+    uint64_t next_join_ns, next_sync_ns, next_rumour_ns, last_rumour_ns, fast_until_ns, next_stream_ns, next_who_ns;
     uint64_t now_ns, due_ns, started_ns;
     uint64_t quiet_until_ns;    /* after an own pause: no accusations */
     uint64_t withhold_until_ns; /* isolated: no accusations */
@@ -397,6 +397,7 @@ void cake__gossip_join_run(cake__gossip_t *gossip);
 void cake__gossip_join_to(cake__gossip_t *gossip, const cake_addr_t *to);
 void cake__gossip_on_join(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from);
 void cake__gossip_on_welcome(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from);
+void cake__gossip_on_who(cake__gossip_t *gossip, const cake_addr_t *from);
 void cake__gossip_on_held(cake__gossip_t *gossip, cake__gossip_frame_t *frame);
 void cake__gossip_on_claim(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from);
 void cake__gossip_send_held(cake__gossip_t *gossip, const cake_addr_t *to, const cake__gossip_peer_t *holder);
