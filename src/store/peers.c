@@ -83,7 +83,7 @@ void cake__peers_free(cake_store_t *store)
 
 bool cake__peer_is_there(const cake__peer_t *peer)
 {
-    return peer->status == CAKE_ALIVE || peer->status == CAKE_SUSPECT;
+    return peer->is_member && (peer->status == CAKE_ALIVE || peer->status == CAKE_SUSPECT);
 }
 
 bool cake__peer_is_silent(const cake__peer_t *peer)
@@ -185,6 +185,7 @@ static int on_replica(void *arg, cake_slice_t name, cake_slice_t value)
     if (peer == NULL)
         return id == cake_node_id(loading->store->node) ? 0 : (loading->err = CAKE_ENOMEM);
     peer->is_replica = true;
+    peer->status = CAKE_SUSPECT; /* nobody knows yet: a level may wait for it (cake__peers_give_up_unseen) */
     peer->heard_wall_ms = peer->stored_wall_ms = cake__load_le(at + 1, 8);
     memcpy(peer->data_center, at + 9, value.len - 9);
     return 0;
@@ -253,6 +254,7 @@ static void on_membership(void *arg, cake_membership_kind_t kind, const cake_mem
     if (peer == NULL)
         return;
     memcpy(peer->data_center, member->data_center, sizeof peer->data_center);
+    peer->is_member = true;
     peer->status = member->status;
     peer->is_degraded = member->is_degraded;
     store->candidates_are_valid = false;
@@ -263,6 +265,18 @@ static void on_membership(void *arg, cake_membership_kind_t kind, const cake_mem
     if (kind == CAKE_MEMBER_JOINED)
         cake__pulse_peer(peer);
     cake__join_try(store);
+}
+
+/* A stored replica that has not shown itself for so long since the start is taken for dead. */
+void cake__peers_give_up_unseen(cake_store_t *store)
+{
+    if (cake__now_ns(store->env) < store->join_deadline_ns)
+        return;
+    CAKE_LIST_FOR_EACH (link, &store->peers) {
+        cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (!peer->is_member)
+            peer->status = CAKE_DEAD;
+    }
 }
 
 int cake__peers_start(cake_store_t *store)

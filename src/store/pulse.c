@@ -183,6 +183,7 @@ void cake__pulse_all(cake_store_t *store)
 static void on_pulse_timer(void *arg)
 {
     cake_store_t *store = arg;
+    cake__peers_give_up_unseen(store);
     store->candidates_are_valid = false; /* silence counts by the clock */
     CAKE_LIST_FOR_EACH(link, &store->peers)
     {

@@ -162,7 +162,8 @@ struct cake__peer {
     cake__list_t link; /* in store->peers, by node id */
     uint16_t node_id;
     char data_center[64];
-    cake_status_t status; /* of the member; DEAD when there is none */
+    cake_status_t status; /* of the member; SUSPECT for a stored replica that is not a member yet */
+    bool is_member;       /* membership has named it in this run of ours */
     bool is_degraded;
     bool has_store;                         /* it said so, in this run of it */
     bool is_replica;                        /* has joined; counts until it is forgotten */
@@ -327,6 +328,7 @@ uint64_t cake__peer_oldest_ns(const cake__peer_t *peer); /* of what it has not a
 int cake__peers_load(cake_store_t *store); /* before the loop knows the store */
 int cake__peers_start(cake_store_t *store);
 void cake__peers_free(cake_store_t *store);
+void cake__peers_give_up_unseen(cake_store_t *store);
 cake__peer_t *cake__peer_find(cake_store_t *store, uint16_t node_id);
 cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id); /* made when unknown; NULL: no memory, or self */
 cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail); /* likewise */
