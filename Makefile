@@ -15,7 +15,7 @@ all: ## build the libraries, the server and the examples (build/release)
 	@cmake --build $(RELEASE)
 
 demo: all ## three nodes on this machine: import, kill one, bring it back, compare
-	@$(RELEASE)/bin/datacake demo
+	@scripts/demo $(RELEASE)
 
 check: ## everything that CI runs
 	@scripts/setup check
