@@ -86,4 +86,7 @@ function(cake_layer name)
     endforeach()
     cake_add_test(${test} ${source} unit)
   endforeach()
+  if(EXISTS ${dir}/tests.cmake) # tests that need more than one source
+    include(${dir}/tests.cmake)
+  endif()
 endfunction()

@@ -2,6 +2,8 @@
  * is what writes and sessions do, moves nothing. */
 #include "crdt/context.h"
 
+#include "crdt/mutant.h"
+
 /* ---- actors ---------------------------------------------------------------------------------------------------- */
 
 void cake__context_init(cake__context_t *context, const cake_alloc_t *alloc)
@@ -313,6 +315,12 @@ bool cake__dropped_is_covered(const cake__context_t *context, const cake__limits
 {
     for (uint32_t i = 0; i < limits->count; i++) {
         const cake__actor_dots_t *dots = cake__context_find(context, limits->items[i].actor);
+#ifdef CAKE_MUTANTS
+        const cake__actor_dots_t *theirs = cake__context_find(other, limits->items[i].actor);
+        uint64_t limit = limits->items[i].seq;
+        if (CAKE__MUTANT(graw) && (theirs == NULL || !cake__actor_dots_contain(theirs, 1, limit)))
+            return false;
+#endif
         if (dots != NULL && !covers_up_to(other, dots, limits->items[i].seq))
             return false;
     }

@@ -4,8 +4,12 @@
 #define CAKE_CRDT_MUTANT_H
 
 #ifdef CAKE_MUTANTS
-/* name, what is broken. Those below `replica` live in the library code, those of `caller` in the schedule itself: they
- * break what replica.h asks of its caller. */
+/* name, what is broken. "caller": broken in the schedule itself, which then does not do what replica.h asks of it.
+ *
+ * Mutants of the model without a counterpart here: erasefirst, dropnoflush (rows, C, g and H are one batch: killnotatomic,
+ * ctxfirst and metasplit tear it); selfmemory (a tombstone and the dots below it become durable in the batch that drops
+ * it); stalemarker, norollback, noconfirm (no actor is ever resumed); noreserve (a stamp that left the process is at or
+ * below a stored record or H, which the clock begins above). */
 #define CAKE__MUTANTS(X)                                                                                               \
     X(none, "the correct protocol")                                                                                    \
     X(seen, "an operation whose dot is in C is processed again")                                                       \
@@ -49,8 +53,7 @@
     X(metasplit, "caller: C of a batch is written before g and H")                                                     \
     X(ackmemory, "caller: contexts are acknowledged before the batch is durable")                                      \
     X(ackvolatile, "caller: operations are acknowledged before the batch is durable")                                  \
-    X(ackrejected, "caller: ignored operations are acknowledged too")                                                  \
-    X(noreserve, "caller: no upper bound of the clock is kept on disk")
+    X(ackrejected, "caller: ignored operations are acknowledged too")
 
 enum cake__mutant_name {
 #define CAKE__MUTANT_ENUM(name, text) CAKE__MUTANT_##name,

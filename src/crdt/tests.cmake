@@ -1,0 +1,12 @@
+# The random-schedule checker, twice: against the layer as it is, and against a copy of it with the mutants compiled in.
+file(GLOB model CONFIGURE_DEPENDS ${dir}/model/*.c)
+set(layer ${sources})
+add_executable(crdt-schedule ${model})
+target_link_libraries(crdt-schedule PRIVATE cake_crdt)
+add_executable(crdt-mutants ${model} ${layer})
+target_compile_definitions(crdt-mutants PRIVATE CAKE_MUTANTS)
+target_link_libraries(crdt-mutants PRIVATE cake_hlc cake_base)
+foreach(test crdt-schedule crdt-mutants)
+  add_test(NAME ${test} COMMAND ${test})
+  set_tests_properties(${test} PROPERTIES TIMEOUT 300 LABELS unit)
+endforeach()
