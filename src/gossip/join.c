@@ -6,13 +6,13 @@
  *      joiner -- CLAIM --> holder -- CLAIM --> joiner              both alive: one id, two processes; one gives way
  *      joiner -- CLAIM --> (nobody, three times)                   it was us before: raise the generation, JOIN again
  *
- * Who gives way: who has not joined yet; then who was started with the higher generation; then the larger nonce. Both
- * sides know all three, so that both come to the same answer. */
+ * Who is asked decides, and its answer binds both: the one that runs longer stays. Only when both asked, each unasked, the
+ * lower generation stays, then the lower nonce: both sides know these, so that both come to the same answer. */
 #include "gossip/state.h"
 
 #define JOIN_VERIFIED   0x01u
 #define CLAIM_REPLY     0x01u
-#define CLAIM_JOINED    0x02u
+#define CLAIM_STAY      0x02u /* in a reply: its sender stays */
 #define CLAIM_TRIES     3u
 #define CLAIM_RETRY_MS  200u
 #define WHO_INTERVAL_MS 100u
@@ -204,8 +204,9 @@ static void send_claim(cake__gossip_t *gossip, const cake_addr_t *to, const uint
 {
     cake__buf_t *frame = &gossip->frame;
     cake__gossip_frame_begin(gossip, frame, GOSSIP_CLAIM);
-    cake__put_u8(frame, flags | (gossip->has_joined ? CLAIM_JOINED : 0));
+    cake__put_u8(frame, flags);
     cake__put_u64(frame, gossip->born);
+    cake__put_u64(frame, gossip->now_ns - gossip->started_ns);
     cake__put_bytes(frame, holder_nonce, CAKE__GOSSIP_NONCE_LEN);
     cake__gossip_put_addr(frame, &gossip->self->addr);
     cake__gossip_frame_send(gossip, frame, to);
@@ -259,40 +260,47 @@ static void give_way(cake__gossip_t *gossip, const cake_addr_t *kept)
     gossip->is_over = true;
 }
 
+static void keep(cake__gossip_t *gossip, const cake__gossip_who_t *other, const cake_addr_t *addr)
+{
+    gossip->claim.is_active = false;
+    gossip->is_verified = true;
+    cake__gossip_notice_heard(gossip, other->node_id, &gossip->self->addr, addr);
+    if (other->generation >= gossip->self->who.generation)
+        cake__gossip_raise_generation(gossip, other->generation);
+}
+
 void cake__gossip_on_claim(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from)
 {
     uint8_t flags = cake__get_u8(&frame->body);
-    uint64_t born = cake__get_u64(&frame->body);
+    uint64_t born = cake__get_u64(&frame->body), uptime_ns = cake__get_u64(&frame->body);
     const uint8_t *nonce = cake__get_bytes(&frame->body, CAKE__GOSSIP_NONCE_LEN);
     cake_addr_t addr;
     cake__gossip_get_addr(&frame->body, &addr);
-    if (!cake__reader_done(&frame->body) || flags > (CLAIM_REPLY | CLAIM_JOINED)) {
+    if (!cake__reader_done(&frame->body) || flags > (CLAIM_REPLY | CLAIM_STAY)) {
         gossip->counters.frames_malformed++;
         return;
     }
-    const cake__gossip_peer_t *self = gossip->self;
-    int order = memcmp(self->who.nonce, frame->from.nonce, sizeof self->who.nonce);
-    if (frame->from.node_id != self->who.node_id || order == 0 ||
-        memcmp(nonce, self->who.nonce, CAKE__GOSSIP_NONCE_LEN) != 0) {
-        gossip->counters.frames_unknown++; /* meant for who was here before */
+    const cake__gossip_who_t *own = &gossip->self->who, *other = &frame->from;
+    int order = memcmp(own->nonce, other->nonce, sizeof own->nonce);
+    bool is_asked = gossip->claim.is_active && memcmp(gossip->claim.holder.nonce, other->nonce, sizeof own->nonce) == 0;
+    bool is_reply = (flags & CLAIM_REPLY) != 0, do_we_stay;
+    if (other->node_id != own->node_id || order == 0 || memcmp(nonce, own->nonce, sizeof own->nonce) != 0 ||
+        (is_reply && !is_asked) || gossip->is_leaving) {
+        gossip->counters.frames_unknown++; /* meant for who was here before, or decided already */
         return;
     }
-    bool has_other_joined = (flags & CLAIM_JOINED) != 0, we_stay = order < 0;
-    if (gossip->has_joined != has_other_joined)
-        we_stay = gossip->has_joined;
-    else if (gossip->born != born)
-        we_stay = gossip->born < born;
-    if ((flags & CLAIM_REPLY) == 0)
-        send_claim(gossip, from, frame->from.nonce, CLAIM_REPLY);
-    if (!we_stay) {
+    if (is_reply)
+        do_we_stay = (flags & CLAIM_STAY) == 0;
+    else if (is_asked)
+        do_we_stay = gossip->born != born ? gossip->born < born : order < 0;
+    else
+        do_we_stay = gossip->now_ns - gossip->started_ns >= uptime_ns;
+    if (!is_reply)
+        send_claim(gossip, from, other->nonce, CLAIM_REPLY | (do_we_stay ? CLAIM_STAY : 0));
+    if (do_we_stay)
+        keep(gossip, other, &addr);
+    else
         give_way(gossip, &addr);
-        return;
-    }
-    gossip->claim.is_active = false;
-    gossip->is_verified = true;
-    cake__gossip_notice_heard(gossip, self->who.node_id, &self->addr, &addr);
-    if (frame->from.generation >= self->who.generation)
-        cake__gossip_raise_generation(gossip, frame->from.generation);
 }
 
 /* ---- leaving ------------------------------------------------------------------------------------------------------------------ */

@@ -265,7 +265,7 @@ typedef enum cake__gossip_frame_type {
     GOSSIP_WELCOME,  /* records */
     GOSSIP_WHO,      /* nothing: "I do not know you, join" */
     GOSSIP_HELD,     /* record: the run that holds your node id */
-    GOSSIP_CLAIM,    /* flags, born, holder's nonce, own address */
+    GOSSIP_CLAIM,    /* flags, born, uptime, holder's nonce, own address */
     GOSSIP_PINGING,  /* seq, target's run; records */
     GOSSIP_ACK,      /* seq, the run that is alive; records */
     GOSSIP_PING_REQ, /* seq, target's run */

@@ -1,0 +1,298 @@
+/* Frames that were cut, altered or made up, and memory that runs out: nothing crashes, nothing changes, nothing leaks. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <xxhash.h>
+
+#include "gossip/virtual.h"
+
+#define CAPTURES_MAX 8000u
+
+typedef struct capture {
+    uint32_t from, to;
+    size_t len;
+    uint8_t data[CAKE__GOSSIP_DATAGRAM_MAX];
+} capture_t;
+
+static capture_t *captures;
+static size_t capture_count;
+
+static bool keep_frame(virtual_t *cluster, uint32_t from, uint32_t to, cake_slice_t frame)
+{
+    if (capture_count < CAPTURES_MAX && frame.len <= CAKE__GOSSIP_DATAGRAM_MAX) {
+        capture_t *capture = &captures[capture_count++];
+        *capture = (capture_t){.from = from, .to = to, .len = frame.len};
+        memcpy(capture->data, frame.data, frame.len);
+    }
+    return false;
+}
+
+/* Frames of every type, from a cluster with a busy life. */
+static void capture_life(virtual_t *cluster)
+{
+    captures = calloc(CAPTURES_MAX, sizeof captures[0]);
+    assert_non_null(captures);
+    capture_count = 0;
+    cluster->is_datagram_lost = keep_frame;
+    virtual_start_all(cluster, 2);
+    for (uint32_t i = 0; i < cluster->count; i++)
+        (void)virtual_set(cluster, i, "service", cake__slice("here", 4));
+    virtual_run(cluster, 3 * VIRTUAL_SECOND);
+    cluster->loss = 0.3;
+    virtual_crash(cluster, cluster->count - 1);
+    virtual_run(cluster, 2 * VIRTUAL_SECOND);
+    cluster->loss = 0;
+    virtual_node_t *last = &cluster->nodes[cluster->count - 1];
+    uint16_t node_id = last->who.node_id;
+    last->who.generation -= 10; /* HELD */
+    last->addr = virtual_addr(32 * cluster->count - 1);
+    virtual_start(cluster, cluster->count - 1, 2);
+    virtual_run(cluster, 2 * VIRTUAL_SECOND);
+    virtual_crash(cluster, cluster->count - 1);
+    last->who.node_id = cluster->nodes[1].who.node_id; /* CLAIM, notices */
+    virtual_start(cluster, cluster->count - 1, 2);
+    virtual_run(cluster, 2 * VIRTUAL_SECOND);
+    assert_true(last->is_refused);
+    virtual_crash(cluster, cluster->count - 1);
+    last->who.node_id = node_id;
+    last->who.generation += 1000;
+    virtual_start(cluster, cluster->count - 1, 2);
+    virtual_run(cluster, 2 * VIRTUAL_SECOND);
+    cluster->is_datagram_lost = NULL;
+}
+
+static void hand_over(virtual_t *cluster, uint32_t to, uint32_t from, const uint8_t *data, size_t len)
+{
+    uint8_t *exact = malloc(len == 0 ? 1 : len); /* so that reading past the end is seen */
+    assert_non_null(exact);
+    memcpy(exact, data, len);
+    cake__gossip_event_t event = {.kind = CAKE__GOSSIP_RECEIVED};
+    event.received.from = cluster->nodes[from].addr;
+    event.received.frame = cake__slice(exact, len);
+    (void)virtual_step(cluster, to, &event);
+    free(exact);
+}
+
+static void altered_frames_change_nothing(void **state)
+{
+    virtual_t cluster;
+    virtual_init(&cluster, 5, 11);
+    capture_life(&cluster);
+    virtual_run(&cluster, 10 * VIRTUAL_SECOND);
+    cake__gossip_t *gossip = cluster.nodes[0].gossip;
+    uint64_t digest = cake__gossip_digest(gossip);
+    cake__gossip_counters_t before, after;
+    cake__gossip_counters(gossip, &before);
+    uint64_t sent = 0;
+    for (size_t i = 0; i < capture_count; i++) {
+        capture_t altered = captures[i];
+        for (int k = 0; k < 4; k++, sent++) {
+            size_t len = altered.len, at = cake__random_below(&cluster.random, len);
+            altered = captures[i];
+            if (k == 0)
+                len = at;
+            else
+                altered.data[at] ^= (uint8_t)(1 + cake__random_below(&cluster.random, 255));
+            hand_over(&cluster, 0, 1, altered.data, len);
+        }
+    }
+    cake__gossip_counters(gossip, &after);
+    assert_int_equal(after.frames_malformed + after.frames_foreign - before.frames_malformed - before.frames_foreign,
+                     sent);
+    assert_int_equal(cake__gossip_digest(gossip), digest);
+    free(captures);
+    virtual_free(&cluster);
+}
+
+/* With a check that is right: a peer of ours with a defect, or an attacker who knows the cluster's name. Whatever it does
+ * to the view, the process stays whole. */
+static void made_up_frames_crash_nothing(void **state)
+{
+    virtual_t cluster;
+    virtual_init(&cluster, 5, 12);
+    capture_life(&cluster);
+    uint64_t cluster_hash = XXH3_64bits(cluster.cluster_id, strlen(cluster.cluster_id));
+    uint8_t types_seen[32] = {0};
+    for (uint64_t round = 0; round < 60000; round++) {
+        capture_t made = captures[cake__random_below(&cluster.random, capture_count)];
+        types_seen[made.data[3] % 32] = 1;
+        size_t end = made.len - 8;
+        uint64_t changes = 1 + cake__random_below(&cluster.random, 4);
+        for (uint64_t k = 0; k < changes; k++) {
+            size_t from = cake__random_below(&cluster.random, 3) == 0 ? 3 : 34;
+            size_t at = from >= end ? 3 : from + cake__random_below(&cluster.random, end - from);
+            uint8_t extremes[] = {0, 1, 0x7f, 0x80, 0xff, (uint8_t)cake__random_u64(&cluster.random)};
+            made.data[at] = extremes[cake__random_below(&cluster.random, sizeof extremes)];
+        }
+        if (cake__random_below(&cluster.random, 4) == 0 && end > 34)
+            end = 34 + cake__random_below(&cluster.random, end - 34);
+        uint64_t check = XXH3_64bits_withSeed(made.data, end, cluster_hash);
+        for (int i = 0; i < 8; i++)
+            made.data[end + (size_t)i] = (uint8_t)(check >> (8 * i));
+        uint32_t to = (uint32_t)cake__random_below(&cluster.random, 5);
+        if (cluster.nodes[to].is_refused) { /* told that it is a duplicate: believed, so start it again */
+            virtual_crash(&cluster, to);
+            cluster.nodes[to].who.generation += 1000;
+            virtual_start(&cluster, to, 2);
+        }
+        hand_over(&cluster, to, (uint32_t)cake__random_below(&cluster.random, 5), made.data, end + 8);
+        if (round % 20 == 0)
+            virtual_run(&cluster, 50 * VIRTUAL_MS);
+    }
+    assert_true(cluster.largest_datagram <= CAKE__GOSSIP_DATAGRAM_MAX);
+    for (int type = 1; type <= 13; type++)
+        assert_true(types_seen[type]);
+    free(captures);
+    virtual_free(&cluster);
+}
+
+/* What an unknown sender sends is never answered with more bytes than it sent. */
+static void strangers_are_not_amplified(void **state)
+{
+    virtual_t cluster;
+    virtual_init(&cluster, 40, 13);
+    virtual_start_all(&cluster, 2);
+    virtual_run(&cluster, 5 * VIRTUAL_SECOND);
+    virtual_t other;
+    virtual_init(&other, 3, 14);
+    for (uint32_t i = 0; i < 3; i++)
+        other.nodes[i].who.node_id = (uint16_t)(500 + i);
+    capture_life(&other);
+    for (size_t i = 0; i < capture_count; i++) {
+        uint64_t before = cluster.nodes[0].bytes_out;
+        cake__gossip_event_t event = {.kind = CAKE__GOSSIP_RECEIVED};
+        event.received.from = virtual_addr(0xfffff0);
+        event.received.frame = cake__slice(captures[i].data, captures[i].len);
+        const cake__gossip_action_t *actions;
+        size_t count, answered = 0;
+        (void)cake__gossip_step(cluster.nodes[0].gossip, cluster.nodes[0].zero_ns + cluster.now_ns, &event, &actions,
+                                &count);
+        for (size_t k = 0; k < count; k++)
+            if (actions[k].kind == CAKE__GOSSIP_SEND && cake_addr_equal(&actions[k].send.to, &event.received.from))
+                answered += actions[k].send.frame.len;
+        assert_true(answered <= captures[i].len);
+        assert_int_equal(before, cluster.nodes[0].bytes_out);
+    }
+    free(captures);
+    virtual_free(&other);
+    virtual_free(&cluster);
+}
+
+/* ---- memory --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct heap {
+    int64_t blocks, calls, fail_at; /* fail_at: that call fails; -n: every nth fails by chance */
+    cake__random_t random;
+} heap_t;
+
+static void *heap_resize(void *ctx, void *block, size_t size)
+{
+    heap_t *heap = ctx;
+    if (size == 0) {
+        heap->blocks -= block != NULL;
+        free(block);
+        return NULL;
+    }
+    heap->calls++;
+    if (heap->calls == heap->fail_at ||
+        (heap->fail_at < 0 && cake__random_below(&heap->random, (uint64_t)-heap->fail_at) == 0))
+        return NULL;
+    void *grown = realloc(block, size);
+    assert_non_null(grown);
+    heap->blocks += block == NULL;
+    return grown;
+}
+
+static void creation_survives_each_failure(void **state)
+{
+    heap_t heap = {0};
+    cake_alloc_t alloc = {heap_resize, &heap};
+    cake__gossip_config_t config = {.alloc = &alloc,
+                                    .node_id = 1,
+                                    .generation = 1,
+                                    .addr = virtual_addr(1),
+                                    .data_center = "east",
+                                    .cluster_id = "test"};
+    cake__gossip_t *gossip;
+    for (int64_t n = 1;; n++) {
+        heap = (heap_t){.fail_at = n};
+        int err = cake__gossip_new(&config, 0, &gossip);
+        if (err == 0)
+            break;
+        assert_int_equal(err, CAKE_ENOMEM);
+        assert_null(gossip);
+        assert_int_equal(heap.blocks, 0);
+    }
+    cake__gossip_free(gossip);
+    assert_int_equal(heap.blocks, 0);
+    config.addr.port = 0;
+    assert_int_equal(cake__gossip_new(&config, 0, &gossip), CAKE_EINVAL);
+    config.addr.port = 1;
+    config.cluster_id = "";
+    assert_int_equal(cake__gossip_new(&config, 0, &gossip), CAKE_EINVAL);
+    cake__gossip_free(NULL);
+}
+
+/* Every member is told exactly as it came and went, whatever failed. */
+static int64_t told[8][9];
+
+static void tell(virtual_t *cluster, uint32_t node, cake__gossip_change_t change, const cake__gossip_member_t *member)
+{
+    int64_t *live = &told[node][member->who.node_id];
+    if (change == CAKE__GOSSIP_JOINED || (change == CAKE__GOSSIP_ALIVE_AGAIN && *live == 0))
+        *live += 1;
+    else if (change == CAKE__GOSSIP_DIED || change == CAKE__GOSSIP_DEPARTED)
+        *live -= 1;
+    assert_true(*live == 0 || *live == 1);
+}
+
+static void clusters_survive_failing_memory(void **state)
+{
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        heap_t heap = {0};
+        cake__random_init(&heap.random, seed);
+        cake_alloc_t alloc = {heap_resize, &heap};
+        virtual_t cluster;
+        virtual_init(&cluster, 6, seed);
+        cluster.alloc = &alloc;
+        cluster.on_member = tell;
+        memset(told, 0, sizeof told);
+        virtual_start_all(&cluster, 2);
+        heap.fail_at = -(int64_t)(2 + seed % 4);
+        for (int i = 0; i < 60; i++) {
+            char key[16];
+            snprintf(key, sizeof key, "k%d", i % 9);
+            (void)virtual_set(&cluster, (uint32_t)i % 5, key, cake__slice(key, sizeof key));
+            virtual_run(&cluster, 100 * VIRTUAL_MS);
+        }
+        virtual_crash(&cluster, 5);
+        virtual_run(&cluster, 12 * VIRTUAL_SECOND);
+        cluster.nodes[5].who.generation += 5;
+        heap.fail_at = 0;
+        virtual_start(&cluster, 5, 2);
+        memset(told[5], 0, sizeof told[5]);
+        heap.fail_at = -(int64_t)(2 + seed % 4);
+        virtual_run(&cluster, 3 * VIRTUAL_SECOND);
+        heap.fail_at = 0;
+        assert_true(virtual_until(&cluster, virtual_all_see_all, 30 * VIRTUAL_SECOND));
+        assert_true(virtual_until(&cluster, virtual_all_equal, 30 * VIRTUAL_SECOND));
+        for (uint32_t i = 0; i < 6; i++)
+            for (uint16_t id = 1; id <= 6; id++)
+                assert_int_equal(told[i][id], id == i + 1 ? 0 : 1);
+        virtual_free(&cluster);
+        assert_int_equal(heap.blocks, 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(altered_frames_change_nothing),   cmocka_unit_test(made_up_frames_crash_nothing),
+        cmocka_unit_test(strangers_are_not_amplified),     cmocka_unit_test(creation_survives_each_failure),
+        cmocka_unit_test(clusters_survive_failing_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
