@@ -30,7 +30,7 @@ endif()
 # cake_add_test(PROGRAM SOURCE LABEL): a line of SOURCE such as
 #   /* ctest: no-tsan serial: why */
 # says what scripts/check and ctest need to know: no-asan, no-tsan (left out of that run), serial (nothing beside it),
-# slow (up to 15 minutes instead of 5).
+# slow (up to 15 minutes instead of 5, as under sanitizers).
 function(cake_add_test test source label)
   file(STRINGS ${source} marks REGEX "ctest: ")
   string(REGEX REPLACE ".*ctest: ([^:]*):.*" "\\1" marks "${marks}")
@@ -40,7 +40,7 @@ function(cake_add_test test source label)
   if(serial IN_LIST marks)
     set_tests_properties(${test} PROPERTIES RUN_SERIAL ON)
   endif()
-  if(slow IN_LIST marks)
+  if(slow IN_LIST marks OR CAKE_SANITIZE)
     set_tests_properties(${test} PROPERTIES TIMEOUT 900)
   endif()
 endfunction()
