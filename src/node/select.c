@@ -1,4 +1,6 @@
 /* Consistency levels by name, and the data-centre aware selector. Pure: everything comes in the selection. */
+#include <limits.h>
+
 #include "node/node.h"
 
 static const char *const level_names[] = {"none",   "one",          "two",         "three",
@@ -46,20 +48,32 @@ static int rank_of(const cake_candidate_t *candidate)
     return (candidate->is_degraded ? 2 : 0) + (candidate->status == CAKE_SUSPECT ? 1 : 0);
 }
 
-/* The best candidate of a data centre (NULL: of any) that was not chosen yet, equals taking turns by rotation. */
-static const cake_candidate_t *best_of(const cake_selection_t *selection, const char *data_center)
+static bool fits(const cake_candidate_t *candidate, const char *data_center)
 {
-    const cake_candidate_t *best = NULL;
-    size_t start = selection->count == 0 ? 0 : (size_t)(selection->rotation % selection->count);
-    for (size_t i = 0; i < selection->count; i++) {
-        const cake_candidate_t *candidate = &selection->candidates[(start + i) % selection->count];
-        bool fits = data_center == NULL || strcmp(candidate->data_center, data_center) == 0;
-        if (!fits || !is_there(candidate) || is_chosen(selection, candidate->node_id))
-            continue;
-        if (best == NULL || rank_of(candidate) < rank_of(best))
-            best = candidate;
+    return data_center == NULL || strcmp(candidate->data_center, data_center) == 0;
+}
+
+/* The best candidate of a data centre (NULL: of any) that was not chosen yet; equals take turns. */
+static const cake_candidate_t *best_of(const cake_selection_t *selection, const char *data_center, uint64_t turn)
+{
+    int best = INT_MAX;
+    uint64_t equals = 0;
+    for (int round = 0; round < 2; round++) {
+        uint64_t wanted = equals == 0 ? 0 : turn % equals;
+        for (size_t i = 0; i < selection->count; i++) {
+            const cake_candidate_t *candidate = &selection->candidates[i];
+            if (!fits(candidate, data_center) || !is_there(candidate) || is_chosen(selection, candidate->node_id))
+                continue;
+            if (round == 1 && rank_of(candidate) == best && wanted-- == 0)
+                return candidate;
+            if (round == 0 && rank_of(candidate) < best) {
+                best = rank_of(candidate);
+                equals = 0;
+            }
+            equals += round == 0 && rank_of(candidate) == best;
+        }
     }
-    return best;
+    return NULL;
 }
 
 static bool take(cake_selection_t *selection, const cake_candidate_t *candidate)
@@ -93,23 +107,29 @@ static bool is_first_of_its_data_center(const cake_selection_t *selection, size_
     return true;
 }
 
-/* ONE, TWO, THREE: a copy elsewhere is worth more than a second one here, so each further data centre gets one first. */
+/* The n-th data centre other than the local one, in the order of their first candidates; NULL: there are fewer. */
+static const char *other_data_center(const cake_selection_t *selection, uint64_t n)
+{
+    for (size_t i = 0; i < selection->count; i++) {
+        const char *name = selection->candidates[i].data_center;
+        bool is_local = strcmp(name, selection->local_data_center) == 0;
+        if (!is_local && is_first_of_its_data_center(selection, i) && n-- == 0)
+            return name;
+    }
+    return NULL;
+}
+
+/* ONE, TWO, THREE: a copy elsewhere is worth more than a second one here, so each further data centre gets one first.
+ * The data centres take turns, and within each its nodes, one step for each full turn of the data centres. */
 static int select_spread(cake_selection_t *selection, uint32_t wanted)
 {
-    size_t start = selection->count == 0 ? 0 : (size_t)(selection->rotation % selection->count);
-    for (size_t step = 0; step < selection->count && selection->node_count < wanted; step++) {
-        size_t i = (start + step) % selection->count;
-        const char *data_center = selection->candidates[i].data_center;
-        bool is_local = strcmp(data_center, selection->local_data_center) == 0;
-        bool is_used = false;
-        for (size_t k = 0; k < selection->count; k++) {
-            const cake_candidate_t *other = &selection->candidates[k];
-            is_used |= is_chosen(selection, other->node_id) && strcmp(other->data_center, data_center) == 0;
-        }
-        if (!is_local && !is_used)
-            take(selection, best_of(selection, data_center));
-    }
-    while (selection->node_count < wanted && take(selection, best_of(selection, NULL)))
+    uint64_t others = 0;
+    while (other_data_center(selection, others) != NULL)
+        others++;
+    uint64_t turn = others == 0 ? selection->rotation : selection->rotation / others;
+    for (uint64_t i = 0; i < others && selection->node_count < wanted; i++)
+        take(selection, best_of(selection, other_data_center(selection, (selection->rotation + i) % others), turn));
+    while (selection->node_count < wanted && take(selection, best_of(selection, NULL, turn)))
         ;
     if (selection->node_count == wanted)
         return 0;
@@ -132,7 +152,7 @@ static int select_majority(cake_selection_t *selection, const char *data_center)
         return CAKE_ENOTENOUGHNODES;
     bool counts_local = data_center == NULL || strcmp(data_center, selection->local_data_center) == 0;
     for (uint32_t i = counts_local ? 1 : 0; i < required; i++) {
-        bool taken = take(selection, best_of(selection, data_center));
+        bool taken = take(selection, best_of(selection, data_center, selection->rotation));
         CAKE_ASSERT(taken);
     }
     return 0;
