@@ -220,46 +220,72 @@ static inline void crash_fill_disk(const char *path, size_t leave)
     close(fd);
 }
 
-/* Writes until the disk is full: the failed batches leave nothing, reads go on, writes go on once there is room. */
+static inline int crash_add(cake_storage_t *storage, unsigned n)
+{
+    static const char value[8192];
+    cake__suite_t suite = {.storage = storage};
+    char key[32];
+    snprintf(key, sizeof key, "%u", n);
+    return cake__suite_commit_one(
+        &suite, cake__suite_put("growing", cake__slice_str(key), cake__slice(value, sizeof value), n));
+}
+
+static inline void crash_check_added(cake_storage_t *storage, const crash_model_t *model, unsigned added)
+{
+    cake__suite_t suite = {.storage = storage};
+    cake__suite_expect_counts(&suite, "growing", added, 0);
+    assert_string_equal(suite.why, "");
+    crash_compare(storage, model);
+}
+
+/* Writes until the disk is full: the failed batches leave nothing, reads go on, writes go on once there is room. Two
+ * keyspaces: one that changes and one that grows. */
+static inline void crash_fill_rounds(crash_open_fn open_fn, const char *dir, const char *ballast)
+{
+    crash_model_t model;
+    cake_storage_t *storage = NULL;
+    unsigned added = 0;
+    crash_model_init(&model);
+    assert_int_equal(open_fn(dir, &storage), 0);
+    for (unsigned round = 0; round < 4; round++) {
+        int err = 0;
+        for (uint64_t until = model.last + 100; model.last < until;)
+            assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+        assert_int_equal(crash_add(storage, added++), 0);
+        crash_fill_disk(ballast, round * 20000);
+        while ((err = crash_add(storage, added)) == 0)
+            added++;
+        assert_int_equal(err, CAKE_ENOSPC);
+        err = crash_write(storage, model.last + 1, &model); /* something smaller may yet fit */
+        assert_true(err == 0 || err == CAKE_ENOSPC);
+        crash_check_added(storage, &model, added); /* reads go on */
+        if (round % 2 == 1)
+            cake_storage_close(storage);
+        assert_int_equal(unlink(ballast), 0);
+        if (round % 2 == 1)
+            storage = crash_reopen(open_fn, dir, &model, model.last);
+        crash_check_added(storage, &model, added);
+    }
+    assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+    cake_storage_close(storage);
+    storage = crash_reopen(open_fn, dir, &model, model.last);
+    crash_check_added(storage, &model, added);
+    cake_storage_close(storage);
+}
+
+/* In a tmpfs of its own, where that can be mounted. */
 static inline void crash_full_disk(crash_open_fn open_fn, const char *tmpfs_options)
 {
     cake__test_dir_t dir;
-    crash_model_t model;
-    cake_storage_t *storage = NULL;
     char ballast[96];
     cake__test_dir_make(&dir);
     if (mount("tmpfs", dir.parent, "tmpfs", 0, tmpfs_options) != 0) {
-        cake__test_dir_remove(&dir);
         print_message("skipped: a tmpfs cannot be mounted here: %s\n", strerror(errno));
+        cake__test_dir_remove(&dir);
         skip();
     }
     snprintf(ballast, sizeof ballast, "%s/ballast", dir.parent);
-    crash_model_init(&model);
-    assert_int_equal(open_fn(dir.path, &storage), 0);
-    for (unsigned round = 0; round < 4; round++) {
-        uint64_t until = model.last + 100;
-        int err = 0;
-        while (model.last < until)
-            assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
-        crash_fill_disk(ballast, round * 20000);
-        for (unsigned tries = 0; err == 0 && tries < 100000; tries++)
-            err = crash_write(storage, model.last + 1, &model);
-        assert_int_equal(err, CAKE_ENOSPC);
-        assert_int_equal(crash_write(storage, model.last + 1, &model), CAKE_ENOSPC);
-        crash_compare(storage, &model); /* reads go on */
-        if (round % 2 == 1) {           /* a restart on the full disk must not lose anything either */
-            cake_storage_close(storage);
-            assert_int_equal(unlink(ballast), 0);
-            storage = crash_reopen(open_fn, dir.path, &model, model.last);
-        } else {
-            assert_int_equal(unlink(ballast), 0);
-        }
-    }
-    assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
-    crash_compare(storage, &model);
-    cake_storage_close(storage);
-    storage = crash_reopen(open_fn, dir.path, &model, model.last);
-    cake_storage_close(storage);
+    crash_fill_rounds(open_fn, dir.path, ballast);
     assert_int_equal(umount(dir.parent), 0);
     cake__test_dir_remove(&dir);
 }

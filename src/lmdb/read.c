@@ -1,0 +1,218 @@
+/* Reads: each in one read transaction, so each sees whole batches only. Rows are handed to callbacks where they lie in the
+ * map, without a copy; only get() copies, into the document.
+ *
+ * A reader holds the gate from take to give, so that the map stays where it is; growing waits for it. */
+#include "lmdb/lmdb.h"
+
+#include "base/bytes.h"
+
+/* ---- the pool ------------------------------------------------------------------------------------------------------------ */
+
+static int begin_reader(cake__lmdb_lane_t *lane, cake__lmdb_reader_t **out)
+{
+    cake__lmdb_reader_t *reader = cake__malloc(&lane->storage->alloc, sizeof *reader);
+    if (reader == NULL)
+        return CAKE_ENOMEM;
+    reader->next = NULL;
+    int code = mdb_txn_begin(lane->env, NULL, MDB_RDONLY, &reader->txn);
+    if (code != 0)
+        cake__free(&lane->storage->alloc, reader);
+    else
+        *out = reader;
+    return cake__lmdb_err(code);
+}
+
+static void drop_reader(cake__lmdb_lane_t *lane, cake__lmdb_reader_t *reader)
+{
+    mdb_txn_abort(reader->txn);
+    cake__free(&lane->storage->alloc, reader);
+}
+
+int cake__lmdb_reader_take(cake__lmdb_lane_t *lane, cake__lmdb_reader_t **out)
+{
+    cake__rwlock_read(&lane->gate);
+    cake__lock_take(&lane->pool_lock);
+    cake__lmdb_reader_t *reader = lane->pool;
+    if (reader != NULL)
+        lane->pool = reader->next;
+    cake__lock_give(&lane->pool_lock);
+    int err;
+    if (lane->env == NULL) {
+        err = CAKE_EIO; /* it could not be opened again */
+    } else if (reader == NULL) {
+        err = begin_reader(lane, &reader);
+    } else {
+        err = cake__lmdb_err(mdb_txn_renew(reader->txn));
+        if (err != 0)
+            drop_reader(lane, reader);
+    }
+    if (err != 0)
+        cake__rwlock_give(&lane->gate);
+    else
+        *out = reader;
+    return err;
+}
+
+void cake__lmdb_reader_give(cake__lmdb_lane_t *lane, cake__lmdb_reader_t *reader)
+{
+    mdb_txn_reset(reader->txn);
+    cake__lock_take(&lane->pool_lock);
+    reader->next = lane->pool;
+    lane->pool = reader;
+    cake__lock_give(&lane->pool_lock);
+    cake__rwlock_give(&lane->gate);
+}
+
+void cake__lmdb_readers_close(cake__lmdb_lane_t *lane)
+{
+    while (lane->pool != NULL) {
+        cake__lmdb_reader_t *reader = lane->pool;
+        lane->pool = reader->next;
+        drop_reader(lane, reader);
+    }
+}
+
+/* ---- reads --------------------------------------------------------------------------------------------------------------- */
+
+static int begin(cake_storage_t *storage, cake_slice_t keyspace, cake__table_ref_t *ref, cake__lmdb_reader_t **reader)
+{
+    cake__lmdb_t *lmdb = cake__lmdb_of(storage);
+    int64_t number = cake__names_number(&lmdb->names, keyspace);
+    if (number < 0)
+        return CAKE_ENOTFOUND;
+    cake__lmdb_lane_t *lane = &lmdb->lanes[cake__lane_of(keyspace, lmdb->lane_count)];
+    int err = cake__lmdb_reader_take(lane, reader);
+    if (err == 0)
+        *ref = (cake__table_ref_t){lane, (*reader)->txn, (uint32_t)number};
+    return err;
+}
+
+static int finish(const cake__table_ref_t *ref, cake__lmdb_reader_t *reader, int code, int from_fn)
+{
+    if (code != 0 && code != MDB_NOTFOUND)
+        cake__log(&ref->lane->storage->log, CAKE_LOG_ERROR, "%s: %s", ref->lane->path, mdb_strerror(code));
+    cake__lmdb_reader_give(ref->lane, reader);
+    return from_fn != 0 ? from_fn : cake__lmdb_err(code);
+}
+
+int cake__lmdb_get(cake_storage_t *storage, cake_slice_t keyspace, cake_slice_t key, cake_doc_t **doc)
+{
+    cake__table_ref_t ref;
+    cake__lmdb_reader_t *reader;
+    cake_row_t row;
+    *doc = NULL;
+    int err = begin(storage, keyspace, &ref, &reader), from_doc = 0;
+    if (err != 0)
+        return err;
+    int code = cake__lmdb_get_row(&ref, key, &row);
+    if (code == 0 && row.is_tombstone) {
+        code = MDB_NOTFOUND;
+    } else if (code == 0) {
+        *doc = cake_doc_new(&ref.lane->storage->alloc, key, row.value, row.hlc, row.dot);
+        from_doc = *doc == NULL ? CAKE_ENOMEM : 0;
+    }
+    return finish(&ref, reader, code, from_doc);
+}
+
+int cake__lmdb_fetch(cake_storage_t *storage, cake_slice_t keyspace, const cake_id_t *ids, size_t count, cake_row_fn fn,
+                     void *arg)
+{
+    cake__table_ref_t ref;
+    cake__lmdb_reader_t *reader;
+    int code = 0, from_fn = 0, err = begin(storage, keyspace, &ref, &reader);
+    if (err != 0)
+        return err == CAKE_ENOTFOUND ? 0 : err;
+    for (size_t i = 0; i < count && code == 0 && from_fn == 0; i++) {
+        cake_row_t row;
+        code = cake__lmdb_fetch_row(&ref, &ids[i], &row);
+        if (code == 0)
+            from_fn = fn(arg, &row);
+        else if (code == MDB_NOTFOUND)
+            code = 0;
+    }
+    return finish(&ref, reader, code, from_fn);
+}
+
+/* Between the walk through all rows and the callback. done: stops the walk without being an error. */
+typedef struct scan {
+    const cake_scan_t *range;
+    cake_row_fn fn;
+    void *arg;
+    size_t count;
+    bool is_done;
+} scan_t;
+
+static int scan_row(void *arg, const cake_row_t *row)
+{
+    scan_t *scan = arg;
+    const cake_scan_t *range = scan->range;
+    scan->is_done = !cake__slice_has_prefix(row->key, range->prefix);
+    if (scan->is_done)
+        return CAKE_ECANCELED;
+    if (row->is_tombstone || (range->after.len > 0 && cake__slice_equal(row->key, range->after)))
+        return 0;
+    cake_row_t out = *row;
+    if (range->keys_only)
+        out.value = cake__slice(NULL, 0);
+    int err = scan->fn(scan->arg, &out);
+    scan->is_done = err == 0 && ++scan->count == range->limit;
+    return scan->is_done ? CAKE_ECANCELED : err;
+}
+
+int cake__lmdb_scan(cake_storage_t *storage, cake_slice_t keyspace, const cake_scan_t *range, cake_row_fn fn, void *arg)
+{
+    cake__table_ref_t ref;
+    cake__lmdb_reader_t *reader;
+    scan_t scan = {range, fn, arg, 0, false};
+    int from_fn, err = begin(storage, keyspace, &ref, &reader);
+    if (err != 0)
+        return err == CAKE_ENOTFOUND ? 0 : err;
+    bool from_after = cake__slice_compare(range->after, range->prefix) >= 0;
+    int code = cake__lmdb_each_row(&ref, from_after ? range->after : range->prefix, scan_row, &scan, &from_fn);
+    return finish(&ref, reader, code, scan.is_done ? 0 : from_fn);
+}
+
+static int metadata_row(void *arg, const cake_row_t *row)
+{
+    const scan_t *scan = arg;
+    cake_row_t out = *row;
+    out.value = cake__slice(NULL, 0);
+    return scan->fn(scan->arg, &out);
+}
+
+int cake__lmdb_metadata(cake_storage_t *storage, cake_slice_t keyspace, cake_row_fn fn, void *arg)
+{
+    cake__table_ref_t ref;
+    cake__lmdb_reader_t *reader;
+    scan_t scan = {NULL, fn, arg, 0, false};
+    int from_fn, err = begin(storage, keyspace, &ref, &reader);
+    if (err != 0)
+        return err == CAKE_ENOTFOUND ? 0 : err;
+    int code = cake__lmdb_each_row(&ref, cake__slice(NULL, 0), metadata_row, &scan, &from_fn);
+    return finish(&ref, reader, code, from_fn);
+}
+
+int cake__lmdb_metas(cake_storage_t *storage, unsigned number, cake_slice_t prefix, cake_meta_fn fn, void *arg)
+{
+    cake__lmdb_t *lmdb = cake__lmdb_of(storage);
+    cake__lmdb_reader_t *reader;
+    MDB_cursor *cursor;
+    if (number >= lmdb->lane_count)
+        return CAKE_EINVAL;
+    cake__lmdb_lane_t *lane = &lmdb->lanes[number];
+    int from_fn = 0, err = cake__lmdb_reader_take(lane, &reader);
+    if (err != 0)
+        return err;
+    cake__table_ref_t ref = {lane, reader->txn, 0};
+    int code = mdb_cursor_open(reader->txn, lane->tables[CAKE__TABLE_METAS], &cursor);
+    if (code == 0) {
+        MDB_val name = cake__val(prefix.data, prefix.len), value;
+        code = mdb_cursor_get(cursor, &name, &value, prefix.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+        while (code == 0 && from_fn == 0 && cake__slice_has_prefix(cake__val_slice(name), prefix)) {
+            from_fn = fn(arg, cake__val_slice(name), cake__val_slice(value));
+            code = mdb_cursor_get(cursor, &name, &value, MDB_NEXT);
+        }
+        mdb_cursor_close(cursor);
+    }
+    return finish(&ref, reader, code == MDB_NOTFOUND ? 0 : code, from_fn);
+}
