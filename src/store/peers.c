@@ -49,7 +49,7 @@ cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id)
         return NULL;
     peer->store = store;
     peer->node_id = node_id;
-    peer->status = CAKE_DEAD;
+    peer->status = CAKE_SUSPECT; /* nobody knows yet: a level may wait for it (cake__peers_give_up_unseen) */
     peer->heard_wall_ms = cake__wall_ms(store->env);
     cake__list_init(&peer->link);
     cake__list_init(&peer->queue);
@@ -185,7 +185,6 @@ static int on_replica(void *arg, cake_slice_t name, cake_slice_t value)
     if (peer == NULL)
         return id == cake_node_id(loading->store->node) ? 0 : (loading->err = CAKE_ENOMEM);
     peer->is_replica = true;
-    peer->status = CAKE_SUSPECT; /* nobody knows yet: a level may wait for it (cake__peers_give_up_unseen) */
     peer->heard_wall_ms = peer->stored_wall_ms = cake__load_le(at + 1, 8);
     memcpy(peer->data_center, at + 9, value.len - 9);
     return 0;
@@ -267,14 +266,16 @@ static void on_membership(void *arg, cake_membership_kind_t kind, const cake_mem
     cake__join_try(store);
 }
 
-/* A stored replica that has not shown itself for so long since the start is taken for dead. */
+/* A replica that membership has not named for so long since the start, and that sends nothing, is taken for dead. */
 void cake__peers_give_up_unseen(cake_store_t *store)
 {
+    uint64_t wall_ms = cake__wall_ms(store->env);
     if (cake__now_ns(store->env) < store->join_deadline_ns)
         return;
     CAKE_LIST_FOR_EACH (link, &store->peers) {
         cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        if (!peer->is_member)
+        bool is_fresh = peer->actor != 0 && wall_ms < peer->heard_wall_ms + store->options.join_timeout_ms;
+        if (!peer->is_member && !is_fresh)
             peer->status = CAKE_DEAD;
     }
 }

@@ -13,6 +13,12 @@ typedef struct {
     char *names;
 } state_request_t;
 
+/* One that was only asked for is nobody's business. */
+static bool is_used(const cake__keyspace_t *keyspace)
+{
+    return keyspace->digest_part != 0;
+}
+
 static int read_stats(void *arg)
 {
     state_request_t *request = arg;
@@ -20,7 +26,6 @@ static int read_stats(void *arg)
     cake__keyspace_t *keyspace;
     *request->stats = store->stats;
     request->stats->is_joined = store->is_joined;
-    request->stats->keyspaces = store->keyspaces.count;
     request->stats->reads = __atomic_load_n(&store->reads, __ATOMIC_RELAXED);
     request->stats->sessions_running = store->pulls_running;
     request->stats->replicas = 1;
@@ -28,6 +33,7 @@ static int read_stats(void *arg)
     request->stats->replicas += cake__peer_counts(CAKE_CONTAINER_OF(link, cake__peer_t, link));
     for (size_t cursor = 0; (keyspace = cake__map_next(&store->keyspaces, &cursor)) != NULL;) {
         uint64_t fingerprint = cake_orswot_fingerprint(keyspace->set);
+        request->stats->keyspaces += is_used(keyspace);
         request->stats->live += cake_orswot_live(keyspace->set);
         request->stats->tombstones += cake_orswot_tombstones(keyspace->set);
         request->stats->fingerprint += fingerprint == 0 ? 0 : cake__mix64(keyspace->name_hash ^ fingerprint);
@@ -101,6 +107,8 @@ static int read_keyspaces(void *arg)
         return CAKE_ENOMEM;
     char *at = request->names;
     for (size_t cursor = 0; (keyspace = cake__map_next(&store->keyspaces, &cursor)) != NULL;) {
+        if (!is_used(keyspace))
+            continue;
         size_t len = strlen(keyspace->name) + 1;
         memcpy(at, keyspace->name, len);
         request->infos[request->count++] =
