@@ -74,8 +74,8 @@ typedef struct cake_result {
 /* On the loop. */
 typedef void (*cake_done_fn)(const cake_result_t *result, void *arg);
 
-/* The result of the last failed blocking call of this thread on any store; valid until the next one. */
-CAKE_API const cake_result_t *cake_store_last_result(void);
+/* The details of the blocking call that failed last on this store, whichever thread made it; docs and message are NULL. */
+CAKE_API void cake_store_last_failure(cake_store_t *store, cake_result_t *out);
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------*/
 typedef struct cake_item {
@@ -86,7 +86,8 @@ typedef struct cake_item {
 
 CAKE_API int cake_store_put(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value, size_t len,
                             cake_consistency_t level);
-/* Atomic per replica: each shows all of them or none. At most 65,536 items. count 0 does nothing. */
+/* Atomic per replica: each shows all of them or none. At most 65,536 items. CAKE_ETOOBIG above, or
+ * above 48 MiB of keys and values. count 0 does nothing. */
 CAKE_API int cake_store_put_many(cake_store_t *store, const char *keyspace, const cake_item_t *items, size_t count,
                                  cake_consistency_t level);
 /* Also of a key unknown here: it may exist elsewhere. */
@@ -112,7 +113,7 @@ CAKE_API int cake_store_get(cake_store_t *store, const char *keyspace, cake_key_
 /* docs: room for count; NULL where there is none. 0 also when some are missing. */
 CAKE_API int cake_store_get_many(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
                                  cake_doc_t **docs);
-/* The newest of the answers of as many replicas as the level takes. CAKE_NOTFOUND when the newest is a delete. */
+/* The newest of the answers of as many replicas as the level takes. CAKE_ENOTFOUND when the newest is a delete. */
 CAKE_API int cake_store_get_at(cake_store_t *store, const char *keyspace, cake_key_t key, cake_consistency_t level,
                                cake_doc_t **doc);
 CAKE_API int cake_store_get_async(cake_store_t *store, const char *keyspace, cake_key_t key, cake_done_fn fn,
