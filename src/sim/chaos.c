@@ -1,0 +1,274 @@
+/* Makes the faults of hosts and links happen in time; those of the net's rates happen inside of sim/env. Each kind is a
+ * chain of events: one of it, then the next after a drawn time. */
+#include "sim/sim.h"
+
+typedef enum cake__shape {
+    SHAPE_SPLIT,   /* two groups that do not hear each other */
+    SHAPE_ONE_WAY, /* one group hears the other, not the other way round */
+    SHAPE_PARTIAL, /* some pairs only */
+    SHAPE_ALONE    /* one node */
+} cake__shape_t;
+
+/* One chain, or the end of something that goes on for a while. Lives until the event has run. */
+typedef struct {
+    cake__trial_t *trial;
+    cake__trial_node_t *node;
+    uint32_t mean_ms, starts;
+    void (*fn)(cake__trial_t *trial);
+} happening_t;
+
+static uint64_t below(cake__trial_t *trial, uint64_t bound)
+{
+    return cake__below(trial, CAKE__TRIAL_DRAW_CHAOS, bound);
+}
+
+static void later(cake__trial_t *trial, uint64_t delay_ms, cake_event_fn fn, happening_t happening)
+{
+    happening_t *kept = cake__sim_alloc(sizeof *kept);
+    *kept = happening;
+    cake__world_at(trial->world, cake__world_now_ns(trial->world) + delay_ms * CAKE_NS_PER_MS, fn, kept);
+}
+
+static void on_chain(void *arg)
+{
+    happening_t happening = *(happening_t *)arg;
+    cake__trial_t *trial = happening.trial;
+    cake__free(&cake__libc_alloc, arg);
+    if (!trial->is_chaotic || cake__has_failed(trial))
+        return;
+    happening.fn(trial);
+    later(trial, 1 + below(trial, (uint64_t)happening.mean_ms * 2), on_chain, happening);
+}
+
+static void start_chain(cake__trial_t *trial, uint32_t mean_ms, void (*fn)(cake__trial_t *trial))
+{
+    if (mean_ms > 0)
+        later(trial, 1 + below(trial, (uint64_t)mean_ms * 2), on_chain,
+              (happening_t){.trial = trial, .mean_ms = mean_ms, .fn = fn});
+}
+
+/* Any node in the state; NULL when there is none. */
+static cake__trial_node_t *any_node(cake__trial_t *trial, cake__process_state_t state)
+{
+    uint32_t first = (uint32_t)below(trial, trial->node_count);
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        cake__trial_node_t *node = trial->nodes[(first + i) % trial->node_count];
+        if (node->state == state)
+            return node;
+    }
+    return NULL;
+}
+
+/* ---- links ------------------------------------------------------------------------------------------------------------------*/
+
+static void on_mended(void *arg)
+{
+    happening_t happening = *(happening_t *)arg;
+    cake__free(&cake__libc_alloc, arg);
+    if (!happening.trial->is_chaotic)
+        return;
+    cake__note(happening.trial, "the net is whole again");
+    cake__world_heal(happening.trial->world);
+    happening.trial->cut_groups = 0;
+}
+
+static void cut(cake__trial_t *trial, cake__shape_t shape, uint64_t side, uint64_t pairs)
+{
+    for (uint32_t a = 1; a <= trial->node_count; a++) {
+        for (uint32_t b = 1; b <= trial->node_count; b++) {
+            bool crosses = (side >> a & 1) != 0 && (side >> b & 1) == 0;
+            bool is_chosen = shape == SHAPE_PARTIAL ? a < b && (pairs >> ((a * 7 + b) % 64) & 1) != 0 : crosses;
+            if (a == b || !is_chosen)
+                continue;
+            cake__world_cut(trial->world, a, b, true);
+            if (shape != SHAPE_ONE_WAY)
+                cake__world_cut(trial->world, b, a, true);
+        }
+    }
+}
+
+/* A flapping one is cut for half a second, again and again: chains of short lengths do that. */
+static void partition(cake__trial_t *trial)
+{
+    static const char *const names[] = {"splits", "splits one way", "has holes", "loses a node"};
+    cake__shape_t shape = (cake__shape_t)below(trial, 4);
+    while ((trial->plan.partition_shapes >> shape & 1) == 0)
+        shape = (cake__shape_t)below(trial, 4);
+    uint64_t side = cake__random_u64(&trial->draws[CAKE__TRIAL_DRAW_CHAOS]);
+    uint64_t pairs = cake__random_u64(&trial->draws[CAKE__TRIAL_DRAW_CHAOS]);
+    if (shape == SHAPE_ALONE)
+        side = UINT64_C(1) << (1 + below(trial, trial->node_count));
+    cake__note(trial, "the net %s (%llx)", names[shape],
+               (unsigned long long)(side & ((UINT64_C(2) << trial->node_count) - 2)));
+    cut(trial, shape, side, pairs);
+    trial->cut_groups++;
+    trial->result->partitions++;
+    later(trial, 100 + below(trial, trial->plan.partition_len_ms), on_mended, (happening_t){.trial = trial});
+}
+
+/* ---- hosts ------------------------------------------------------------------------------------------------------------------*/
+
+static void on_resumed(void *arg)
+{
+    happening_t happening = *(happening_t *)arg;
+    cake__trial_node_t *node = happening.node;
+    cake__free(&cake__libc_alloc, arg);
+    if (node->starts != happening.starts || !node->is_paused)
+        return;
+    cake__note(node->trial, "node %u: goes on", node->id);
+    node->is_paused = false;
+    cake__host_resume(node->host);
+}
+
+static void pause_one(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
+    if (node == NULL || node->is_paused)
+        return;
+    cake__note(trial, "node %u: is paused", node->id);
+    trial->result->pauses++;
+    node->is_paused = true;
+    cake__host_pause(node->host);
+    later(trial, 10 + below(trial, trial->plan.pause_len_ms), on_resumed,
+          (happening_t){.trial = trial, .node = node, .starts = node->starts});
+}
+
+static void slow_one(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
+    if (node == NULL)
+        return;
+    uint64_t cost_us = node->is_slow ? 0 : 50 + below(trial, 3000);
+    cake__note(trial, "node %u: each event takes %llu us", node->id, (unsigned long long)cost_us);
+    node->is_slow = !node->is_slow;
+    cake__host_slow(node->host, cost_us * 1000);
+}
+
+static void on_back(void *arg)
+{
+    happening_t happening = *(happening_t *)arg;
+    cake__trial_node_t *node = happening.node;
+    cake__free(&cake__libc_alloc, arg);
+    if (!node->trial->is_chaotic || node->state == CAKE__IS_UP || node->state == CAKE__IS_STARTING)
+        return;
+    if (node->state == CAKE__IS_DOWN)
+        cake__node_up(node, true);
+    else
+        later(node->trial, 500, on_back, happening); /* it is still leaving */
+}
+
+static void come_back(cake__trial_node_t *node)
+{
+    cake__trial_t *trial = node->trial;
+    later(trial, below(trial, trial->plan.down_len_ms), on_back, (happening_t){.trial = trial, .node = node});
+}
+
+static void crash_one(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = any_node(trial, below(trial, 8) == 0 ? CAKE__IS_LEAVING : CAKE__IS_UP);
+    if (node == NULL)
+        return;
+    trial->result->crashes++;
+    cake__node_crash(node, CAKE__CRASH_DRAWN);
+    come_back(node);
+}
+
+static void stop_one(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
+    if (node == NULL)
+        return;
+    trial->result->stops++;
+    cake__node_leave(node);
+    come_back(node);
+}
+
+/* Never a second one: the levels promise to survive less than half of the replicas. */
+static void lose_disk(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
+    if (node == NULL || trial->result->disk_losses > 0)
+        return;
+    trial->result->disk_losses++;
+    cake__node_crash(node, CAKE__CRASH_DRAWN);
+    cake__note(trial, "node %u: its disk is lost", node->id);
+    cake__disk_lose(&node->disk);
+    node->has_lost_disk = true;
+    node->floor = 0;
+    come_back(node);
+}
+
+static void jump_clock(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = trial->nodes[below(trial, trial->node_count)];
+    cake_env_t *env = cake__host_env(node->host);
+    if (env == NULL)
+        return;
+    int64_t most = (int64_t)trial->plan.clock_offset_ms;
+    int64_t off = (int64_t)cake__wall_ms(env) - (int64_t)cake__world_wall_ms(trial->world);
+    int64_t to = (int64_t)below(trial, (uint64_t)most * 2 + 1) - most;
+    cake__note(trial, "node %u: its clock jumps by %lld ms", node->id, (long long)(to - off));
+    trial->result->jumps++;
+    cake__host_jump_clock(node->host, to - off);
+    cake__host_drift_clock(node->host, (int64_t)below(trial, trial->plan.clock_drift_ppm * 2 + 1) -
+                                           (int64_t)trial->plan.clock_drift_ppm);
+}
+
+static void join_one(cake__trial_t *trial)
+{
+    if (trial->node_count >= trial->first_count + 3 || trial->node_count == CAKE__TRIAL_NODES_MAX)
+        return;
+    cake__trial_node_t *node = cake__cluster_add(trial);
+    trial->result->joins++;
+    cake__note(trial, "node %u is new", node->id);
+    cake__node_up(node, true);
+}
+
+/* ---- beginning and end --------------------------------------------------------------------------------------------------*/
+
+void cake__chaos_start(cake__trial_t *trial)
+{
+    const cake__plan_t *plan = &trial->plan;
+    trial->is_chaotic = true;
+    cake__world_set_faults(trial->world, &plan->net);
+    start_chain(trial, plan->partition_ms, partition);
+    start_chain(trial, plan->pause_ms, pause_one);
+    start_chain(trial, plan->slow_ms, slow_one);
+    start_chain(trial, plan->crash_ms, crash_one);
+    start_chain(trial, plan->stop_ms, stop_one);
+    start_chain(trial, plan->disk_loss_ms, lose_disk);
+    start_chain(trial, plan->jump_ms, jump_clock);
+    start_chain(trial, plan->join_ms, join_one);
+}
+
+void cake__mend_clock(cake__trial_node_t *node)
+{
+    cake_env_t *env = cake__host_env(node->host);
+    if (env == NULL)
+        return;
+    cake__host_drift_clock(node->host, 0);
+    cake__host_jump_clock(node->host, (int64_t)cake__world_wall_ms(node->trial->world) - (int64_t)cake__wall_ms(env));
+}
+
+void cake__chaos_end(cake__trial_t *trial)
+{
+    cake__note(trial, "everything is mended");
+    trial->is_chaotic = false;
+    trial->calm_since_ns = cake__world_now_ns(trial->world);
+    cake__world_set_faults(trial->world, NULL);
+    cake__world_heal(trial->world);
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        cake__trial_node_t *node = trial->nodes[i];
+        node->disk.may_fail = false;
+        if (node->is_paused)
+            cake__host_resume(node->host);
+        if (node->is_slow)
+            cake__host_slow(node->host, 0);
+        node->is_paused = node->is_slow = false;
+    }
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        if (trial->nodes[i]->state == CAKE__IS_DOWN)
+            cake__node_up(trial->nodes[i], true);
+        cake__mend_clock(trial->nodes[i]);
+    }
+}

@@ -1,0 +1,15 @@
+/* Checker "clock": the stamps that a client gets from one node grow, across restarts too, and a write is above everything
+ * that its client had been told by that node before. */
+#include "sim/sim.h"
+
+void cake__check_clock(cake__trial_t *trial, const cake__op_t *op)
+{
+    cake__trial_node_t *node = trial->nodes[op->node_id - 1];
+    bool is_write = op->kind == CAKE__OP_PUT || op->kind == CAKE__OP_DEL;
+    if (op->timestamp == 0)
+        return;
+    if (is_write && op->timestamp <= op->node_floor && !node->has_lost_disk)
+        cake__violation(trial, "clock", "operation %u gets stamp %llx, and node %u had given out %llx before",
+                        op->number, (unsigned long long)op->timestamp, node->id, (unsigned long long)op->node_floor);
+    node->floor = cake__max_u64(node->floor, op->timestamp);
+}

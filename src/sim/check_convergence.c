@@ -1,0 +1,126 @@
+/* Checker "convergence": once everything is mended all replicas are equal: their contexts, their sets, every row of their
+ * disks; and each key shows the greatest write that ever was durable on a disk that is still there (the model's theorem
+ * and I1). So no acknowledged write is missing, and nothing that a delete has observed is back. */
+#include "sim/sim.h"
+
+#include <stdio.h>
+
+static bool is_quiet(const cake_store_t *store)
+{
+    return cake__list_is_empty(&store->writes) && store->pulls_running == 0;
+}
+
+bool cake__is_converged(cake__trial_t *trial, char *why, size_t size)
+{
+    const cake_store_t *first = trial->nodes[0]->store;
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        cake__trial_node_t *node = trial->nodes[i];
+        if (node->state != CAKE__IS_UP) {
+            snprintf(why, size, "node %u is not up", (unsigned)node->id);
+            return false;
+        }
+        if (!cake__node_is_ready(node)) {
+            snprintf(why, size, "node %u %s", (unsigned)node->id,
+                     node->store->is_joined ? "does not know all replicas" : "has not joined");
+            return false;
+        }
+        if (node->store->digest != first->digest) {
+            snprintf(why, size, "the contexts of nodes 1 and %u differ", (unsigned)node->id);
+            return false;
+        }
+        if (!is_quiet(node->store)) {
+            snprintf(why, size, "node %u has writes or sessions under way", (unsigned)node->id);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool cake__are_tombstones_gone(cake__trial_t *trial, char *why, size_t size)
+{
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        const cake__trial_node_t *node = trial->nodes[i];
+        cake__keyspace_t *keyspace;
+        for (size_t cursor = 0; (keyspace = cake__map_next(&node->store->keyspaces, &cursor)) != NULL;) {
+            uint64_t count = cake_orswot_tombstones(keyspace->set);
+            if (count == 0)
+                continue;
+            snprintf(why, size, "node %u still has %llu tombstones in %s", (unsigned)node->id,
+                     (unsigned long long)count, keyspace->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+static cake__stamp_t greatest(const cake__trial_t *trial, size_t at)
+{
+    cake__stamp_t most = {0};
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        const cake__stamp_t *seen = &trial->nodes[i]->disk.seen[at];
+        if (cake__stamp_is_above(seen, &most))
+            most = *seen;
+    }
+    return most;
+}
+
+static bool is_same(const cake__stamp_t *a, const cake__stamp_t *b)
+{
+    return a->hlc == b->hlc && a->dot.actor == b->dot.actor && a->dot.seq == b->dot.seq &&
+           a->is_tombstone == b->is_tombstone && a->op == b->op;
+}
+
+static void check_key(cake__trial_t *trial, cake__trial_node_t *node, uint32_t keyspace, uint32_t key, uint64_t *live)
+{
+    cake__stamp_t most = greatest(trial, (size_t)keyspace * trial->plan.keys + key), row;
+    bool has_row = cake__disk_row(&node->disk, keyspace, key, &row);
+    char text[64];
+    cake__key_text(key, text);
+    *live += has_row && !row.is_tombstone;
+    if (has_row ? is_same(&row, &most) : most.hlc == 0 || most.is_tombstone)
+        return;
+    if (has_row && !row.is_tombstone && most.is_tombstone)
+        cake__violation(trial, "resurrection", "%u/%s on node %u is back: %llx (operation %u), deleted at %llx",
+                        (unsigned)keyspace, text, node->id, (unsigned long long)row.hlc, row.op,
+                        (unsigned long long)most.hlc);
+    else
+        cake__violation(trial, "convergence", "%u/%s on node %u is %s %llx, and the greatest write is %s %llx",
+                        (unsigned)keyspace, text, node->id,
+                        !has_row           ? "absent"
+                        : row.is_tombstone ? "deleted"
+                                           : "live",
+                        (unsigned long long)(has_row ? row.hlc : 0), most.is_tombstone ? "a delete" : "a put",
+                        (unsigned long long)most.hlc);
+}
+
+static void check_stats(cake__trial_t *trial, cake__trial_node_t *node, uint64_t live, uint64_t *fingerprint)
+{
+    cake_store_stats_t stats;
+    int err = cake_store_stats(node->store, &stats);
+    if (err != 0 || stats.live != live)
+        cake__violation(trial, "convergence", "node %u counts %llu documents, its disk has %llu", node->id,
+                        (unsigned long long)stats.live, (unsigned long long)live);
+    if (node == trial->nodes[0])
+        *fingerprint = stats.fingerprint;
+    else if (stats.fingerprint != *fingerprint)
+        cake__violation(trial, "convergence", "the fingerprints of nodes 1 and %u differ", node->id);
+    if (stats.replicas != trial->node_count)
+        cake__violation(trial, "convergence", "node %u counts %llu replicas of %u", node->id,
+                        (unsigned long long)stats.replicas, (unsigned)trial->node_count);
+    if (stats.sessions_running != 0)
+        cake__violation(trial, "convergence", "node %u has sessions under way that do not end", node->id);
+}
+
+void cake__check_final(cake__trial_t *trial)
+{
+    uint64_t fingerprint = 0;
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        cake__trial_node_t *node = trial->nodes[i];
+        uint64_t live = 0;
+        for (uint32_t keyspace = 0; keyspace < trial->plan.keyspaces; keyspace++) {
+            for (uint32_t key = 0; key < trial->plan.keys; key++)
+                check_key(trial, node, keyspace, key, &live);
+        }
+        check_stats(trial, node, live, &fingerprint);
+    }
+}

@@ -1,0 +1,338 @@
+/* Clients: one per node, asking its store for puts, deletes and reads at all levels over few keys, and writing down what they
+ * were answered. Values carry the number of their operation, so that every row found later tells where it comes from. */
+#include "sim/sim.h"
+
+#include <stdio.h>
+
+#define VALUE_HEAD 12u /* operation u32, item u32, length u32 */
+
+/* ---- keys and values ------------------------------------------------------------------------------------------------------*/
+
+/* Every fifth key is too long for its id to hold it. */
+size_t cake__key_text(uint32_t key, char out[64])
+{
+    int len = snprintf(out, 64, key % 5 == 4 ? "k%05u-longer-than-an-id-can-hold" : "k%05u", (unsigned)key);
+    return (size_t)len;
+}
+
+bool cake__key_parse(cake_slice_t text, uint32_t *key)
+{
+    const char *at = text.data;
+    char expected[64];
+    if (text.len < 6)
+        return false;
+    *key = 0;
+    for (size_t i = 1; i < 6; i++)
+        *key = *key * 10 + (uint32_t)(at[i] - '0');
+    return *key < CAKE__TRIAL_KEYS_MAX && cake__key_text(*key, expected) == text.len &&
+           memcmp(expected, at, text.len) == 0;
+}
+
+void cake__keyspace_name(uint32_t keyspace, char out[32])
+{
+    snprintf(out, 32, "space-%u", (unsigned)keyspace);
+}
+
+static uint8_t filler(uint32_t op, uint32_t item, size_t at)
+{
+    return (uint8_t)(op * 31 + item * 7 + at);
+}
+
+/* Most values are small; some go up to what the seed has drawn. */
+size_t cake__value_make(const cake__op_t *op, uint32_t item, uint8_t *out)
+{
+    uint64_t chance = cake__mix64(((uint64_t)op->number << 8) + item + 1);
+    uint32_t most = op->trial->plan.max_value_bytes;
+    uint32_t len = VALUE_HEAD + (uint32_t)((chance >> 8) % (chance % 16 == 0 ? most : cake__min_u64(most, 100)));
+    cake__store_le(out, op->number, 4);
+    cake__store_le(out + 4, item, 4);
+    cake__store_le(out + 8, len, 4);
+    for (size_t i = VALUE_HEAD; i < len; i++)
+        out[i] = filler(op->number, item, i);
+    return len;
+}
+
+bool cake__value_parse(cake_slice_t value, uint32_t *op, uint32_t *item)
+{
+    const uint8_t *at = value.data;
+    if (value.len < VALUE_HEAD || cake__load_le(at + 8, 4) != value.len)
+        return false;
+    *op = (uint32_t)cake__load_le(at, 4);
+    *item = (uint32_t)cake__load_le(at + 4, 4);
+    for (size_t i = VALUE_HEAD; i < value.len; i++) {
+        if (at[i] != filler(*op, *item, i))
+            return false;
+    }
+    return true;
+}
+
+/* ---- answers ----------------------------------------------------------------------------------------------------------------*/
+
+static const char *const kind_names[] = {"put", "del", "get", "get_at"};
+
+static bool is_write(const cake__op_t *op)
+{
+    return op->kind == CAKE__OP_PUT || op->kind == CAKE__OP_DEL;
+}
+
+static cake__op_state_t state_after(const cake__op_t *op, int err)
+{
+    switch (err) {
+    case 0:
+        return CAKE__OP_ACKED;
+    case CAKE_ECONSISTENCY: /* it stays and goes on replicating */
+    case CAKE_ECLOSED:
+        return CAKE__OP_UNKNOWN;
+    case CAKE_EIO:
+    case CAKE_ENOSPC:
+        return op->may_turn_up ? CAKE__OP_UNKNOWN : CAKE__OP_REFUSED;
+    default:
+        return CAKE__OP_REFUSED;
+    }
+}
+
+static bool is_expected(const cake__trial_t *trial, int err)
+{
+    switch (err) {
+    case 0:
+    case CAKE_ENOTFOUND:
+    case CAKE_ENOTENOUGHNODES:
+    case CAKE_ECONSISTENCY:
+    case CAKE_ENOTJOINED:
+    case CAKE_ECLOSED:
+    case CAKE_ETIMEDOUT:
+        return true;
+    case CAKE_EDRIFT:
+        return (trial->plan.kinds & CAKE_SIM_CLOCK) != 0;
+    case CAKE_EIO:
+    case CAKE_ENOSPC:
+        return (trial->plan.kinds & CAKE_SIM_DISK_ERROR) != 0;
+    case CAKE_ENOMEM:
+        return (trial->plan.kinds & CAKE_SIM_ALLOC) != 0;
+    default:
+        return false;
+    }
+}
+
+static void count(cake__trial_t *trial, const cake__op_t *op)
+{
+    cake_sim_result_t *result = trial->result;
+    result->writes_acked += op->state == CAKE__OP_ACKED;
+    result->writes_refused += op->state == CAKE__OP_REFUSED;
+    result->writes_unknown += op->state == CAKE__OP_UNKNOWN;
+}
+
+static void on_done(const cake_result_t *result, void *arg)
+{
+    cake__op_t *op = arg;
+    cake__trial_t *trial = op->trial;
+    cake__trial_node_t *node = trial->nodes[op->node_id - 1];
+    if (op->state != CAKE__OP_PENDING) {
+        cake__violation(trial, "answers", "operation %u is answered twice", op->number);
+        return;
+    }
+    op->err = result->err;
+    op->timestamp = result->timestamp;
+    op->done_ns = cake__world_now_ns(trial->world);
+    op->state = (uint8_t)state_after(op, result->err);
+    cake__note(trial, "node %u: %s #%u at %s ends: %s %llx", node->id, kind_names[op->kind], op->number,
+               cake_consistency_name((cake_consistency_t)op->level), result->err == 0 ? "ok" : cake_err_name(op->err),
+               (unsigned long long)op->timestamp);
+    if (!is_expected(trial, result->err))
+        cake__violation(trial, "answers", "operation %u (%s) fails with %s", op->number, kind_names[op->kind],
+                        cake_err_name(result->err));
+    if (!is_write(op)) {
+        cake__check_read(trial, op, result);
+    } else {
+        count(trial, op);
+        if (op->state == CAKE__OP_REFUSED)
+            cake__check_refused(trial, op);
+        else
+            cake__check_acked(trial, op);
+    }
+    cake__check_clock(trial, op);
+    for (size_t i = 0; i < result->doc_count; i++)
+        cake_doc_free(result->docs[i]);
+}
+
+void cake__clients_node_gone(cake__trial_node_t *node)
+{
+    cake__trial_t *trial = node->trial;
+    for (uint32_t i = 0; i < trial->op_count; i++) {
+        cake__op_t *op = trial->ops[i];
+        if (op->node_id != node->id || op->state != CAKE__OP_PENDING)
+            continue;
+        op->state = CAKE__OP_UNKNOWN;
+        op->err = CAKE_ECLOSED;
+        if (is_write(op))
+            count(trial, op);
+    }
+}
+
+/* ---- asking -----------------------------------------------------------------------------------------------------------------*/
+
+static cake__op_t *new_op(cake__trial_t *trial, cake__trial_node_t *node)
+{
+    if (trial->op_count == trial->op_capacity) {
+        trial->op_capacity = trial->op_capacity == 0 ? 256 : trial->op_capacity * 2;
+        trial->ops = cake__realloc(&cake__libc_alloc, trial->ops, trial->op_capacity * sizeof(cake__op_t *));
+        CAKE_ASSERT(trial->ops != NULL);
+    }
+    cake__op_t *op = cake__sim_alloc(sizeof *op);
+    op->trial = trial;
+    op->number = trial->op_count;
+    op->node_id = node->id;
+    op->starts = node->starts;
+    op->issued_ns = cake__world_now_ns(trial->world);
+    op->node_floor = node->floor;
+    trial->ops[trial->op_count++] = op;
+    return op;
+}
+
+static cake_consistency_t draw_level(cake__trial_t *trial)
+{
+    for (;;) {
+        unsigned level = (unsigned)cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, CAKE_ALL + 1);
+        if ((trial->plan.levels >> level & 1) != 0)
+            return (cake_consistency_t)level;
+    }
+}
+
+static void draw_keys(cake__trial_t *trial, cake__op_t *op, uint32_t items)
+{
+    while (op->count < items) {
+        uint16_t key = (uint16_t)cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, trial->plan.keys);
+        bool is_new = true;
+        for (unsigned i = 0; i < op->count; i++)
+            is_new &= op->keys[i] != key;
+        if (is_new)
+            op->keys[op->count++] = key;
+        else
+            items--;
+    }
+}
+
+static void draw_op(cake__trial_t *trial, cake__op_t *op)
+{
+    uint64_t chance = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, 100);
+    bool is_read = chance < trial->plan.read_share;
+    chance = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, 100);
+    if (is_read)
+        op->kind = chance < 50 ? CAKE__OP_GET : CAKE__OP_GET_AT;
+    else
+        op->kind = chance < trial->plan.delete_share ? CAKE__OP_DEL : CAKE__OP_PUT;
+    op->level = (uint8_t)draw_level(trial);
+    op->keyspace = (uint8_t)cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, trial->plan.keyspaces);
+    uint32_t items = 1;
+    if (!is_read && cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, 100) < trial->plan.many_share)
+        items = 2 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, CAKE__OP_ITEMS_MAX - 1);
+    draw_keys(trial, op, items);
+    if (!is_read)
+        trial->writes_left -= op->count < trial->writes_left ? op->count : trial->writes_left;
+}
+
+static int ask_put(cake_store_t *store, const char *keyspace, cake__op_t *op)
+{
+    cake_item_t items[CAKE__OP_ITEMS_MAX];
+    char texts[CAKE__OP_ITEMS_MAX][64];
+    uint32_t most = op->trial->plan.max_value_bytes + VALUE_HEAD;
+    uint8_t *values = cake__sim_alloc((size_t)most * op->count);
+    for (uint32_t i = 0; i < op->count; i++) {
+        items[i].key = cake_key_bytes(texts[i], cake__key_text(op->keys[i], texts[i]));
+        items[i].value = values + (size_t)i * most;
+        items[i].len = cake__value_make(op, i, values + (size_t)i * most);
+    }
+    cake_consistency_t level = (cake_consistency_t)op->level;
+    int err = op->count > 1 ? cake_store_put_many_async(store, keyspace, items, op->count, level, on_done, op)
+                            : cake_store_put_async(store, keyspace, items[0].key, items[0].value, items[0].len, level,
+                                                   on_done, op);
+    cake__free(&cake__libc_alloc, values);
+    return err;
+}
+
+static int ask(cake_store_t *store, cake__op_t *op)
+{
+    char keyspace[32], texts[CAKE__OP_ITEMS_MAX][64];
+    cake_key_t keys[CAKE__OP_ITEMS_MAX];
+    cake_consistency_t level = (cake_consistency_t)op->level;
+    cake__keyspace_name(op->keyspace, keyspace);
+    for (uint32_t i = 0; i < op->count; i++)
+        keys[i] = cake_key_bytes(texts[i], cake__key_text(op->keys[i], texts[i]));
+    switch ((cake__op_kind_t)op->kind) {
+    case CAKE__OP_PUT:
+        return ask_put(store, keyspace, op);
+    case CAKE__OP_DEL:
+        return op->count > 1 ? cake_store_del_many_async(store, keyspace, keys, op->count, level, on_done, op)
+                             : cake_store_del_async(store, keyspace, keys[0], level, on_done, op);
+    case CAKE__OP_GET:
+        return cake_store_get_async(store, keyspace, keys[0], on_done, op);
+    case CAKE__OP_GET_AT:
+        return cake_store_get_at_async(store, keyspace, keys[0], level, on_done, op);
+    }
+    return CAKE_EINVAL;
+}
+
+static void note_floors(cake__trial_t *trial, cake__trial_node_t *node, cake__op_t *op)
+{
+    size_t at = (size_t)op->keyspace * trial->plan.keys + op->keys[0];
+    op->seen = node->disk.seen[at];
+    op->key_floor = trial->quorum_floor[at];
+}
+
+static void ask_something(cake__trial_t *trial, cake__trial_node_t *node)
+{
+    cake__op_t *op = new_op(trial, node);
+    draw_op(trial, op);
+    note_floors(trial, node, op);
+    bool writes = is_write(op);
+    trial->result->writes_asked += writes ? op->count : 0;
+    trial->result->reads += !writes;
+    char key[64];
+    cake__key_text(op->keys[0], key);
+    cake__note(trial, "node %u: %s #%u %u/%s%s at %s", node->id, kind_names[op->kind], op->number,
+               (unsigned)op->keyspace, key, op->count > 1 ? " and more" : "",
+               cake_consistency_name((cake_consistency_t)op->level));
+    int err = ask(node->store, op);
+    if (err == 0)
+        return;
+    op->state = CAKE__OP_REFUSED;
+    op->err = err;
+    if (writes)
+        count(trial, op);
+    if (!is_expected(trial, err))
+        cake__violation(trial, "answers", "operation %u (%s) fails with %s", op->number, kind_names[op->kind],
+                        cake_err_name(err));
+}
+
+/* The whole number of writes is spread over the time of chaos; bursts now and then. */
+static void on_client(void *arg)
+{
+    cake__trial_t *trial = arg;
+    if (!trial->is_chaotic || trial->writes_left == 0 || cake__has_failed(trial))
+        return;
+    uint64_t now_ns = cake__world_now_ns(trial->world);
+    uint64_t left_ns = trial->chaos_ends_ns > now_ns ? trial->chaos_ends_ns - now_ns : 1;
+    unsigned burst = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, 20) == 0 ? 8 : 1;
+    uint64_t mean_ns = left_ns / (trial->writes_left + 1) * burst;
+    for (unsigned i = 0; i < burst && trial->writes_left > 0; i++) {
+        uint64_t which = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, trial->node_count);
+        cake__trial_node_t *node = trial->nodes[which];
+        if (node->state == CAKE__IS_UP)
+            ask_something(trial, node);
+    }
+    cake__world_at(trial->world, now_ns + cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, mean_ns * 2 + 2), on_client,
+                   trial);
+}
+
+void cake__clients_start(cake__trial_t *trial)
+{
+    trial->writes_left = trial->options.writes;
+    cake__world_at(trial->world, cake__world_now_ns(trial->world), on_client, trial);
+}
+
+void cake__clients_free(cake__trial_t *trial)
+{
+    for (uint32_t i = 0; i < trial->op_count; i++)
+        cake__free(&cake__libc_alloc, trial->ops[i]);
+    cake__free(&cake__libc_alloc, trial->ops);
+}

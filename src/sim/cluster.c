@@ -1,0 +1,219 @@
+/* The nodes of a trial: production code on simulated hosts, with a disk each that survives them.
+ *
+ *      DOWN --up--> STARTING --> UP --leave--> LEAVING --> DOWN
+ *                      |         +---crash------------------^
+ *                      +--failed: DOWN, and another try a little later
+ *
+ * Starting waits at gates, in events of the scenario: other events run meanwhile, but nothing is done to a host that
+ * is starting. */
+#include "sim/sim.h"
+
+#include <stdio.h>
+
+#define RETRY_MS 700u
+
+/* ---- starting -------------------------------------------------------------------------------------------------------------*/
+
+static void on_membership(void *arg, cake_membership_kind_t kind, const cake_member_t *member)
+{
+    cake__check_membership_change(arg, kind, member);
+}
+
+/* Every other node that was ever there; the very first node starts without, and so the cluster begins. */
+static size_t gather_seeds(cake__trial_node_t *node, const char **seeds)
+{
+    cake__trial_t *trial = node->trial;
+    size_t count = 0;
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        if (trial->nodes[i] != node)
+            seeds[count++] = trial->nodes[i]->address;
+    }
+    return count;
+}
+
+static int start_node(cake__trial_node_t *node, bool with_seeds)
+{
+    cake__trial_t *trial = node->trial;
+    cake_env_t *env = cake__host_env(node->host);
+    const char *seeds[CAKE__TRIAL_NODES_MAX];
+    cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    uint64_t wall_ms = cake__wall_ms(env);
+    node->generation = cake__max_u64(node->generation + 1, wall_ms);
+    config.env = env;
+    config.node_id = node->id;
+    config.listen_addr = node->address;
+    config.seeds = seeds;
+    config.seed_count = with_seeds ? gather_seeds(node, seeds) : 0;
+    config.cluster_id = "trial";
+    config.data_center = node->data_center;
+    config.generation = node->generation;
+    int err = cake_node_start(&config, &node->node);
+    if (err != 0)
+        return err;
+    cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
+    options.tombstone_min_age_ms = trial->plan.tombstone_min_age_ms;
+    options.hole_age_ms = trial->plan.hole_age_ms;
+    options.timeout_ms = trial->plan.timeout_ms;
+    cake__disk_open(&node->disk);
+    err = cake_store_open(node->node, &node->disk.base, &options, &node->store);
+    if (err == 0)
+        err = cake_node_watch(node->node, on_membership, node, &node->watch);
+    return err;
+}
+
+static void retry(void *arg)
+{
+    cake__trial_node_t *node = arg;
+    if (node->state == CAKE__IS_DOWN && !node->trial->is_over)
+        cake__node_up(node, true);
+}
+
+static void forget_process(cake__trial_node_t *node)
+{
+    node->disk.is_open = false;
+    node->node = NULL;
+    node->store = NULL;
+    node->watch = NULL;
+    node->is_paused = node->is_slow = node->is_stopped = false;
+    node->state = CAKE__IS_DOWN;
+    cake__clients_node_gone(node);
+}
+
+/* A start that fails leaves a process that stops as it should, and leaks nothing. */
+static void give_up_start(cake__trial_node_t *node, int err)
+{
+    cake__trial_t *trial = node->trial;
+    cake__note(trial, "node %u: cannot start: %s", node->id, cake_err_name(err));
+    if (node->node != NULL)
+        cake_node_stop(node->node);
+    cake_env_t *env = cake__host_env(node->host);
+    env->ops->close(env);
+    cake__check_heap(node, true);
+    forget_process(node);
+    cake__world_at(trial->world, cake__world_now_ns(trial->world) + RETRY_MS * CAKE_NS_PER_MS, retry, node);
+}
+
+void cake__node_up(cake__trial_node_t *node, bool with_seeds)
+{
+    cake__trial_t *trial = node->trial;
+    CAKE_ASSERT(node->state == CAKE__IS_DOWN);
+    node->state = CAKE__IS_STARTING;
+    node->starts++;
+    if (cake__host_env(node->host) == NULL)
+        (void)cake__host_start(node->host);
+    cake__note(trial, "node %u: starts", node->id);
+    trial->blocking++;
+    int err = start_node(node, with_seeds);
+    if (err != 0)
+        give_up_start(node, err);
+    else
+        node->state = CAKE__IS_UP;
+    trial->blocking--;
+}
+
+/* ---- ending -----------------------------------------------------------------------------------------------------------------*/
+
+void cake__node_crash(cake__trial_node_t *node, cake__crash_t how)
+{
+    CAKE_ASSERT(node->state == CAKE__IS_UP || node->state == CAKE__IS_LEAVING);
+    cake__note(node->trial, "node %u: crashes%s", node->id,
+               how == CAKE__CRASH_SILENT  ? ", and its machine"
+               : how == CAKE__CRASH_RESET ? ", its connections are reset"
+                                          : "");
+    cake__check_heap(node, false);
+    cake__host_crash(node->host, how);
+    forget_process(node);
+}
+
+static void close_env(void *arg)
+{
+    cake__trial_node_t *node = arg;
+    if (!node->is_stopped)
+        return; /* it crashed just now */
+    cake_env_t *env = cake__host_env(node->host);
+    env->ops->close(env);
+    cake__check_heap(node, true);
+    if (node->disk.is_open)
+        cake__violation(node->trial, "resources", "node %u has stopped and left its storage open", node->id);
+    cake__note(node->trial, "node %u: has stopped", node->id);
+    forget_process(node);
+}
+
+static void on_stopped(void *arg)
+{
+    cake__trial_node_t *node = arg;
+    cake__world_t *world = node->trial->world;
+    node->is_stopped = true;
+    cake__world_at(world, cake__world_now_ns(world), close_env, node);
+}
+
+static void begin_stop(void *arg)
+{
+    cake__trial_node_t *node = arg;
+    cake_watch_stop(node->watch);
+    node->watch = NULL;
+    cake__node_stop(node->node, on_stopped, node);
+}
+
+void cake__node_leave(cake__trial_node_t *node)
+{
+    CAKE_ASSERT(node->state == CAKE__IS_UP);
+    cake_env_t *env = cake__host_env(node->host);
+    cake__note(node->trial, "node %u: stops", node->id);
+    node->state = CAKE__IS_LEAVING;
+    node->stop_post = (cake_post_t){.fn = begin_stop, .arg = node};
+    env->ops->post(env, &node->stop_post);
+}
+
+/* ---- the cluster ------------------------------------------------------------------------------------------------------------*/
+
+bool cake__node_is_ready(const cake__trial_node_t *node)
+{
+    const cake__trial_t *trial = node->trial;
+    if (node->state != CAKE__IS_UP || !node->store->is_joined)
+        return false;
+    for (uint32_t i = 0; i < trial->first_count; i++) {
+        uint16_t id = trial->nodes[i]->id;
+        if (id == node->id)
+            continue;
+        const cake__peer_t *peer = cake__peer_find(node->store, id);
+        if (peer == NULL || !peer->is_replica)
+            return false;
+    }
+    return true;
+}
+
+cake__trial_node_t *cake__cluster_add(cake__trial_t *trial)
+{
+    CAKE_ASSERT(trial->node_count < CAKE__TRIAL_NODES_MAX);
+    cake__trial_node_t *node = cake__sim_alloc(sizeof *node);
+    cake_addr_t addr;
+    node->trial = trial;
+    node->host = cake__world_add_host(trial->world);
+    node->id = (uint16_t)cake__host_number(node->host);
+    cake__host_addr(node->host, CAKE__TRIAL_PORT, &addr);
+    cake_addr_format(&addr, node->address);
+    snprintf(node->data_center, sizeof node->data_center, "dc-%u",
+             (unsigned)(trial->node_count % trial->plan.data_centers) + 1);
+    cake__disk_new(trial, node);
+    trial->nodes[trial->node_count++] = node;
+    return node;
+}
+
+void cake__cluster_new(cake__trial_t *trial)
+{
+    trial->first_count = trial->options.nodes;
+    for (uint32_t i = 0; i < trial->first_count; i++)
+        cake__cluster_add(trial);
+    for (uint32_t i = 0; i < trial->first_count; i++)
+        cake__node_up(trial->nodes[i], i > 0);
+}
+
+/* The world is gone, and what ran in it. */
+void cake__cluster_free(cake__trial_t *trial)
+{
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        cake__disk_free(&trial->nodes[i]->disk);
+        cake__free(&cake__libc_alloc, trial->nodes[i]);
+    }
+}

@@ -1,0 +1,301 @@
+/* Storages that survive their host: what is on them is not in its heap.
+ *
+ *      store --write--> [ errors drawn here ] --> one storage in memory per lane    (there at once, or not at all)
+ *                              |
+ *                              +--> pending: refused, and nobody knows; the next successful write of the lane buries it,
+ *                                   a restart before that finds it there or not
+ *
+ * The work of a lane runs in one event: a crash before it loses the batch, a crash after it loses the answer. */
+#include "sim/sim.h"
+
+#include "storage/storage.h"
+
+static cake__disk_t *disk_of(cake_storage_t *storage)
+{
+    return CAKE_CONTAINER_OF(storage, cake__disk_t, base);
+}
+
+static cake_storage_t *storage_of(cake__disk_t *disk, cake_slice_t keyspace)
+{
+    return disk->lanes[cake__lane_of(keyspace, disk->lane_count)];
+}
+
+/* ---- batches that may turn up -------------------------------------------------------------------------------------------*/
+
+static uint8_t *copy(uint8_t *at, cake_slice_t *slice)
+{
+    bool is_absent = slice->data == NULL;
+    if (slice->len > 0)
+        memcpy(at, slice->data, slice->len);
+    slice->data = is_absent ? NULL : at;
+    return at + slice->len;
+}
+
+static void keep_pending(cake__trial_t *trial, cake__pending_t *pending, const cake_batch_t *batch)
+{
+    size_t bytes = 1 + batch->write_count * sizeof *batch->writes + batch->meta_count * sizeof *batch->metas;
+    for (size_t i = 0; i < batch->write_count; i++)
+        bytes += batch->writes[i].keyspace.len + batch->writes[i].key.len + batch->writes[i].value.len;
+    for (size_t i = 0; i < batch->meta_count; i++)
+        bytes += batch->metas[i].name.len + batch->metas[i].value.len;
+    cake__free(&cake__libc_alloc, pending->block);
+    pending->block = cake__sim_alloc(bytes);
+    cake_write_t *writes = pending->block;
+    cake_meta_write_t *metas = (cake_meta_write_t *)(writes + batch->write_count);
+    uint8_t *at = (uint8_t *)(metas + batch->meta_count);
+    for (size_t i = 0; i < batch->write_count; i++) {
+        writes[i] = batch->writes[i];
+        writes[i].context = NULL;
+        at = copy(at, &writes[i].keyspace);
+        at = copy(at, &writes[i].key);
+        at = copy(at, &writes[i].value);
+        cake__check_may_turn_up(trial, &writes[i]);
+    }
+    for (size_t i = 0; i < batch->meta_count; i++) {
+        metas[i] = batch->metas[i];
+        at = copy(at, &metas[i].name);
+        at = copy(at, &metas[i].value);
+    }
+    pending->batch = (cake_batch_t){0, writes, batch->write_count, metas, batch->meta_count};
+}
+
+static void drop_pending(cake__pending_t *pending)
+{
+    cake__free(&cake__libc_alloc, pending->block);
+    *pending = (cake__pending_t){0};
+}
+
+/* ---- writing --------------------------------------------------------------------------------------------------------------*/
+
+bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b)
+{
+    if (a->hlc != b->hlc)
+        return a->hlc > b->hlc;
+    return a->dot.actor != b->dot.actor ? a->dot.actor > b->dot.actor : a->dot.seq > b->dot.seq;
+}
+
+static int apply(cake__disk_t *disk, unsigned lane, const cake_batch_t *batch)
+{
+    cake_batch_t inner = *batch;
+    inner.lane = 0;
+    int err = disk->lanes[lane]->ops->write(disk->lanes[lane], &inner);
+    for (size_t i = 0; err == 0 && i < batch->write_count; i++) {
+        if (batch->writes[i].kind != CAKE_WRITE_ERASE)
+            cake__check_row(disk, &batch->writes[i]);
+    }
+    return err;
+}
+
+static int disk_write(cake_storage_t *storage, const cake_batch_t *batch)
+{
+    cake__disk_t *disk = disk_of(storage);
+    cake__trial_t *trial = disk->trial;
+    CAKE_ASSERT(disk->is_open && batch->lane < disk->lane_count);
+    if (trial->disks_hold || !disk->may_fail ||
+        !cake__chance(trial, CAKE__TRIAL_DRAW_DISK, trial->plan.write_error_rate)) {
+        int err = apply(disk, batch->lane, batch);
+        if (err == 0)
+            drop_pending(&disk->pending[batch->lane]);
+        return err;
+    }
+    trial->result->disk_errors++;
+    bool is_ambiguous = cake__chance(trial, CAKE__TRIAL_DRAW_DISK, trial->plan.ambiguous_share);
+    int err = is_ambiguous || cake__below(trial, CAKE__TRIAL_DRAW_DISK, 2) == 0 ? CAKE_EIO : CAKE_ENOSPC;
+    cake__note(trial, "node %u: a write of %zu rows fails: %s%s", disk->node->id, batch->write_count,
+               cake_err_name(err), is_ambiguous ? ", it may turn up" : "");
+    if (is_ambiguous)
+        keep_pending(trial, &disk->pending[batch->lane], batch);
+    return err;
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------------------------*/
+
+static int read_error(cake__disk_t *disk)
+{
+    cake__trial_t *trial = disk->trial;
+    CAKE_ASSERT(disk->is_open);
+    if (trial->disks_hold || !disk->may_fail ||
+        !cake__chance(trial, CAKE__TRIAL_DRAW_DISK, trial->plan.read_error_rate))
+        return 0;
+    trial->result->disk_errors++;
+    cake__note(trial, "node %u: a read fails", disk->node->id);
+    return CAKE_EIO;
+}
+
+static int disk_get(cake_storage_t *storage, cake_slice_t keyspace, cake_slice_t key, cake_doc_t **doc)
+{
+    cake__disk_t *disk = disk_of(storage);
+    cake_storage_t *inner = storage_of(disk, keyspace);
+    cake_doc_t *found;
+    *doc = NULL;
+    int err = read_error(disk);
+    if (err == 0)
+        err = inner->ops->get(inner, keyspace, key, &found);
+    if (err != 0)
+        return err;
+    *doc = cake_doc_new(&cake__host_env(disk->node->host)->alloc, key, cake_doc_value(found), cake_doc_timestamp(found),
+                        cake_doc_dot(found));
+    cake_doc_free(found);
+    return *doc == NULL ? CAKE_ENOMEM : 0;
+}
+
+static int disk_fetch(cake_storage_t *storage, cake_slice_t keyspace, const cake_id_t *ids, size_t count,
+                      cake_row_fn fn, void *arg)
+{
+    cake_storage_t *inner = storage_of(disk_of(storage), keyspace);
+    int err = read_error(disk_of(storage));
+    return err != 0 ? err : inner->ops->fetch(inner, keyspace, ids, count, fn, arg);
+}
+
+static int disk_scan(cake_storage_t *storage, cake_slice_t keyspace, const cake_scan_t *range, cake_row_fn fn,
+                     void *arg)
+{
+    cake_storage_t *inner = storage_of(disk_of(storage), keyspace);
+    int err = read_error(disk_of(storage));
+    return err != 0 ? err : inner->ops->scan(inner, keyspace, range, fn, arg);
+}
+
+static int disk_metadata(cake_storage_t *storage, cake_slice_t keyspace, cake_row_fn fn, void *arg)
+{
+    cake_storage_t *inner = storage_of(disk_of(storage), keyspace);
+    int err = read_error(disk_of(storage));
+    return err != 0 ? err : inner->ops->metadata(inner, keyspace, fn, arg);
+}
+
+static int disk_keyspaces(cake_storage_t *storage, cake_name_fn fn, void *arg)
+{
+    cake__disk_t *disk = disk_of(storage);
+    int err = read_error(disk);
+    for (unsigned i = 0; err == 0 && i < disk->lane_count; i++)
+        err = disk->lanes[i]->ops->keyspaces(disk->lanes[i], fn, arg);
+    return err;
+}
+
+static int disk_metas(cake_storage_t *storage, unsigned lane, cake_slice_t prefix, cake_meta_fn fn, void *arg)
+{
+    cake__disk_t *disk = disk_of(storage);
+    CAKE_ASSERT(lane < disk->lane_count);
+    int err = read_error(disk);
+    return err != 0 ? err : disk->lanes[lane]->ops->metas(disk->lanes[lane], 0, prefix, fn, arg);
+}
+
+static unsigned disk_lanes(cake_storage_t *storage)
+{
+    return disk_of(storage)->lane_count;
+}
+
+static unsigned disk_lane_of(cake_storage_t *storage, cake_slice_t keyspace)
+{
+    return cake__lane_of(keyspace, disk_of(storage)->lane_count);
+}
+
+static void disk_close(cake_storage_t *storage)
+{
+    cake__disk_t *disk = disk_of(storage);
+    CAKE_ASSERT(disk->is_open && "closed twice");
+    disk->is_open = false;
+}
+
+static const cake_storage_ops_t disk_ops = {
+    .version = CAKE_STORAGE_VERSION,
+    .flags = CAKE_STORAGE_CONCURRENT_READS,
+    .lanes = disk_lanes,
+    .lane_of = disk_lane_of,
+    .write = disk_write,
+    .get = disk_get,
+    .fetch = disk_fetch,
+    .scan = disk_scan,
+    .metadata = disk_metadata,
+    .keyspaces = disk_keyspaces,
+    .metas = disk_metas,
+    .close = disk_close,
+};
+
+/* ---- for checkers: past every error ---------------------------------------------------------------------------------------*/
+
+static int on_row(void *arg, const cake_row_t *row)
+{
+    cake__stamp_t *out = arg;
+    uint32_t item;
+    *out = (cake__stamp_t){row->hlc, row->dot, CAKE__OP_NONE, row->is_tombstone};
+    if (!row->is_tombstone)
+        (void)cake__value_parse(row->value, &out->op, &item);
+    return 0;
+}
+
+bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__stamp_t *out)
+{
+    char name[32], text[64];
+    cake_id_t id;
+    cake__keyspace_name(keyspace, name);
+    size_t len = cake__key_text(key, text);
+    int err = cake__key_id(cake__slice(text, len), &id);
+    CAKE_ASSERT(err == 0);
+    cake_storage_t *inner = storage_of(disk, cake__slice_str(name));
+    out->hlc = 0;
+    (void)inner->ops->fetch(inner, cake__slice_str(name), &id, 1, on_row, out);
+    return out->hlc != 0;
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------------------*/
+
+static void make_lanes(cake__disk_t *disk)
+{
+    for (unsigned i = 0; i < disk->lane_count; i++) {
+        int err = cake_memory_open(&disk->lanes[i]);
+        CAKE_ASSERT(err == 0);
+    }
+}
+
+static void drop_lanes(cake__disk_t *disk)
+{
+    for (unsigned i = 0; i < disk->lane_count; i++) {
+        cake_storage_close(disk->lanes[i]);
+        drop_pending(&disk->pending[i]);
+    }
+}
+
+static size_t seen_bytes(const cake__trial_t *trial)
+{
+    return (size_t)trial->plan.keyspaces * trial->plan.keys * sizeof(cake__stamp_t);
+}
+
+void cake__disk_new(cake__trial_t *trial, cake__trial_node_t *node)
+{
+    cake__disk_t *disk = &node->disk;
+    *disk = (cake__disk_t){
+        .base.ops = &disk_ops, .trial = trial, .node = node, .lane_count = trial->plan.lanes, .may_fail = true};
+    disk->seen = cake__sim_alloc(seen_bytes(trial));
+    make_lanes(disk);
+}
+
+void cake__disk_free(cake__disk_t *disk)
+{
+    drop_lanes(disk);
+    cake__free(&cake__libc_alloc, disk->seen);
+}
+
+void cake__disk_lose(cake__disk_t *disk)
+{
+    CAKE_ASSERT(!disk->is_open);
+    drop_lanes(disk);
+    make_lanes(disk);
+    memset(disk->seen, 0, seen_bytes(disk->trial));
+    disk->generation++;
+}
+
+void cake__disk_open(cake__disk_t *disk)
+{
+    CAKE_ASSERT(!disk->is_open);
+    disk->is_open = true;
+    for (unsigned i = 0; i < disk->lane_count; i++) {
+        cake__pending_t *pending = &disk->pending[i];
+        if (pending->block != NULL && cake__below(disk->trial, CAKE__TRIAL_DRAW_DISK, 2) == 0) {
+            cake__note(disk->trial, "node %u: %zu rows of a failed write turn up", disk->node->id,
+                       pending->batch.write_count);
+            int err = apply(disk, i, &pending->batch);
+            CAKE_ASSERT(err == 0);
+        }
+        drop_pending(pending);
+    }
+}

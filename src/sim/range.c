@@ -1,0 +1,167 @@
+/* Many seeds; each twentieth twice. Smaller runs that fail too. Names of faults. */
+#include "sim/sim.h"
+
+#include <stdio.h>
+
+#define TWICE_ONE_IN 20u
+
+static const struct {
+    const char *name;
+    uint32_t bit;
+} fault_names[] = {
+#define CAKE_SIM_FAULT_NAME(symbol, bit, name, text) {name, UINT32_C(1) << (bit)},
+    CAKE_SIM_FAULTS(CAKE_SIM_FAULT_NAME)
+#undef CAKE_SIM_FAULT_NAME
+};
+
+/* ---- many -------------------------------------------------------------------------------------------------------------------*/
+
+static void run_twice(uint64_t seed, const cake_sim_options_t *options, cake_sim_result_t *result)
+{
+    cake_sim_options_t silent = *options;
+    cake_sim_result_t *again = cake__sim_alloc(sizeof *again);
+    silent.trace = NULL;
+    silent.has_log = false;
+    (void)cake_sim_run(seed, &silent, again);
+    if (again->trace_hash != result->trace_hash) {
+        result->ok = false;
+        snprintf(result->violation, sizeof result->violation, "determinism: a second run has the hash %llx, not %llx",
+                 (unsigned long long)again->trace_hash, (unsigned long long)result->trace_hash);
+    }
+    cake__free(&cake__libc_alloc, again);
+}
+
+uint64_t cake_sim_run_range(const cake_sim_range_t *range, const cake_sim_options_t *options)
+{
+    cake_sim_options_t defaults = CAKE_SIM_OPTIONS_INIT;
+    cake_sim_result_t *result = cake__sim_alloc(sizeof *result);
+    uint64_t failures = 0, most = range->failures_max != 0 ? range->failures_max : 1;
+    options = options != NULL ? options : &defaults;
+    for (uint64_t i = 0; i < range->count && failures < most; i++) {
+        uint64_t seed = range->from + i;
+        if (range->begin != NULL)
+            range->begin(range->arg, seed);
+        if (cake_sim_run(seed, options, result) != 0)
+            break;
+        if (result->ok && seed % TWICE_ONE_IN == 0)
+            run_twice(seed, options, result);
+        failures += !result->ok;
+        if (range->done != NULL && range->done(range->arg, result) != 0)
+            break;
+    }
+    cake__free(&cake__libc_alloc, result);
+    return failures;
+}
+
+/* ---- smaller ----------------------------------------------------------------------------------------------------------------*/
+
+typedef struct {
+    uint64_t seed;
+    cake_sim_options_t *best;
+    cake_sim_result_t *result;
+    unsigned runs, runs_max;
+} shrinking_t;
+
+static bool try_smaller(shrinking_t *shrinking, const cake_sim_options_t *smaller)
+{
+    cake_sim_result_t *result;
+    bool fails = false;
+    if (shrinking->runs >= shrinking->runs_max)
+        return false;
+    result = cake__sim_alloc(sizeof *result);
+    shrinking->runs++;
+    if (cake_sim_run(shrinking->seed, smaller, result) == 0 && !result->ok) {
+        *shrinking->best = *smaller;
+        *shrinking->result = *result;
+        fails = true;
+    }
+    cake__free(&cake__libc_alloc, result);
+    return fails;
+}
+
+static bool shrink_number(shrinking_t *shrinking, size_t offset, uint32_t least)
+{
+    bool has_shrunk = false;
+    for (uint32_t part = 2; part <= 8; part *= 2) {
+        cake_sim_options_t smaller = *shrinking->best;
+        uint32_t *number = (uint32_t *)(void *)((char *)&smaller + offset);
+        uint32_t less = *number - *number / part;
+        if (less < least || less == *number)
+            continue;
+        *number = less;
+        if (try_smaller(shrinking, &smaller)) {
+            has_shrunk = true;
+            part = 1;
+        }
+    }
+    return has_shrunk;
+}
+
+unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_result_t *result, unsigned runs_max)
+{
+    shrinking_t shrinking = {seed, options, result, 0, runs_max};
+    bool has_shrunk = true;
+    options->nodes = options->nodes != 0 ? options->nodes : 5;
+    options->writes = options->writes != 0 ? options->writes : 500;
+    options->seconds = options->seconds != 0 ? options->seconds : 60;
+    if (options->faults == 0)
+        options->faults = CAKE_SIM_ALL;
+    while (has_shrunk && shrinking.runs < runs_max) {
+        has_shrunk = false;
+        for (size_t i = 0; i < CAKE_COUNT_OF(fault_names); i++) {
+            cake_sim_options_t smaller = *options;
+            if (options->faults == CAKE_SIM_NOTHING || (options->faults & fault_names[i].bit) == 0)
+                continue;
+            smaller.faults &= ~fault_names[i].bit;
+            smaller.faults = smaller.faults != 0 ? smaller.faults : CAKE_SIM_NOTHING;
+            has_shrunk |= try_smaller(&shrinking, &smaller);
+        }
+        has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, writes), 1);
+        has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, nodes), 2);
+        has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, seconds), 3);
+    }
+    return shrinking.runs;
+}
+
+/* ---- names --------------------------------------------------------------------------------------------------------------------*/
+
+int cake_sim_faults_parse(const char *text, uint32_t *out)
+{
+    uint32_t bits = 0;
+    while (*text != '\0') {
+        size_t len = strcspn(text, ",");
+        uint32_t found = 0;
+        if (len == 3 && memcmp(text, "all", 3) == 0)
+            found = CAKE_SIM_ALL;
+        if (len == 4 && memcmp(text, "none", 4) == 0)
+            found = CAKE_SIM_NOTHING;
+        for (size_t i = 0; i < CAKE_COUNT_OF(fault_names); i++) {
+            if (strlen(fault_names[i].name) == len && memcmp(fault_names[i].name, text, len) == 0)
+                found = fault_names[i].bit;
+        }
+        if (found == 0)
+            return CAKE_EPARSE;
+        bits |= found;
+        text += len + (text[len] == ',');
+    }
+    if (bits == 0)
+        return CAKE_EPARSE;
+    *out = bits == CAKE_SIM_NOTHING ? bits : bits & ~CAKE_SIM_NOTHING;
+    return 0;
+}
+
+void cake_sim_faults_format(uint32_t faults, char *out, size_t size)
+{
+    size_t len = 0;
+    if (size == 0)
+        return;
+    out[0] = '\0';
+    if (faults == CAKE_SIM_NOTHING || faults == CAKE_SIM_ALL || faults == 0) {
+        snprintf(out, size, "%s", faults == CAKE_SIM_NOTHING ? "none" : "all");
+        return;
+    }
+    for (size_t i = 0; i < CAKE_COUNT_OF(fault_names); i++) {
+        if ((faults & fault_names[i].bit) != 0 && len < size)
+            len += (size_t)snprintf(out + len, size - len, "%s%s", len == 0 ? "" : ",", fault_names[i].name);
+    }
+}

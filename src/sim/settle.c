@@ -1,0 +1,117 @@
+/* After the chaos: everything is mended, and within bounds of virtual time the replicas become equal, tombstones go, and
+ * the nodes stop without leaving anything. */
+#include "sim/sim.h"
+
+#include <stdio.h>
+
+#define POLL_NS        (100 * CAKE_NS_PER_MS)
+#define CONVERGENCE_NS (60 * CAKE__SECOND_NS)
+#define PURGE_GRACE_NS (20 * CAKE__SECOND_NS)
+#define STOP_NS        (30 * CAKE__SECOND_NS)
+#define RESTART_ONE_IN 8
+
+/* Those that were stopping when the chaos ended start again, with clocks that are right. */
+static void keep_up(cake__trial_t *trial)
+{
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        cake__trial_node_t *node = trial->nodes[i];
+        if (node->state == CAKE__IS_DOWN) {
+            cake__node_up(node, true);
+            cake__mend_clock(node);
+        }
+    }
+}
+
+/* Polls until it holds; a violation of that name when it does not in time. */
+static bool await(cake__trial_t *trial, const char *checker,
+                  bool (*holds)(cake__trial_t *trial, char *why, size_t size), uint64_t within_ns)
+{
+    char why[160] = "";
+    uint64_t until_ns = cake__world_now_ns(trial->world) + within_ns;
+    while (!cake__has_failed(trial)) {
+        if (holds(trial, why, sizeof why))
+            return true;
+        if (cake__world_now_ns(trial->world) >= until_ns) {
+            cake__violation(
+                trial, checker, "%s, %llu s after everything was mended", why,
+                (unsigned long long)((cake__world_now_ns(trial->world) - trial->calm_since_ns) / CAKE__SECOND_NS));
+            return false;
+        }
+        cake__world_run_for(trial->world, POLL_NS);
+        keep_up(trial);
+    }
+    return false;
+}
+
+static bool is_whole(cake__trial_t *trial, char *why, size_t size)
+{
+    return cake__is_converged(trial, why, size) && cake__is_membership_exact(trial, why, size);
+}
+
+static bool has_stopped(cake__trial_t *trial, char *why, size_t size)
+{
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        if (trial->nodes[i]->state == CAKE__IS_DOWN)
+            continue;
+        snprintf(why, size, "node %u does not stop", (unsigned)trial->nodes[i]->id);
+        return false;
+    }
+    return true;
+}
+
+static void sum_up(cake__trial_t *trial)
+{
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        const cake_store_stats_t *stats = &trial->nodes[i]->store->stats;
+        trial->result->sessions += stats->sessions_finished;
+        trial->result->repairs += stats->repairs_finished;
+        trial->result->tombstones_purged += stats->tombstones_purged;
+    }
+}
+
+/* All at once: nobody is left to take anything over. */
+static bool stop_all(cake__trial_t *trial)
+{
+    char why[160] = "";
+    uint64_t until_ns = cake__world_now_ns(trial->world) + STOP_NS;
+    trial->is_over = true;
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        if (trial->nodes[i]->state == CAKE__IS_UP)
+            cake__node_leave(trial->nodes[i]);
+    }
+    while (!cake__has_failed(trial) && !has_stopped(trial, why, sizeof why)) {
+        if (cake__world_now_ns(trial->world) >= until_ns)
+            cake__violation(trial, "resources", "%s", why);
+        cake__world_run_for(trial->world, POLL_NS);
+    }
+    return !cake__has_failed(trial);
+}
+
+void cake__settle(cake__trial_t *trial)
+{
+    uint64_t began_ns = cake__world_now_ns(trial->world);
+    if (!await(trial, "convergence", is_whole, CONVERGENCE_NS))
+        return;
+    trial->result->converged_ms = (cake__world_now_ns(trial->world) - began_ns) / CAKE_NS_PER_MS;
+    cake__note(trial, "the replicas are equal");
+    cake__check_final(trial);
+    uint64_t age_ms = trial->plan.tombstone_min_age_ms + trial->plan.clock_offset_ms * 2;
+    if (trial->result->disk_losses > 0)
+        age_ms += trial->plan.hole_age_ms;
+    if (!await(trial, "tombstones", cake__are_tombstones_gone, age_ms * CAKE_NS_PER_MS + PURGE_GRACE_NS) ||
+        !await(trial, "convergence", is_whole, CONVERGENCE_NS))
+        return;
+    cake__note(trial, "the tombstones are gone");
+    cake__check_final(trial);
+    cake__check_queues(trial);
+    sum_up(trial);
+    if (cake__has_failed(trial) || trial->options.no_shutdown_check || !stop_all(trial))
+        return;
+    if (cake__below(trial, CAKE__TRIAL_DRAW_PLAN, RESTART_ONE_IN) != 0)
+        return;
+    cake__note(trial, "all start again");
+    trial->is_over = false;
+    keep_up(trial);
+    if (await(trial, "restart", is_whole, CONVERGENCE_NS))
+        cake__check_final(trial);
+}

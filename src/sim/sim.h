@@ -1,0 +1,257 @@
+/* sim: whole clusters of production code on simulated hosts, from one seed, with faults, clients and checkers.
+ *
+ *   sim.c       one seed from beginning to end          plan.c      which faults a seed has, and how often
+ *   cluster.c   nodes: start, stop, crash, lost disks   chaos.c     makes the faults happen in time
+ *   disk.c      storages that survive their host        clients.c   operations and what came of them
+ *   settle.c    healing, and what must hold then        check_*.c   the checkers, one each
+ *   trace.c     what happened, for people               range.c     many seeds, determinism, shrinking
+ *
+ *      trial --- world of sim/env --- host n --- environment while it is up
+ *        |                                          |
+ *        +------ node n: disk (survives), cake_node_t, cake_store_t (gone with a crash)
+ *        +------ ops: what clients asked for, what they were answered
+ *
+ * Everything here belongs to one thread and is no part of a simulated heap. Nothing in this layer changes how production code
+ * runs: it sees an environment and a storage. */
+#ifndef CAKE_SIM_SIM_H
+#define CAKE_SIM_SIM_H
+
+#include <datacake/sim.h>
+
+#include "base/bytes.h"
+#include "base/random.h"
+#include "sim/env/simenv.h"
+#include "store/store.h"
+
+#define CAKE__TRIAL_NODES_MAX     64u
+#define CAKE__TRIAL_KEYS_MAX      4096u /* per keyspace */
+#define CAKE__TRIAL_KEYSPACES_MAX 16u
+#define CAKE__TRIAL_OPS_MAX       1000000u
+#define CAKE__TRIAL_LANES_MAX     4u
+#define CAKE__TRIAL_PORT          7000u
+#define CAKE__OP_ITEMS_MAX        8u
+#define CAKE__OP_NONE             UINT32_MAX
+
+#define CAKE__SECOND_NS (1000 * CAKE_NS_PER_MS)
+
+typedef struct cake__trial cake__trial_t;
+typedef struct cake__trial_node cake__trial_node_t;
+
+/* ---- plan.c: what a seed draws ---------------------------------------------------------------------------------------*/
+
+typedef struct cake__plan {
+    uint32_t kinds; /* CAKE_SIM_... that are on */
+    cake__faults_t net;
+    uint64_t latency_max_ns;
+    uint64_t clock_offset_ms, clock_drift_ppm;
+    /* mean time between two of them in the whole cluster, in ms; 0: never */
+    uint32_t partition_ms, pause_ms, slow_ms, crash_ms, stop_ms, jump_ms, disk_loss_ms, join_ms;
+    uint32_t partition_shapes; /* bits of cake__shape */
+    uint32_t partition_len_ms, pause_len_ms, down_len_ms;
+    double write_error_rate, read_error_rate, ambiguous_share;
+    /* the workload */
+    uint32_t keys, keyspaces, lanes;
+    uint32_t many_share, delete_share, read_share; /* percent */
+    uint32_t levels;                               /* bits of cake_consistency_t that clients use */
+    uint32_t max_value_bytes;
+    uint32_t data_centers;
+    uint64_t tombstone_min_age_ms, hole_age_ms, timeout_ms;
+} cake__plan_t;
+
+void cake__plan_draw(cake__trial_t *trial);
+void cake__plan_print(const cake__trial_t *trial, char *out, size_t size);
+
+/* ---- disk.c --------------------------------------------------------------------------------------------------------------*/
+
+/* A write in the total order. hlc 0: none. */
+typedef struct cake__stamp {
+    cake_hlc_t hlc;
+    cake_dot_t dot;
+    uint32_t op; /* CAKE__OP_NONE for tombstones */
+    bool is_tombstone;
+} cake__stamp_t;
+
+/* A batch that was refused without anybody knowing whether it reached the disk: at the next start it may be there. */
+typedef struct cake__pending {
+    cake_batch_t batch; /* one block with all that it points to; writes NULL and metas NULL: none */
+    void *block;
+} cake__pending_t;
+
+/* Invariants: seen[k] is the greatest write of key k that ever was durable here since the disk was new. */
+typedef struct cake__disk {
+    cake_storage_t base; /* what the store is given */
+    cake__trial_t *trial;
+    cake__trial_node_t *node;
+    bool is_open;
+    uint32_t lane_count;
+    cake_storage_t *lanes[CAKE__TRIAL_LANES_MAX]; /* storages in memory */
+    cake__pending_t pending[CAKE__TRIAL_LANES_MAX];
+    cake__stamp_t *seen; /* keyspace * plan.keys + key */
+    uint32_t generation; /* counts losses */
+    bool may_fail;
+} cake__disk_t;
+
+void cake__disk_new(cake__trial_t *trial, cake__trial_node_t *node);
+void cake__disk_free(cake__disk_t *disk);
+void cake__disk_lose(cake__disk_t *disk);
+void cake__disk_open(cake__disk_t *disk); /* what was undecided is drawn now */
+bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b);
+/* The row of a key as the disk has it now; false: none. */
+bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__stamp_t *out);
+
+/* ---- cluster.c -----------------------------------------------------------------------------------------------------------*/
+
+typedef enum cake__process_state {
+    CAKE__IS_DOWN,
+    CAKE__IS_STARTING,
+    CAKE__IS_UP,
+    CAKE__IS_LEAVING /* a graceful stop is under way */
+} cake__process_state_t;
+
+struct cake__trial_node {
+    cake__trial_t *trial;
+    uint16_t id; /* and the number of its host */
+    cake__host_t *host;
+    cake__process_state_t state;
+    bool is_paused, is_slow, has_lost_disk;
+    uint32_t starts;
+    uint64_t generation;
+    char address[CAKE_ADDR_TEXT_MAX], data_center[16];
+    cake_node_t *node;
+    cake_store_t *store;
+    cake_watch_t *watch;
+    cake__disk_t disk;
+    cake_hlc_t floor; /* the greatest stamp its clients have seen */
+    cake_post_t stop_post;
+    bool is_stopped; /* the graceful stop is through; the environment closes in an event of its own */
+};
+
+void cake__cluster_new(cake__trial_t *trial);
+void cake__cluster_free(cake__trial_t *trial);
+cake__trial_node_t *cake__cluster_add(cake__trial_t *trial);
+void cake__node_up(cake__trial_node_t *node, bool with_seeds); /* from outside of events; tries again when it fails */
+void cake__node_crash(cake__trial_node_t *node, cake__crash_t how);
+void cake__node_leave(cake__trial_node_t *node);          /* gracefully, in its own time */
+bool cake__node_is_ready(const cake__trial_node_t *node); /* up, joined, and knows all the first ones as replicas */
+
+/* ---- clients.c -----------------------------------------------------------------------------------------------------------*/
+
+typedef enum cake__op_kind { CAKE__OP_PUT, CAKE__OP_DEL, CAKE__OP_GET, CAKE__OP_GET_AT } cake__op_kind_t;
+
+typedef enum cake__op_state {
+    CAKE__OP_PENDING,
+    CAKE__OP_ACKED,
+    CAKE__OP_REFUSED, /* nothing may have been written */
+    CAKE__OP_UNKNOWN  /* may go either way: a timeout, a crash, an error of a disk that cannot tell */
+} cake__op_state_t;
+
+typedef struct cake__op {
+    cake__trial_t *trial;
+    uint32_t number;
+    uint16_t node_id;
+    uint8_t kind, level, state, count;
+    uint8_t keyspace;
+    bool was_seen;    /* on some disk */
+    bool may_turn_up; /* refused by a disk that cannot tell */
+    uint16_t keys[CAKE__OP_ITEMS_MAX];
+    uint32_t starts; /* of the node */
+    int err;
+    uint64_t issued_ns, done_ns;
+    cake_hlc_t timestamp;
+    cake_hlc_t node_floor; /* stamps that the client of the node had seen when it asked */
+    cake_hlc_t key_floor;  /* of quorum reads: stamps acknowledged at a quorum before */
+    cake__stamp_t seen;    /* of local reads: what the disk had when it was asked */
+} cake__op_t;
+
+void cake__clients_start(cake__trial_t *trial);
+void cake__clients_free(cake__trial_t *trial);
+void cake__clients_node_gone(cake__trial_node_t *node); /* its callbacks will not come */
+/* Keys, values and names as clients make them, and back. */
+size_t cake__key_text(uint32_t key, char out[64]);
+bool cake__key_parse(cake_slice_t text, uint32_t *key);
+size_t cake__value_make(const cake__op_t *op, uint32_t item, uint8_t *out);
+bool cake__value_parse(cake_slice_t value, uint32_t *op, uint32_t *item);
+void cake__keyspace_name(uint32_t keyspace, char out[32]);
+
+/* ---- chaos.c, settle.c ---------------------------------------------------------------------------------------------------*/
+
+void cake__chaos_start(cake__trial_t *trial);
+void cake__chaos_end(cake__trial_t *trial); /* mends everything, starts whoever is down */
+void cake__mend_clock(cake__trial_node_t *node);
+void cake__settle(cake__trial_t *trial); /* waits, and demands */
+
+/* ---- checkers ------------------------------------------------------------------------------------------------------------*/
+
+void cake__check_acked(cake__trial_t *trial, const cake__op_t *op); /* check_acked.c */
+void cake__check_read(cake__trial_t *trial, const cake__op_t *op, const cake_result_t *result);
+void cake__check_refused(cake__trial_t *trial, const cake__op_t *op);
+void cake__check_row(cake__disk_t *disk, const cake_write_t *write); /* check_rows.c: every row written */
+void cake__check_may_turn_up(cake__trial_t *trial, const cake_write_t *write);
+void cake__check_clock(cake__trial_t *trial, const cake__op_t *op);    /* check_clock.c */
+bool cake__is_converged(cake__trial_t *trial, char *why, size_t size); /* check_convergence.c */
+void cake__check_final(cake__trial_t *trial);
+bool cake__are_tombstones_gone(cake__trial_t *trial, char *why, size_t size);
+void cake__check_membership_change(cake__trial_node_t *node, cake_membership_kind_t kind, const cake_member_t *member);
+bool cake__is_membership_exact(cake__trial_t *trial, char *why, size_t size); /* check_membership.c */
+void cake__check_heap(cake__trial_node_t *node, bool is_stopped);             /* check_resources.c */
+void cake__check_queues(cake__trial_t *trial);
+
+/* ---- the trial -----------------------------------------------------------------------------------------------------------*/
+
+typedef enum cake__trial_draw {
+    CAKE__TRIAL_DRAW_PLAN,
+    CAKE__TRIAL_DRAW_CLIENTS,
+    CAKE__TRIAL_DRAW_CHAOS,
+    CAKE__TRIAL_DRAW_DISK,
+    CAKE__TRIAL_DRAW_COUNT
+} cake__trial_draw_t;
+
+struct cake__trial {
+    uint64_t seed;
+    cake_sim_options_t options;
+    cake__plan_t plan;
+    cake__random_t draws[CAKE__TRIAL_DRAW_COUNT];
+    cake__world_t *world;
+    cake_log_t log;
+    cake__trial_node_t *nodes[CAKE__TRIAL_NODES_MAX];
+    uint32_t node_count, first_count; /* all; those it began with */
+    uint32_t blocking;                /* calls of ours that wait at a gate now */
+    bool is_chaotic, is_over;
+    bool disks_hold; /* the cluster is forming: disks do not fail yet */
+    uint64_t chaos_ends_ns, calm_since_ns;
+    uint32_t cut_groups; /* partitions in force */
+
+    cake__op_t **ops;
+    uint32_t op_count, op_capacity;
+    uint32_t writes_left;
+    cake_hlc_t *quorum_floor; /* per keyspace and key: the greatest stamp acknowledged at QUORUM or ALL */
+
+    uint64_t hash;
+    cake_sim_result_t *result;
+};
+
+static inline uint64_t cake__below(cake__trial_t *trial, cake__trial_draw_t draw, uint64_t bound)
+{
+    return cake__random_below(&trial->draws[draw], bound);
+}
+
+static inline bool cake__chance(cake__trial_t *trial, cake__trial_draw_t draw, double rate)
+{
+    return cake__random_unit(&trial->draws[draw]) < rate;
+}
+
+static inline bool cake__has_failed(const cake__trial_t *trial)
+{
+    return trial->result->violation[0] != '\0';
+}
+
+/* The first one counts. */
+void cake__violation(cake__trial_t *trial, const char *checker, const char *format, ...) CAKE_PRINTF(3, 4);
+/* A line of the trace, with the time in front; also part of the trace's hash. */
+void cake__note(cake__trial_t *trial, const char *format, ...) CAKE_PRINTF(2, 3);
+
+cake_log_t cake__trace_log(cake__trial_t *trial);
+
+void *cake__sim_alloc(size_t size); /* zeroed; stops the program when there is none */
+
+#endif
