@@ -1,6 +1,24 @@
 /* datacake/orswot.h: the set alone: an observed-remove set without tombstones that pile up, with last-writer-wins
  * values kept elsewhere, several asynchronous sources, and deltas in proportion to the changes. libdatacake-crdt has this
- * and the clock, and needs nothing but the C library. */
+ * and the clock, and needs nothing but the C library.
+ *
+ * What to know first
+ * - A set holds ids, stamps and dots; the values belong to the caller, who stores them beside the record of each id.
+ * - Every run of a process takes a new actor, drawn at random. Two runs with one actor can use one dot for two writes,
+ *   and then replicas differ for good.
+ * - wall_ms is the wall clock in Unix milliseconds. It may jump; stamps never go back for it.
+ * - A set belongs to one thread at a time.
+ * - Out of memory is CAKE_ENOMEM everywhere, and the set is as it was.
+ *
+ *   cake_orswot_config_t config = CAKE_ORSWOT_CONFIG_INIT;
+ *   config.actor = random_number;
+ *   cake_orswot_t *set;
+ *   cake_orswot_new(&config, &set);
+ *   cake_id_t id = cake_id_of_u64(42);
+ *   cake_orswot_insert(set, wall_ms, &id, NULL);
+ *   cake_orswot_delete(set, wall_ms, &id, NULL);
+ *
+ * n: records; costs are amortised, and no single call takes longer than the move of 4096 index entries (below 1 ms). */
 #ifndef DATACAKE_ORSWOT_H
 #define DATACAKE_ORSWOT_H
 
@@ -21,11 +39,13 @@ typedef struct cake_record {
     bool is_tombstone;
 } cake_record_t;
 
-/* How an operation arrives. It selects the checks, never the outcome of the order. */
+/* How an operation arrives. It selects the checks, never the outcome of the order. An application that uses the set
+ * alone may number sources of its own from CAKE_SOURCE_USER on: they are held to the rules of EAGER. */
 typedef enum cake_source {
     CAKE_SOURCE_LOCAL, /* issued here: gets a fresh dot and a fresh stamp */
     CAKE_SOURCE_EAGER, /* best effort, any order: adds its single dot, or is ignored */
-    CAKE_SOURCE_SYNC   /* inside a session, whose end may join contexts */
+    CAKE_SOURCE_SYNC,  /* inside a session, whose end may join contexts */
+    CAKE_SOURCE_USER = 16
 } cake_source_t;
 
 typedef enum cake_verdict {
@@ -36,6 +56,18 @@ typedef enum cake_verdict {
     CAKE_VERDICT_TOO_FAR_AHEAD, /* beyond the wall clock plus the drift allowed */
     CAKE_VERDICT_HELD           /* this replica has not joined yet */
 } cake_verdict_t;
+
+/* The id of an eight-byte key, cake_key_u64(number). Any key: cake_id_of_key() of libdatacake. */
+static inline cake_id_t cake_id_of_u64(uint64_t number)
+{
+    cake_id_t id = {{0}};
+    for (int i = 0; i < 8; i++)
+        id.bytes[i] = (uint8_t)(number >> (56 - 8 * i));
+    id.bytes[15] = 8;
+    return id;
+}
+
+/* ---- a set ------------------------------------------------------------------------------------------------------- */
 
 typedef struct cake_orswot_config {
     size_t size;
@@ -53,11 +85,68 @@ typedef struct cake_orswot_config {
 CAKE_API int cake_orswot_new(const cake_orswot_config_t *config, cake_orswot_t **set);
 CAKE_API void cake_orswot_free(cake_orswot_t *set); /* NULL allowed */
 
+/* ---- writing: O(1) --------------------------------------------------------------------------------------------------
+ * *out (may be NULL) is what to send to other replicas. CAKE_EDRIFT: the clock was dragged ahead of the wall clock, try
+ * again later. CAKE_ENOTJOINED: rule 7. CAKE_ETOOBIG: the actor has used up its 2^60 dots. A delete of an id that is not
+ * there is a write too: it may be there elsewhere. */
+CAKE_API int cake_orswot_insert(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, cake_record_t *out);
+CAKE_API int cake_orswot_delete(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, cake_record_t *out);
+/* The same in a row, faster, because memory is fetched ahead. *done: how many were written, all of them after 0. out may be
+ * NULL, else it has room for count. */
+CAKE_API int cake_orswot_insert_many(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *ids, size_t count,
+                                     cake_record_t *out, size_t *done);
+
+/* An operation from another replica. *verdict (may be NULL): what became of it; only NEWER and OLDER change the set.
+ * CAKE_EINVAL: a dot that cannot be, or source LOCAL or SYNC, which have their own calls. */
+CAKE_API int cake_orswot_receive(cake_orswot_t *set, uint64_t wall_ms, const cake_record_t *record,
+                                 cake_source_t source, cake_verdict_t *verdict);
+/* What receive would say; changes nothing. */
+CAKE_API cake_verdict_t cake_orswot_will_apply(const cake_orswot_t *set, uint64_t wall_ms, const cake_record_t *record,
+                                               cake_source_t source);
+
+/* Drops up to max_count tombstones older than min_age_ms, those that all of the given replicas have seen (rule 4). A hole
+ * below a tombstone (a dot that did not arrive) holds it up for hole_age_ms. *dropped may be NULL. O(actors + dropped). */
+CAKE_API int cake_orswot_purge(cake_orswot_t *set, uint64_t wall_ms, const cake_orswot_t *const *replicas, size_t count,
+                               uint64_t min_age_ms, uint64_t hole_age_ms, size_t max_count, size_t *dropped);
+
+/* ---- reading: O(1) --------------------------------------------------------------------------------------------------- */
+
 CAKE_API bool cake_orswot_get(const cake_orswot_t *set, const cake_id_t *id, cake_record_t *out); /* live or dead */
 CAKE_API size_t cake_orswot_live(const cake_orswot_t *set);
 CAKE_API size_t cake_orswot_tombstones(const cake_orswot_t *set);
 CAKE_API uint64_t
 cake_orswot_fingerprint(const cake_orswot_t *set); /* of the live records; equal sets, equal numbers */
+
+typedef struct cake_orswot_statistics {
+    uint64_t live, tombstones;
+    uint64_t actors;     /* that the context knows */
+    uint64_t exceptions; /* ranges of the context above holes */
+    uint64_t bytes;      /* held by the set, all told */
+    cake_hlc_t horizon;  /* the highest stamp of a tombstone that was dropped */
+} cake_orswot_statistics_t;
+CAKE_API void cake_orswot_statistics(const cake_orswot_t *set, cake_orswot_statistics_t *out);
+
+/* A place in an iteration; begin with all zeroes. The set must not change in between. */
+typedef struct cake_orswot_cursor {
+    uint64_t place[4];
+} cake_orswot_cursor_t;
+
+/* Up to limit records, live and dead, in order of (actor, seq); 0 at the end. */
+CAKE_API size_t cake_orswot_next(const cake_orswot_t *set, cake_orswot_cursor_t *cursor, cake_record_t *records,
+                                 size_t limit);
+/* Those that `other` lacks: whose dots are not in its context. O(actors + holes + what is returned). */
+CAKE_API size_t cake_orswot_diff(const cake_orswot_t *set, const cake_orswot_t *other, cake_orswot_cursor_t *cursor,
+                                 cake_record_t *records, size_t limit);
+CAKE_API bool cake_orswot_has_seen(const cake_orswot_t *set, cake_dot_t dot);
+CAKE_API bool cake_orswot_is_in_sync(const cake_orswot_t *a,
+                                     const cake_orswot_t *b); /* equal contexts: equal live sets */
+
+/* ---- sessions in one process -------------------------------------------------------------------------------------------
+ * a takes what b has (a delta, or a repair after one of them dropped what the other has not seen). CAKE_EBUSY: a drop came
+ * in between or a stamp of b is too far ahead; safe to try again. O(actors + holes + what a lacks); a repair O(n). */
+CAKE_API int cake_orswot_pull(cake_orswot_t *a, cake_orswot_t *b, uint64_t wall_ms);
+/* Both ways: afterwards both have equal contexts and equal live sets. */
+CAKE_API int cake_orswot_merge(cake_orswot_t *a, cake_orswot_t *b, uint64_t wall_ms);
 
 #ifdef __cplusplus
 }

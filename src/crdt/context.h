@@ -76,6 +76,7 @@ typedef struct cake__limits {
 void cake__limits_init(cake__limits_t *limits, const cake_alloc_t *alloc);
 void cake__limits_free(cake__limits_t *limits);
 int cake__limits_copy(cake__limits_t *to, const cake__limits_t *from);
+int cake__limits_reserve(cake__limits_t *limits); /* the next raise of a new actor cannot fail */
 int cake__limits_raise(cake__limits_t *limits, uint64_t actor, uint64_t seq);
 int cake__limits_join(cake__limits_t *limits, const cake__limits_t *other);
 uint64_t cake__limits_get(const cake__limits_t *limits, uint64_t actor);

@@ -50,6 +50,11 @@ int cake__limits_copy(cake__limits_t *to, const cake__limits_t *from)
     return 0;
 }
 
+int cake__limits_reserve(cake__limits_t *limits)
+{
+    return reserve(limits, limits->count + 1) ? 0 : CAKE_ENOMEM;
+}
+
 int cake__limits_raise(cake__limits_t *limits, uint64_t actor, uint64_t seq)
 {
     uint32_t at = lower_bound(limits, actor);

@@ -22,6 +22,7 @@ struct cake_orswot {
     bool is_joined, is_loading;
     cake__table_t table;
     cake__summary_t summary;
+    uint32_t actor_hint; /* of C: the actor written last */
     cake__list_t inbound;
     cake__change_t *change;
 };

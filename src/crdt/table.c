@@ -101,6 +101,23 @@ void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id)
     __builtin_prefetch(probe.segment->tags + probe.group * CAKE__GROUP);
 }
 
+void cake__table_prefetch_record(const cake__table_t *table, const cake_id_t *id)
+{
+    cake__probe_t probe;
+    cake__probe_begin(&probe, &table->index, cake__table_hash(table, cake__id_pair(id)));
+    if (!cake__probe_next(&probe))
+        return;
+    const cake__block_t *block = cake__table_block(table, *probe.slot);
+    uint32_t position = *probe.slot % CAKE__BLOCK_POSITIONS;
+    if (block != NULL && position < block->shape.capacity)
+        __builtin_prefetch((const uint8_t *)block->ids + position * (block->shape.has_wide_ids ? 16 : 8));
+}
+
+cake__lane_t *cake__table_find_lane(const cake__table_t *table, uint64_t actor)
+{
+    return cake__table_lane(table, actor);
+}
+
 /* ---- staging, publishing, erasing ----------------------------------------------------------------------------------- */
 
 static void count_in(cake__table_t *table, cake__block_t *block, uint32_t position)
@@ -193,11 +210,9 @@ void cake__table_erase(cake__table_t *table, uint32_t slot)
     cake__table_settle(table, cake__table_block(table, slot));
 }
 
-int cake__table_put(cake__table_t *table, const cake_record_t *record, uint32_t old)
+static int put(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint64_t hash, uint32_t old)
 {
     uint32_t slot;
-    cake__id_pair_t id = cake__id_pair(&record->id);
-    uint64_t hash = cake__table_hash(table, id);
     int err = stage(table, record, id, hash, old == CAKE__SLOT_NONE, &slot);
     if (err != 0)
         return err;
@@ -207,6 +222,19 @@ int cake__table_put(cake__table_t *table, const cake_record_t *record, uint32_t 
     if (old != CAKE__SLOT_NONE)
         succeed(table, hash, old, slot);
     return 0;
+}
+
+int cake__table_put(cake__table_t *table, const cake_record_t *record, uint32_t old)
+{
+    cake__id_pair_t id = cake__id_pair(&record->id);
+    return put(table, record, id, cake__table_hash(table, id), old);
+}
+
+int cake__table_upsert(cake__table_t *table, const cake_record_t *record)
+{
+    cake__id_pair_t id = cake__id_pair(&record->id);
+    uint64_t hash = cake__table_hash(table, id);
+    return put(table, record, id, hash, find(table, id, hash));
 }
 
 /* ---- in order ------------------------------------------------------------------------------------------------------- */

@@ -49,7 +49,10 @@ uint32_t cake__table_find(const cake__table_t *table, const cake_id_t *id);
 void cake__table_read(const cake__table_t *table, uint32_t slot, cake_record_t *out);
 /* The same in one: false when there is none. */
 bool cake__table_get(const cake__table_t *table, const cake_id_t *id, cake_record_t *out);
+/* Fetches ahead: first the index, then what it leads to. */
 void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id);
+void cake__table_prefetch_record(const cake__table_t *table, const cake_id_t *id);
+cake__lane_t *cake__table_find_lane(const cake__table_t *table, uint64_t actor); /* NULL when there is none */
 
 /* 0 or CAKE_ENOMEM and no change. The dot must not be staged or present yet: CAKE_EDUPLICATE. */
 int cake__table_stage(cake__table_t *table, const cake_record_t *record);
@@ -58,6 +61,7 @@ void cake__table_publish(cake__table_t *table, const cake_record_t *record);
 void cake__table_erase(cake__table_t *table, uint32_t slot);
 /* Both at once for a record whose predecessor is in slot `old`, or CAKE__SLOT_NONE. 0, CAKE_ENOMEM, CAKE_EDUPLICATE. */
 int cake__table_put(cake__table_t *table, const cake_record_t *record, uint32_t old);
+int cake__table_upsert(cake__table_t *table, const cake_record_t *record); /* the same, whatever is there */
 
 /* Present records of one actor with first <= seq <= last in order; at most limit. */
 size_t cake__table_select(const cake__table_t *table, uint64_t actor, uint64_t first, uint64_t last,
