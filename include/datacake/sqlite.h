@@ -1,4 +1,11 @@
-/* datacake/sqlite.h: a storage on SQLite files, one per lane. docs/storage.md has the schema, for the sqlite3 shell. */
+/* datacake/sqlite.h: a storage on SQLite files, one per lane. docs/storage.md has the schema, for the sqlite3 shell.
+ *
+ * Caveats, and what to do about them
+ *   - The directory must be on a local disk: the files are mapped for reading, and their locks are those of the kernel. An
+ *     I/O error while reading a mapped page ends the process.
+ *   - A read that goes on for long (a scan whose callback waits) keeps the write-ahead log from starting over: it grows.
+ *   - Another program may read the files at any time. One that keeps a write transaction open makes writes fail with
+ *     CAKE_EBUSY after five seconds. */
 #ifndef DATACAKE_SQLITE_H
 #define DATACAKE_SQLITE_H
 

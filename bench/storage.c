@@ -1,0 +1,451 @@
+/* bench/storage: the storages beside raw SQLite and raw LMDB, doing the same in the same run.
+ *
+ *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME]
+ *
+ * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
+ * scanned. Raw means one table of keys and values and a transaction per batch, with the same durability: what the storage
+ * adds is stamps, dots, ids, keyspaces. Ratios are ours to raw: above 1 is faster than raw. */
+#include <inttypes.h>
+#include <lmdb.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <datacake/lmdb.h>
+#include <datacake/sqlite.h>
+
+#include "base/base.h"
+
+#define VALUE_BYTES 100
+#define BATCH_MAX   4096
+#define KEY_MAX     64
+
+/* What is measured: one shape for ours and raw. n numbers the rows; the same n is the same key. */
+typedef struct engine {
+    const char *name;
+    bool is_lasting;
+    void *(*open)(const char *dir);
+    void (*write)(void *state, uint64_t first, size_t count);
+    void (*read)(void *state, uint64_t n);
+    size_t (*scan)(void *state); /* all rows with their values, in order */
+    void (*close)(void *state);
+} engine_t;
+
+static unsigned key_bytes = 16;
+static uint8_t value[VALUE_BYTES];
+
+static void check(bool is_right, const char *what)
+{
+    if (is_right)
+        return;
+    fprintf(stderr, "storage: %s failed\n", what);
+    exit(1);
+}
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static cake_slice_t make_key(uint64_t n, char out[KEY_MAX])
+{
+    uint64_t mixed = cake__mix64(n + 1);
+    snprintf(out, KEY_MAX, "%016" PRIx64 "%016" PRIx64, mixed, cake__mix64(mixed));
+    return cake__slice(out, key_bytes);
+}
+
+/* ---- ours ---------------------------------------------------------------------------------------------------------------- */
+
+static cake_id_t make_id(cake_slice_t key)
+{
+    cake_id_t id = {{0}};
+    size_t len = key.len < 15 ? key.len : 15;
+    memcpy(id.bytes, key.data, len);
+    id.bytes[15] = key.len <= CAKE_ID_KEY_MAX ? (uint8_t)key.len : 0xff;
+    return id;
+}
+
+static void ours_write(void *state, uint64_t first, size_t count)
+{
+    static cake_write_t writes[BATCH_MAX];
+    static char keys[BATCH_MAX][KEY_MAX];
+    cake_storage_t *storage = state;
+    for (size_t i = 0; i < count; i++) {
+        cake_slice_t key = make_key(first + i, keys[i]);
+        writes[i] = (cake_write_t){.kind = CAKE_WRITE_PUT,
+                                   .keyspace = {"bench", 5},
+                                   .key = key,
+                                   .value = {value, VALUE_BYTES},
+                                   .id = make_id(key),
+                                   .hlc = (UINT64_C(1700000000000) << 16) + first + i,
+                                   .dot = {UINT64_C(0x8badf00d12345678), first + i + 1}};
+    }
+    cake_batch_t batch = {0, writes, count, NULL, 0};
+    check(storage->ops->write(storage, &batch) == 0, "write");
+}
+
+static void ours_read(void *state, uint64_t n)
+{
+    cake_storage_t *storage = state;
+    cake_doc_t *doc;
+    char key[KEY_MAX];
+    check(storage->ops->get(storage, cake__slice("bench", 5), make_key(n, key), &doc) == 0, "get");
+    check(cake_doc_value(doc).len == VALUE_BYTES, "get");
+    cake_doc_free(doc);
+}
+
+static int count_row(void *arg, const cake_row_t *row)
+{
+    *(size_t *)arg += row->value.len == VALUE_BYTES;
+    return 0;
+}
+
+static size_t ours_scan(void *state)
+{
+    cake_storage_t *storage = state;
+    cake_scan_t all = {.limit = 0};
+    size_t count = 0;
+    check(storage->ops->scan(storage, cake__slice("bench", 5), &all, count_row, &count) == 0, "scan");
+    return count;
+}
+
+static void ours_close(void *state)
+{
+    cake_storage_close(state);
+}
+
+static void *memory_open(const char *dir)
+{
+    cake_storage_t *storage;
+    (void)dir;
+    check(cake_memory_open(&storage) == 0, "open");
+    return storage;
+}
+
+static void *sqlite_open(const char *dir)
+{
+    cake_storage_t *storage;
+    check(cake_sqlite_open(dir, NULL, &storage) == 0, "open");
+    return storage;
+}
+
+static void *lmdb_open(const char *dir)
+{
+    cake_storage_t *storage;
+    check(cake_lmdb_open(dir, NULL, &storage) == 0, "open");
+    return storage;
+}
+
+/* ---- raw SQLite --------------------------------------------------------------------------------------------------------- */
+
+typedef struct raw_sqlite {
+    sqlite3 *db;
+    sqlite3_stmt *begin, *commit, *put, *get, *scan;
+} raw_sqlite_t;
+
+static sqlite3_stmt *prepare(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *statement = NULL;
+    check(sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK, sql);
+    return statement;
+}
+
+static void *raw_sqlite_open(const char *dir)
+{
+    raw_sqlite_t *raw = calloc(1, sizeof *raw);
+    char path[512];
+    snprintf(path, sizeof path, "mkdir -p %s", dir);
+    check(raw != NULL && system(path) == 0, "mkdir");
+    snprintf(path, sizeof path, "%s/raw.sqlite", dir);
+    check(sqlite3_open(path, &raw->db) == SQLITE_OK, "sqlite3_open");
+    check(sqlite3_exec(raw->db,
+                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                       "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID",
+                       NULL, NULL, NULL) == SQLITE_OK,
+          "schema");
+    raw->begin = prepare(raw->db, "BEGIN IMMEDIATE");
+    raw->commit = prepare(raw->db, "COMMIT");
+    raw->put = prepare(raw->db, "INSERT OR REPLACE INTO rows VALUES (?1, ?2)");
+    raw->get = prepare(raw->db, "SELECT value FROM rows WHERE key = ?1");
+    raw->scan = prepare(raw->db, "SELECT key, value FROM rows ORDER BY key");
+    return raw;
+}
+
+static void step(sqlite3_stmt *statement)
+{
+    check(sqlite3_step(statement) == SQLITE_DONE, "sqlite3_step");
+    sqlite3_reset(statement);
+}
+
+static void raw_sqlite_write(void *state, uint64_t first, size_t count)
+{
+    raw_sqlite_t *raw = state;
+    step(raw->begin);
+    for (size_t i = 0; i < count; i++) {
+        char text[KEY_MAX];
+        cake_slice_t key = make_key(first + i, text);
+        sqlite3_bind_blob(raw->put, 1, key.data, (int)key.len, SQLITE_STATIC);
+        sqlite3_bind_blob(raw->put, 2, value, VALUE_BYTES, SQLITE_STATIC);
+        step(raw->put);
+    }
+    step(raw->commit);
+}
+
+static void raw_sqlite_read(void *state, uint64_t n)
+{
+    raw_sqlite_t *raw = state;
+    char text[KEY_MAX];
+    cake_slice_t key = make_key(n, text);
+    sqlite3_bind_blob(raw->get, 1, key.data, (int)key.len, SQLITE_STATIC);
+    check(sqlite3_step(raw->get) == SQLITE_ROW, "get");
+    const void *blob = sqlite3_column_blob(raw->get, 0);
+    void *copy = cake__memdup(&cake__libc_alloc, blob, VALUE_BYTES);
+    sqlite3_reset(raw->get);
+    free(copy);
+}
+
+static size_t raw_sqlite_scan(void *state)
+{
+    raw_sqlite_t *raw = state;
+    size_t count = 0;
+    while (sqlite3_step(raw->scan) == SQLITE_ROW)
+        count += sqlite3_column_blob(raw->scan, 0) != NULL && sqlite3_column_blob(raw->scan, 1) != NULL;
+    sqlite3_reset(raw->scan);
+    return count;
+}
+
+static void raw_sqlite_close(void *state)
+{
+    raw_sqlite_t *raw = state;
+    sqlite3_stmt *statements[] = {raw->begin, raw->commit, raw->put, raw->get, raw->scan};
+    for (size_t i = 0; i < CAKE_COUNT_OF(statements); i++)
+        sqlite3_finalize(statements[i]);
+    sqlite3_close(raw->db);
+    free(raw);
+}
+
+/* ---- raw LMDB ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct raw_lmdb {
+    MDB_env *env;
+    MDB_dbi table;
+    MDB_txn *reader;
+} raw_lmdb_t;
+
+static MDB_val val(cake_slice_t slice)
+{
+    union { /* LMDB takes what it only reads as non-const */
+        const void *from;
+        void *to;
+    } pointer = {slice.data};
+    return (MDB_val){slice.len, pointer.to};
+}
+
+static void *raw_lmdb_open(const char *dir)
+{
+    raw_lmdb_t *raw = calloc(1, sizeof *raw);
+    MDB_txn *txn;
+    char path[512];
+    snprintf(path, sizeof path, "mkdir -p %s", dir);
+    check(raw != NULL && system(path) == 0, "mkdir");
+    check(mdb_env_create(&raw->env) == 0 && mdb_env_set_mapsize(raw->env, (size_t)1 << 36) == 0, "environment");
+    check(mdb_env_open(raw->env, dir, MDB_NOTLS, 0666) == 0, "mdb_env_open");
+    check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, NULL, 0, &raw->table) == 0, "table");
+    check(mdb_txn_commit(txn) == 0, "commit");
+    check(mdb_txn_begin(raw->env, NULL, MDB_RDONLY, &raw->reader) == 0, "reader");
+    mdb_txn_reset(raw->reader);
+    return raw;
+}
+
+static void raw_lmdb_write(void *state, uint64_t first, size_t count)
+{
+    raw_lmdb_t *raw = state;
+    MDB_txn *txn;
+    check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0, "begin");
+    for (size_t i = 0; i < count; i++) {
+        char text[KEY_MAX];
+        MDB_val key = val(make_key(first + i, text)), data = val(cake__slice(value, VALUE_BYTES));
+        check(mdb_put(txn, raw->table, &key, &data, 0) == 0, "put");
+    }
+    check(mdb_txn_commit(txn) == 0, "commit");
+}
+
+static void raw_lmdb_read(void *state, uint64_t n)
+{
+    raw_lmdb_t *raw = state;
+    char text[KEY_MAX];
+    MDB_val key = val(make_key(n, text)), data;
+    check(mdb_txn_renew(raw->reader) == 0 && mdb_get(raw->reader, raw->table, &key, &data) == 0, "get");
+    void *copy = cake__memdup(&cake__libc_alloc, data.mv_data, data.mv_size);
+    mdb_txn_reset(raw->reader);
+    free(copy);
+}
+
+static size_t raw_lmdb_scan(void *state)
+{
+    raw_lmdb_t *raw = state;
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    size_t count = 0;
+    check(mdb_txn_renew(raw->reader) == 0 && mdb_cursor_open(raw->reader, raw->table, &cursor) == 0, "cursor");
+    while (mdb_cursor_get(cursor, &key, &data, MDB_NEXT) == 0)
+        count += data.mv_size == VALUE_BYTES;
+    mdb_cursor_close(cursor);
+    mdb_txn_reset(raw->reader);
+    return count;
+}
+
+static void raw_lmdb_close(void *state)
+{
+    raw_lmdb_t *raw = state;
+    mdb_txn_abort(raw->reader);
+    mdb_env_close(raw->env);
+    free(raw);
+}
+
+/* ---- measuring ------------------------------------------------------------------------------------------------------------ */
+
+static const engine_t engines[] = {
+    {"memory", false, memory_open, ours_write, ours_read, ours_scan, ours_close},
+    {"sqlite", true, sqlite_open, ours_write, ours_read, ours_scan, ours_close},
+    {"raw sqlite", true, raw_sqlite_open, raw_sqlite_write, raw_sqlite_read, raw_sqlite_scan, raw_sqlite_close},
+    {"lmdb", true, lmdb_open, ours_write, ours_read, ours_scan, ours_close},
+    {"raw lmdb", true, raw_lmdb_open, raw_lmdb_write, raw_lmdb_read, raw_lmdb_scan, raw_lmdb_close},
+};
+
+#define ENGINES CAKE_COUNT_OF(engines)
+
+typedef enum measure { BATCH_1, BATCH_16, BATCH_256, BATCH_4096, BULK, REOPEN, READS, SCAN, MEASURES } measure_t;
+
+static const char *const measure_names[MEASURES] = {"rows/s, batch 1",    "rows/s, batch 16", "rows/s, batch 256",
+                                                    "rows/s, batch 4096", "rows/s, bulk",     "reopen, s",
+                                                    "random reads/s",     "scanned rows/s"};
+static const size_t batches[] = {1, 16, 256, 4096};
+
+typedef struct settings {
+    uint64_t rows;
+    double seconds;
+    const char *dir, *only;
+} settings_t;
+
+static void clear(const char *dir)
+{
+    char command[512];
+    snprintf(command, sizeof command, "rm -rf %s/bench-storage-data", dir);
+    check(system(command) == 0, "rm");
+}
+
+static double write_rate(const engine_t *engine, void *state, size_t batch, double seconds, uint64_t *next)
+{
+    double start = now_s(), took;
+    uint64_t rows = 0;
+    do {
+        engine->write(state, *next, batch);
+        *next += batch;
+        rows += batch;
+        took = now_s() - start;
+    } while (took < seconds);
+    return (double)rows / took;
+}
+
+static double read_rate(const engine_t *engine, void *state, const settings_t *settings)
+{
+    double start = now_s(), took;
+    uint64_t reads = 0;
+    do {
+        for (int i = 0; i < 256; i++, reads++)
+            engine->read(state, cake__mix64(reads) % settings->rows);
+        took = now_s() - start;
+    } while (took < settings->seconds * 2);
+    return (double)reads / took;
+}
+
+static void measure_bulk(const engine_t *engine, const settings_t *settings, const char *path, double *out)
+{
+    void *state = engine->open(path);
+    double start = now_s();
+    for (uint64_t n = 0; n < settings->rows; n += BATCH_MAX)
+        engine->write(state, n, settings->rows - n < BATCH_MAX ? settings->rows - n : BATCH_MAX);
+    out[BULK] = (double)settings->rows / (now_s() - start);
+    if (engine->is_lasting) {
+        engine->close(state);
+        start = now_s();
+        state = engine->open(path);
+        engine->read(state, 0);
+        out[REOPEN] = now_s() - start;
+    }
+    (void)read_rate(engine, state, settings); /* warm */
+    out[READS] = read_rate(engine, state, settings);
+    start = now_s();
+    check(engine->scan(state) == settings->rows, "scan");
+    out[SCAN] = (double)settings->rows / (now_s() - start);
+    engine->close(state);
+}
+
+static void measure_engine(const engine_t *engine, const settings_t *settings, double *out)
+{
+    char path[256];
+    uint64_t next = 0;
+    snprintf(path, sizeof path, "%s/bench-storage-data", settings->dir);
+    clear(settings->dir);
+    void *state = engine->open(path);
+    for (int i = 0; i < 4; i++)
+        out[BATCH_1 + i] = write_rate(engine, state, batches[i], settings->seconds, &next);
+    engine->close(state);
+    clear(settings->dir);
+    measure_bulk(engine, settings, path, out);
+    clear(settings->dir);
+}
+
+static void print_table(double results[ENGINES][MEASURES])
+{
+    printf("%-20s", "");
+    for (size_t i = 0; i < ENGINES; i++)
+        printf("%12s", engines[i].name);
+    printf("%12s%12s\n", "sqlite/raw", "lmdb/raw");
+    for (int m = 0; m < MEASURES; m++) {
+        printf("%-20s", measure_names[m]);
+        for (size_t i = 0; i < ENGINES; i++)
+            printf(m == REOPEN ? "%12.3f" : "%12.0f", results[i][m]);
+        for (size_t i = 1; i < ENGINES; i += 2) {
+            double ours = results[i][m], raw = results[i + 1][m];
+            printf("%12.2f", raw == 0 || ours == 0 ? 0 : m == REOPEN ? raw / ours : ours / raw);
+        }
+        printf("\n");
+    }
+}
+
+int main(int argc, char **argv)
+{
+    settings_t settings = {.rows = 1000000, .seconds = 1, .dir = "."};
+    static double results[ENGINES][MEASURES];
+    for (int i = 1; i < argc; i++) {
+        const char *name = argv[i], *given = i + 1 < argc ? argv[++i] : "";
+        if (strcmp(name, "--rows") == 0)
+            settings.rows = strtoull(given, NULL, 10);
+        else if (strcmp(name, "--seconds") == 0)
+            settings.seconds = strtod(given, NULL);
+        else if (strcmp(name, "--dir") == 0)
+            settings.dir = given;
+        else if (strcmp(name, "--only") == 0)
+            settings.only = given;
+        else if (strcmp(name, "--key-bytes") == 0)
+            key_bytes = (unsigned)strtoul(given, NULL, 10);
+        else
+            check(false, "an option nobody knows");
+    }
+    check(settings.rows > 0 && key_bytes >= 8 && key_bytes <= 32, "the choice of --rows and --key-bytes (8 to 32)");
+    memset(value, 'v', sizeof value);
+    for (size_t i = 0; i < ENGINES; i++) {
+        if (settings.only == NULL || strstr(engines[i].name, settings.only) != NULL)
+            measure_engine(&engines[i], &settings, results[i]);
+    }
+    printf("%" PRIu64 " rows, keys of %u bytes, values of %d\n", settings.rows, key_bytes, VALUE_BYTES);
+    print_table(results);
+    return 0;
+}
