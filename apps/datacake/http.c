@@ -142,26 +142,23 @@ static void *run_ticks(void *arg)
 
 /* ---- start ------------------------------------------------------------------------------------------------------------*/
 
-static int open_socket(http_t *http, const struct addrinfo *where, char message[HTTP_MESSAGE_MAX])
+static int open_socket(const char *address, const struct addrinfo *where, char message[HTTP_MESSAGE_MAX])
 {
-    int on = 1, err = 0;
-    http->listen_socket = socket(where->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (http->listen_socket < 0) {
+    int on = 1, handle = socket(where->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (handle < 0) {
         snprintf(message, HTTP_MESSAGE_MAX, "no socket for the HTTP address: %s", strerror(errno));
         return CAKE_EIO;
     }
-    setsockopt(http->listen_socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(http->listen_socket, where->ai_addr, where->ai_addrlen) != 0 || listen(http->listen_socket, 1024) != 0) {
-        err = errno == EADDRINUSE ? CAKE_EADDRINUSE : errno == EADDRNOTAVAIL ? CAKE_EINVAL : CAKE_EIO;
-        if (err == CAKE_EADDRINUSE)
-            snprintf(message, HTTP_MESSAGE_MAX,
-                     "the HTTP address %s is in use; stop what listens there, or give another "
-                     "--http",
-                     http->options.address);
-        else
-            snprintf(message, HTTP_MESSAGE_MAX, "cannot listen on the HTTP address %s: %s", http->options.address,
-                     strerror(errno));
-    }
+    setsockopt(handle, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(handle, where->ai_addr, where->ai_addrlen) == 0 && listen(handle, 1024) == 0)
+        return handle;
+    int err = errno == EADDRINUSE ? CAKE_EADDRINUSE : errno == EADDRNOTAVAIL ? CAKE_EINVAL : CAKE_EIO;
+    if (err == CAKE_EADDRINUSE)
+        snprintf(message, HTTP_MESSAGE_MAX,
+                 "the HTTP address %s is in use; stop what listens there, or give another --http", address);
+    else
+        snprintf(message, HTTP_MESSAGE_MAX, "cannot listen on the HTTP address %s: %s", address, strerror(errno));
+    close(handle);
     return err;
 }
 
@@ -176,11 +173,11 @@ static void note_address(http_t *http)
     snprintf(http->address, sizeof(http->address), bound.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-static int open_listener(http_t *http, char message[HTTP_MESSAGE_MAX])
+int http_listen(const char *address, char message[HTTP_MESSAGE_MAX])
 {
     char host[128];
     struct addrinfo *found = NULL, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    const char *address = http->options.address, *colon = strrchr(address, ':');
+    const char *colon = strrchr(address, ':');
     size_t len = colon == NULL ? 0 : (size_t)(colon - address);
     bool is_bracketed = len > 2 && address[0] == '[' && address[len - 1] == ']';
     if (is_bracketed)
@@ -193,11 +190,9 @@ static int open_listener(http_t *http, char message[HTTP_MESSAGE_MAX])
                  address);
         return CAKE_EPARSE;
     }
-    int err = open_socket(http, found, message);
+    int handle = open_socket(address, found, message);
     freeaddrinfo(found);
-    if (err == 0)
-        note_address(http);
-    return err;
+    return handle;
 }
 
 static void log_of_daemon(void *cls, const char *format, va_list list)
@@ -233,14 +228,17 @@ static int start_daemon(http_t *http)
     return http->daemon == NULL ? CAKE_EIO : 0;
 }
 
-int http_start(const http_options_t *options, http_t **out, char message[HTTP_MESSAGE_MAX])
+int http_start(const http_options_t *options, int socket, http_t **out)
 {
     *out = NULL;
     http_t *http = calloc(1, sizeof(*http));
-    if (http == NULL)
+    if (http == NULL) {
+        close(socket);
         return CAKE_ENOMEM;
+    }
     http->options = *options;
-    http->listen_socket = -1;
+    http->listen_socket = socket;
+    note_address(http);
     http->started_ms = http_now_ms();
     http->node_id = cake_node_id(options->node);
     pthread_condattr_t monotonic;
@@ -251,10 +249,7 @@ int http_start(const http_options_t *options, http_t **out, char message[HTTP_ME
     pthread_condattr_destroy(&monotonic);
 
     bool has_ticks = false;
-    snprintf(message, HTTP_MESSAGE_MAX, "cannot start the HTTP server");
     int err = options->token == NULL || (http->token = strdup(options->token)) != NULL ? 0 : CAKE_ENOMEM;
-    if (err == 0)
-        err = open_listener(http, message);
     if (err == 0)
         err = cake_node_watch(options->node, membership_changed, http, &http->membership_watch);
     if (err == 0 && pthread_create(&http->tick_thread, NULL, run_ticks, http) != 0)

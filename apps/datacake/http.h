@@ -17,8 +17,7 @@
 typedef struct http http_t;
 
 typedef struct http_options {
-    const char *address; /* "127.0.0.1:8001"; a name may stand for the address; port 0 takes a free one */
-    const char *token;   /* NULL: none is asked for */
+    const char *token; /* NULL: none is asked for */
     cake_node_t *node;
     cake_store_t *store;
     const log_t *log;
@@ -31,8 +30,12 @@ typedef struct http_options {
 
 #define HTTP_MESSAGE_MAX 256
 
-/* CAKE_EADDRINUSE, CAKE_EPARSE, CAKE_EINVAL (no address of this machine), CAKE_ENOMEM, CAKE_EIO. message: one line. */
-int http_start(const http_options_t *options, http_t **out, char message[HTTP_MESSAGE_MAX]);
+/* Binds the address, before the node makes itself known: returns the socket, or CAKE_EADDRINUSE, CAKE_EPARSE, CAKE_EINVAL
+ * (no address of this machine), CAKE_EIO and message: one line. */
+int http_listen(const char *address, char message[HTTP_MESSAGE_MAX]);
+
+/* The socket becomes the server's, also after an error. CAKE_ENOMEM, CAKE_EINTERNAL. */
+int http_start(const http_options_t *options, int socket, http_t **out);
 const char *http_address(const http_t *http); /* with the port it has; a wildcard stays one */
 
 /* Takes no new requests and waits until no thread of libmicrohttpd is inside the store. Requests that wait for other nodes

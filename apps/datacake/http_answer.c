@@ -115,7 +115,15 @@ json_t *request_error_body(const answer_t *answer, unsigned *status)
 {
     error_row_t row = row_of(answer->err);
     *status = row.status;
-    const char *message = answer->message[0] != 0 ? answer->message : cake_strerror(answer->err);
+    char message[HTTP_MESSAGE_MAX];
+    snprintf(message, sizeof(message), "%s", answer->message[0] != 0 ? answer->message : cake_strerror(answer->err));
+    if (answer->err == CAKE_ENOTENOUGHNODES)
+        snprintf(message, sizeof(message), "the level takes %u replicas and %u are there; nothing was written",
+                 answer->required, answer->live);
+    if (answer->err == CAKE_ECONSISTENCY)
+        snprintf(message, sizeof(message),
+                 "%u of %u replicas had it after %llu ms; the write stays and goes on replicating", answer->responses,
+                 answer->required, (unsigned long long)answer->timeout_ms);
     json_t *error = json_pack("{s:s,s:s}", "code", row.code, "message", message);
     if (error == NULL)
         error = json_pack("{s:s,s:s}", "code", row.code, "message", cake_strerror(answer->err));

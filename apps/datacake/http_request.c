@@ -320,6 +320,8 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *handle, const c
         set_busy(request, true);
         return request_begin(request, method);
     }
+    if (atomic_load(&request->is_waiting))
+        return MHD_YES; /* nothing taken: it comes again after the resume */
     if (*len > 0)
         return request_take_body(request, data, len);
     return request_finish(request);
@@ -360,6 +362,7 @@ void request_suspend(request_t *request)
 {
     atomic_fetch_add(&request->http->waiting, 1);
     request->is_started = true;
+    atomic_store(&request->is_waiting, true);
     request->paused_ms -= http_now_ms(); /* request_resume adds the end of it */
     MHD_suspend_connection(request->connection);
 }
@@ -368,6 +371,7 @@ static void request_resume(request_t *request)
 {
     http_t *http = request->http;
     request->paused_ms += http_now_ms();
+    atomic_store(&request->is_waiting, false);
     MHD_resume_connection(request->connection); /* from here on the request may be freed at any moment */
     atomic_fetch_sub(&http->waiting, 1);
 }

@@ -65,6 +65,7 @@ typedef struct request {
     cake_hlc_t seen; /* the stamp the client sent; 0: none */
 
     bool is_begun, is_started; /* started: the store was asked at least once */
+    atomic_bool is_waiting;    /* for the store; libmicrohttpd may still call in with the next piece of a body */
     int refusal;               /* status, 0: none */
     const char *refusal_code;
     char refusal_message[HTTP_MESSAGE_MAX];

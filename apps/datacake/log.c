@@ -35,7 +35,11 @@ static void format_time(char *out, size_t size)
 
 static void write_line(void *ctx, cake_log_level_t level, const char *message)
 {
-    const log_t *log = ctx;
+    log_t *log = ctx;
+    if (log->keeps_errors && level == CAKE_LOG_ERROR) {
+        snprintf(log->kept, sizeof(log->kept), "%s", message);
+        return;
+    }
     char when[40], line[LINE_MAX_BYTES];
     format_time(when, sizeof(when));
     size_t len = 0;

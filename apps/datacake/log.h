@@ -4,9 +4,13 @@
 
 #include <datacake/base.h>
 
+#define LOG_KEPT_MAX 512
+
 typedef struct log {
     cake_log_level_t least;
     bool is_json;
+    bool keeps_errors;       /* while starting: errors go to `kept`, to become part of the one line that is said */
+    char kept[LOG_KEPT_MAX]; /* the last one, or empty */
 } log_t;
 
 int log_level_parse(const char *text, cake_log_level_t *out);

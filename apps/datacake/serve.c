@@ -57,6 +57,7 @@ typedef struct server {
     cake_node_t *node;
     cake_store_t *store;
     http_t *http;
+    int http_socket; /* -1: none, or the HTTP side's */
     const char *storage_name;
     char token[TOKEN_MAX + 2];
     uint64_t node_id, lanes, timeout_ms, max_value_mib, max_body_mib, max_connections, idle_s;
@@ -133,6 +134,8 @@ static int check_address(const args_t *args, const char *flag, const char *text)
 static int check_addresses(const args_t *args)
 {
     static const char *const names[] = {"listen", "public", "http", "seed"};
+    static const uint8_t any[16];
+    cake_addr_t listen;
     const char *given[ARGS_VALUES_MAX];
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         size_t count = args_values(args, names[i], given, ARGS_VALUES_MAX);
@@ -140,6 +143,10 @@ static int check_addresses(const args_t *args)
             if (check_address(args, names[i], given[j]) != 0)
                 return EXIT_USAGE;
     }
+    const char *text = args_value(args, "listen", "127.0.0.1:7001");
+    if (cake_addr_parse(text, &listen) == 0 && memcmp(listen.ip, any, sizeof(any)) == 0 && !args_has(args, "public"))
+        return fail(args, EXIT_USAGE, "with --listen %s give --public HOST:PORT, where the other nodes reach this one",
+                    text);
     return 0;
 }
 
@@ -187,17 +194,17 @@ static int open_storage(server_t *server)
     options.lanes = (unsigned)server->lanes;
     options.log = &server->hook;
     int err = cake_sqlite_open(server->datadir.store_path, &options, &server->storage);
+    if (err == 0)
+        return 0;
+    const char *hint = "";
     if (err == CAKE_ECORRUPT)
-        return fail(args, EXIT_OTHER,
-                    "a data file in %s is damaged or not ours; move it away and start again: the node "
-                    "gets its data from the others",
-                    server->datadir.store_path);
-    if (err == CAKE_ECONFLICT)
-        return fail(args, EXIT_OTHER, "%s was made with another --lanes", server->datadir.store_path);
-    if (err != 0)
-        return fail(args, EXIT_OTHER, "cannot open the storage in %s: %s", server->datadir.store_path,
-                    cake_strerror(err));
-    return 0;
+        hint = "; move it away and start again: the node gets its data from the others";
+    else if (err == CAKE_ECONFLICT)
+        hint = "; give the --lanes it was made with, or another --data-dir";
+    if (server->log.kept[0] != 0)
+        return fail(args, EXIT_OTHER, "%s%s", server->log.kept, hint);
+    return fail(args, EXIT_OTHER, "cannot open the storage in %s: %s%s", server->datadir.store_path, cake_strerror(err),
+                hint);
 }
 
 static int fail_node(server_t *server, const cake_node_config_t *config, int err)
@@ -253,22 +260,32 @@ static int open_store(server_t *server)
         server->storage = NULL; /* the store's now */
         return 0;
     }
+    const char *why = server->log.kept[0] != 0 ? server->log.kept : cake_strerror(err);
     if (err == CAKE_ECONFLICT)
-        return fail(server->args, EXIT_OTHER, "%s holds the data of another node or cluster; give another --data-dir",
-                    server->datadir.store_path);
+        return fail(server->args, EXIT_OTHER,
+                    "%s holds the data of another node or cluster (%s); give another --data-dir",
+                    server->datadir.store_path, why);
     if (err == CAKE_ECORRUPT)
         return fail(server->args, EXIT_OTHER,
-                    "the data in %s is damaged; move it away and start again: the node gets its "
-                    "data from the others",
-                    server->datadir.store_path);
-    return fail(server->args, EXIT_OTHER, "cannot open the store: %s", cake_strerror(err));
+                    "the data in %s is damaged (%s); move it away and start again: the node gets "
+                    "its data from the others",
+                    server->datadir.store_path, why);
+    return fail(server->args, EXIT_OTHER, "cannot open the store: %s", why);
+}
+
+static int open_http(server_t *server)
+{
+    char message[HTTP_MESSAGE_MAX] = "";
+    int err = http_listen(args_value(server->args, "http", "127.0.0.1:8001"), message);
+    if (err < 0)
+        return fail(server->args, err == CAKE_EPARSE ? EXIT_USAGE : EXIT_OTHER, "%s", message);
+    server->http_socket = err;
+    return 0;
 }
 
 static int start_http(server_t *server)
 {
-    char message[HTTP_MESSAGE_MAX] = "";
     http_options_t options = {
-        .address = args_value(server->args, "http", "127.0.0.1:8001"),
         .token = server->token[0] == 0 ? NULL : server->token,
         .node = server->node,
         .store = server->store,
@@ -279,12 +296,13 @@ static int start_http(server_t *server)
         .idle_s = (uint32_t)server->idle_s,
         .storage_name = server->storage_name,
     };
-    int err = http_start(&options, &server->http, message);
-    if (err != 0)
-        return fail(server->args, err == CAKE_EPARSE ? EXIT_USAGE : EXIT_OTHER, "%s", message);
-    const char *address = http_address(server->http);
-    err = cake_node_publish(server->node, "http", address, strlen(address));
-    return err == 0 ? 0 : fail(server->args, EXIT_OTHER, "cannot publish the HTTP address: %s", cake_strerror(err));
+    int socket = server->http_socket;
+    server->http_socket = -1;
+    int err = http_start(&options, socket, &server->http);
+    const char *address = err == 0 ? http_address(server->http) : "";
+    if (err == 0)
+        err = cake_node_publish(server->node, "http", address, strlen(address));
+    return err == 0 ? 0 : fail(server->args, EXIT_OTHER, "cannot start the HTTP server: %s", cake_strerror(err));
 }
 
 static void raise_file_limit(void)
@@ -333,6 +351,8 @@ static void stop(server_t *server)
     http_stop(server->http);
     cake_node_stop(server->node);
     cake_storage_close(server->storage);
+    if (server->http_socket >= 0)
+        close(server->http_socket);
     if (server->env != NULL)
         server->env->ops->close(server->env);
     datadir_close(&server->datadir);
@@ -341,7 +361,7 @@ static void stop(server_t *server)
 static int run(const args_t *given)
 {
     args_t args = *given;
-    server_t server = {.args = &args, .datadir = {.lock = -1}};
+    server_t server = {.args = &args, .datadir = {.lock = -1}, .http_socket = -1, .log = {.keeps_errors = true}};
     sigset_t signals;
     /* Before any thread starts, so that all of them leave the signals to this one. */
     sigemptyset(&signals);
@@ -356,6 +376,8 @@ static int run(const args_t *given)
     if (status == 0)
         status = read_flags(&server);
     if (status == 0)
+        status = open_http(&server);
+    if (status == 0)
         status = open_storage(&server);
     if (status == 0)
         status = start_node(&server);
@@ -363,6 +385,7 @@ static int run(const args_t *given)
         status = open_store(&server);
     if (status == 0)
         status = start_http(&server);
+    server.log.keeps_errors = false;
     if (status == 0) {
         say_ready(&server);
         wait_for_end(&server, &signals);

@@ -1,0 +1,763 @@
+#!/usr/bin/env python3
+"""`datacake` as users meet it: real processes, real files, real kills. Usage: server_test.py BIN_DIR [NAME...]
+
+Each test_ function below is one promise. Ports are free ones, waits are for conditions and have deadlines. When a test fails,
+the logs of its nodes are printed."""
+import base64
+import concurrent.futures
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.parse
+
+DATACAKE = os.path.join(os.path.abspath(sys.argv[1]), "datacake")
+PATIENCE_S = 90  # sanitizers are slow; nothing here takes long when it works
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("DATACAKE_")}
+
+
+def wait_for(what, condition, seconds=PATIENCE_S):
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+def free_port():
+    """A port that is free for TCP and UDP, for nodes that have to have the same one again."""
+    while True:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            try:
+                udp.bind(tcp.getsockname())
+            except OSError:
+                continue
+            return tcp.getsockname()[1]
+
+
+class Answer:
+    def __init__(self, response):
+        self.status = response.status
+        self.headers = dict(response.getheaders())
+        self.stamp = response.getheader("X-Datacake-Timestamp")
+        self.body = response.read()
+
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def code(self):
+        return self.json()["error"]["code"]
+
+
+class Node:
+    def __init__(self, cluster, node_id, *flags):
+        self.cluster, self.id, self.flags = cluster, node_id, flags
+        self.dir = cluster.dir / f"node-{node_id}"
+        self.listen, self.http, self.process = free_port(), free_port(), None
+
+    def start(self, wait=True):
+        seeds = [f"--seed=127.0.0.1:{n.listen}" for n in self.cluster.nodes if n is not self and n.process]
+        self.dir.mkdir(exist_ok=True)
+        self.log = open(self.dir / "log", "ab")
+        self.process = subprocess.Popen(
+            [DATACAKE, "serve", "--node-id", str(self.id), "--listen", f"127.0.0.1:{self.listen}", "--http",
+             f"127.0.0.1:{self.http}", "--data-dir", str(self.dir / "data"), *seeds, *self.flags],
+            stdout=self.log, stderr=self.log, env=ENVIRONMENT)
+        if wait:
+            wait_for(f"node {self.id} ready", self.is_ready)
+        return self
+
+    def is_ready(self):
+        assert self.process.poll() is None, f"node {self.id} has ended with {self.process.returncode}"
+        try:
+            return self.ask("GET", "/readyz").status == 200
+        except OSError:
+            return False
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(PATIENCE_S)
+        self.process = None
+        assert status == 0, f"node {self.id} ended with {status}"
+
+    def ask(self, method, path, body=None, headers={}):
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=PATIENCE_S)
+        try:
+            connection.request(method, path, body=body, headers=headers, encode_chunked="Transfer-Encoding" in headers)
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def put(self, keyspace, key, value, level="quorum", **headers):
+        return self.ask("PUT", f"/kv/{quote(keyspace)}/{quote(key)}?consistency={level}", value, headers)
+
+    def get(self, keyspace, key, query=""):
+        return self.ask("GET", f"/kv/{quote(keyspace)}/{quote(key)}{query}")
+
+    def delete(self, keyspace, key, level="quorum"):
+        return self.ask("DELETE", f"/kv/{quote(keyspace)}/{quote(key)}?consistency={level}")
+
+    def status(self):
+        return self.ask("GET", "/status").json()
+
+    def run(self, *words, stdin=b""):
+        return run(*words, "--http", f"http://127.0.0.1:{self.http}", stdin=stdin)
+
+
+class Cluster:
+    def __init__(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="datacake-test-"))
+        self.nodes = []
+
+    def add(self, *flags):
+        node = Node(self, len(self.nodes) + 1, *flags)
+        self.nodes.append(node)
+        return node.start()
+
+    def of(self, count, *flags):
+        for _ in range(count):
+            self.add(*flags)
+        self.wait_whole()
+        return self.nodes
+
+    def wait_whole(self):
+        def is_whole(node):
+            status = node.status()
+            return status["cluster"]["alive"] == status["store"]["replicas"] == len(self.nodes)
+        wait_for("a whole cluster", lambda: all(is_whole(node) for node in self.nodes))
+
+    def wait_equal(self):
+        def are_equal():
+            stores = [node.status()["store"] for node in self.nodes]
+            return len({(s["live"], s["fingerprint"]) for s in stores}) == 1 and not any(s["tombstones"] for s in stores)
+        wait_for("equal nodes without tombstones", are_equal)
+
+    def end(self):
+        for node in self.nodes:
+            if node.process:
+                node.stop()
+
+    def abandon(self):
+        for node in self.nodes:
+            if node.process:
+                node.process.kill()
+                node.process.wait()
+
+    def show_logs(self):
+        for log in sorted(self.dir.glob("*/log")):
+            print(f"---- {log}")
+            print(log.read_text(errors="replace")[-6000:])
+
+
+def quote(part):
+    return urllib.parse.quote(part, safe="")
+
+
+class Result:
+    def __init__(self, done):
+        self.status, self.out, self.err = done.returncode, done.stdout, done.stderr.decode(errors="replace")
+
+
+def run(*words, stdin=b""):
+    return Result(subprocess.run([DATACAKE, *words], input=stdin, capture_output=True, timeout=PATIENCE_S, env=ENVIRONMENT))
+
+
+def refused(result, status, *texts):
+    """One line that says what is wrong, and the right status."""
+    assert result.status == status, (result.status, result.err)
+    assert result.err.count("\n") == 1, result.err
+    for text in texts:
+        assert text in result.err, (text, result.err)
+
+
+# ---- a cluster of three ---------------------------------------------------------------------------------------------
+
+def test_a_document_at_all_is_read_at_once_on_the_others(cluster):
+    nodes = cluster.of(3)
+    for i in range(20):
+        key, value = f"key-{i}", os.urandom(100)
+        assert nodes[i % 3].put("books", key, value, "all").status == 200
+        for node in nodes:
+            answer = node.get("books", key)
+            assert (answer.status, answer.body) == (200, value)
+
+
+def test_all_with_a_node_just_killed_fails_in_time_and_the_node_gets_it_later(cluster):
+    one, two, three = cluster.of(3)
+    assert one.put("books", "before", b"1", "all").status == 200
+    two.kill()
+    began = time.monotonic()
+    answer = one.put("books", "moby-dick", b"Call me Ishmael.", "all")
+    spent = time.monotonic() - began
+    assert answer.status == 503, answer.body
+    error = answer.json()["error"]
+    assert error["code"] == "consistency_failed", error
+    assert (error["responses"], error["required"]) == (2, 3) and error["timeout_ms"] == 2000, error
+    assert 1.5 < spent < 6, spent
+    assert answer.stamp and answer.headers["Retry-After"]
+    # The write stays, and goes on replicating: to the third node now, to the second once it is back.
+    assert one.get("books", "moby-dick").body == b"Call me Ishmael."
+    wait_for("the write on node 3", lambda: three.get("books", "moby-dick").status == 200)
+
+    wait_for("a death that is known", lambda: one.status()["cluster"]["dead"] == 1)
+    began = time.monotonic()
+    answer = one.put("books", "never", b"x", "all")
+    assert time.monotonic() - began < 1
+    assert answer.status == 503 and answer.code == "not_enough_nodes", answer.body
+    error = answer.json()["error"]
+    assert (error["live"], error["required"]) == (2, 3), error
+    assert one.get("books", "never").status == three.get("books", "never").status == 404
+
+    # A quorum is there. The commands say it by their status.
+    assert one.put("books", "at-quorum", b"y").status == 200
+    refused(one.run("put", "books", "never", "x", "--consistency", "all"), 4, "2", "3")
+    two.start()
+    wait_for("both writes on node 2", lambda: two.get("books", "moby-dick").body == b"Call me Ishmael."
+             and two.get("books", "at-quorum").status == 200)
+    assert two.get("books", "never").status == 404
+    cluster.wait_equal()
+
+
+def test_too_few_members_is_said_at_once(cluster):
+    node = cluster.add()
+    for level, required in (("one", 1), ("two", 2), ("three", 3)):
+        answer = node.put("books", "x", b"1", level)
+        assert answer.status == 503 and answer.code == "not_enough_nodes", (level, answer.body)
+        error = answer.json()["error"]
+        assert (error["live"], error["required"]) == (0, required), error
+        assert node.get("books", "x").status == 404
+    for level in ("none", "quorum", "local_quorum", "each_quorum", "all"):
+        assert node.put("books", level, b"1", level).status == 200
+
+
+def test_deletes_leave_no_tombstones(cluster):
+    nodes = cluster.of(3)
+    lines = "".join(json.dumps({"key": f"{i:05}", "value": "x" * 50}) + "\n" for i in range(10000))
+    result = nodes[0].run("import", "many", "-", stdin=lines.encode())
+    assert result.status == 0 and b"imported 10000" in result.out, result.err
+    cluster.wait_equal()
+    keys = "".join(f"{i:05}\n" for i in range(10000)).encode()
+    result = nodes[1].run("del", "many", "--from", "-", "--json", stdin=keys)
+    assert result.status == 0 and json.loads(result.out)["deleted"] == 10000, result.err
+    began = time.monotonic()
+    cluster.wait_equal()
+    assert time.monotonic() - began < 30
+    assert all(node.status()["store"]["live"] == 0 for node in nodes)
+
+
+def test_a_node_killed_while_writing_catches_up(cluster):
+    nodes = cluster.of(3)
+    lines = "".join(json.dumps({"key": f"key-{i}", "value": str(i)}) + "\n" for i in range(20000)).encode()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        importing = pool.submit(nodes[0].run, "import", "many", "-", "--workers", "2", stdin=lines)
+        wait_for("the first writes", lambda: nodes[0].status()["store"]["live"] > 1000 or importing.done())
+        nodes[1].kill()
+        result = importing.result()
+    assert result.status == 0, result.err
+    assert nodes[2].delete("many", "key-7").status == 200
+    nodes[1].start()
+    cluster.wait_equal()
+    assert all(node.status()["store"]["live"] == 19999 for node in nodes)
+    assert nodes[1].get("many", "key-7").status == 404
+    # All three restart from their disks, and are still what they were.
+    for node in nodes:
+        node.stop()
+    for node in nodes:
+        node.start()
+    assert all(node.status()["store"]["live"] == 19999 for node in nodes)
+    cluster.wait_equal()
+
+
+def test_a_client_that_moves_stays_in_order(cluster):
+    nodes = cluster.of(3)
+    stamp = nodes[0].put("books", "x", b"first").stamp
+    for i in range(30):
+        headers = {"X-Datacake-Timestamp": stamp}
+        answer = nodes[i % 3].put("books", "x", str(i).encode(), "none", **headers)
+        assert answer.stamp > stamp, (answer.stamp, stamp)
+        stamp = answer.stamp
+        other = nodes[(i + 1) % 3].ask("GET", "/kv/books/none-such", headers={"X-Datacake-Timestamp": stamp})
+        assert other.stamp >= stamp  # also what only reads hands the order on
+        stamp = other.stamp
+    wait_for("the last write everywhere", lambda: all(node.get("books", "x").body == b"29" for node in nodes))
+
+
+def test_a_partition_heals(cluster):
+    def demo(*words):
+        result = run("demo", *words, "--dir", str(cluster.dir / "demo"))
+        assert result.status == 0, result.err
+        return result.out.decode()
+
+    def rows():
+        return [line.split() for line in demo("status").splitlines()[1:]]
+
+    try:
+        demo("up", "3")
+        urls = [row[1] for row in rows()]
+        wait_for("three", lambda: all(row[3] == "3" for row in rows()))
+        wait_for("three replicas", lambda: all(b"replicas         3" in run("status", "--http", url).out for url in urls))
+        demo("partition", "1")
+        wait_for("a death on both sides", lambda: [row[3] for row in rows()] == ["1", "2", "2"])
+        assert run("put", "books", "alone", "1", "--http", urls[0]).status == 4  # no quorum on the smaller side
+        assert run("put", "books", "alone", "1", "--consistency", "none", "--http", urls[0]).status == 0
+        assert run("put", "books", "most", "2", "--http", urls[1]).status == 0
+        assert run("get", "books", "most", "--http", urls[0]).status == 1
+        demo("heal")
+        wait_for("one cluster again", lambda: all(row[3] == "3" and row[4] == "2" for row in rows()))
+        assert len({row[6] for row in rows()}) == 1
+        demo("down")
+        assert all(row[2] == "stopped" for row in rows())
+    finally:
+        run("demo", "down", "--dir", str(cluster.dir / "demo"))
+
+
+# ---- HTTP -----------------------------------------------------------------------------------------------------------
+
+def test_keys_and_values_are_bytes(cluster):
+    node = cluster.add()
+    keys = [b"a", b"\0", b"a/b", b"%41", b"\xff\xfe", b"with space+plus?&=#", bytes(range(256)), b"k" * 511, b".", b".."]
+    for i, key in enumerate(keys):
+        value = bytes(range(256)) * i
+        assert node.put("bytes", key, value).status == 200
+        answer = node.get("bytes", key)
+        assert (answer.status, answer.body) == (200, value), key
+    listed = [json.loads(line) for line in node.ask("GET", "/kv/bytes?values=1").body.splitlines()]
+
+    def to_bytes(part):
+        return part.encode() if isinstance(part, str) else base64.b64decode(part["base64"])
+    assert [to_bytes(line["key"]) for line in listed] == sorted(keys)
+    assert all(to_bytes(line["value"]) == bytes(range(256)) * keys.index(to_bytes(line["key"])) for line in listed)
+    exported = node.run("export", "bytes").out
+    assert node.run("import", "copy", "-", stdin=exported).status == 0
+    again = node.run("export", "copy").out
+    assert [(json.loads(l)["key"], json.loads(l)["value"]) for l in again.splitlines()] == \
+        [(json.loads(l)["key"], json.loads(l)["value"]) for l in exported.splitlines()]
+
+
+def test_listing_pages_and_prefixes(cluster):
+    node = cluster.add()
+    names = [f"{a}/{i:03}" for a in "abc" for i in range(500)]
+    body = "".join(json.dumps({"key": name, "value": name}) + "\n" for name in names)
+    answer = node.ask("POST", "/kv/names", body)
+    assert answer.status == 200 and answer.json()["put"] == 1500
+
+    def keys(query):
+        return [json.loads(line)["key"] for line in node.ask("GET", "/kv/names" + query).body.splitlines()]
+    assert keys("") == names
+    assert keys("?prefix=b%2F") == names[500:1000]
+    assert keys("?prefix=b/&limit=3") == names[500:503]
+    assert keys("?prefix=b/&limit=3&after=b%2F002") == names[503:506]
+    assert keys("?after=c%2F499") == []
+    assert keys("?limit=600&after=a%2F100") == names[101:701]
+    assert node.run("ls", "names", "--prefix", "c/", "--limit", "2").out == b"c/000\nc/001\n"
+    assert node.ask("GET", "/kv/unknown").body == b""
+    spaces = node.ask("GET", "/kv").json()["keyspaces"]
+    assert [(s["name"], s["live"]) for s in spaces] == [("names", 1500)]
+
+
+def test_bulk_names_bad_lines_and_goes_on(cluster):
+    node = cluster.add()
+    body = b"\n".join([b'{"key":"a","value":"1"}', b"not json", b"", b'{"key":"b"}', b'{"key":"","value":"1"}',
+                       b'{"key":"' + b"k" * 512 + b'","value":"1"}', b'{"key":"c","value":{"base64":"AP8="}}',
+                       b'{"key":"a","delete":true}', b'{"key":"d","value":"2"}', b'{"key":"\xff","value":"1"}',
+                       b'{"key":"e","value":"3"}'])
+    for headers in ({}, {"Transfer-Encoding": "chunked"}):
+        sent = (body[i:i + 7] for i in range(0, len(body), 7)) if headers else body
+        answer = node.ask("POST", "/kv/bulk", sent, headers)
+        result = answer.json()
+        assert answer.status == 200, result
+        assert (result["put"], result["deleted"], result["failed"]) == (4, 1, 5), result
+        assert [error["line"] for error in result["errors"]] == [2, 4, 5, 6, 10], result
+    assert node.run("ls", "bulk").out == b"c\nd\ne\n"
+    path = cluster.dir / "lines.ndjson"
+    path.write_bytes(body)
+    result = node.run("import", "again", str(path))
+    assert result.status == 5, result.err
+    assert re.findall(r"lines\.ndjson:(\d+): ", result.err) == ["2", "4", "5", "6", "10"], result.err
+    assert node.run("ls", "again").out == b"c\nd\ne\n"
+
+
+def test_bulk_needs_little_memory(cluster):
+    node = cluster.add("--storage", "memory", "--max-body-mib", "16")
+
+    def lines():
+        for i in range(600):
+            yield b"".join(b'{"key":"%d","value":"%s"}\n' % (j % 10, b"x" * 10000) for j in range(20))
+    answer = node.ask("POST", "/kv/bulk?consistency=none", lines(), {"Transfer-Encoding": "chunked"})
+    assert answer.status == 200 and answer.json()["put"] == 12000  # 120 MB through 16
+    status = pathlib.Path(f"/proc/{node.process.pid}/status").read_text()
+    peak_kib = int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+    assert peak_kib < 400 << 10 or "asan" in DATACAKE or "tsan" in DATACAKE, peak_kib
+
+
+def test_bad_requests_get_the_right_status(cluster):
+    node = cluster.add("--max-value-mib", "1")
+    long_name = "n" * 128
+    rows = [
+        ("GET", "/nope", None, {}, 404, "not_found"),
+        ("GET", "/kv/books/none", None, {}, 404, "not_found"),
+        ("PATCH", "/kv/books/x", b"", {}, 405, "method_not_allowed"),
+        ("DELETE", "/status", None, {}, 405, "method_not_allowed"),
+        ("PUT", "/kv/books/x?consistency=most", b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv/books/x?consistncy=all", b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv/books/", b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv//x", b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv/books/" + "k" * 512, b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv/books/a%zz", b"1", {}, 400, "invalid_argument"),
+        ("PUT", f"/kv/{long_name}/x", b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv/a%0ab/x", b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv/a%00b/x", b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv/%ff/x", b"1", {}, 400, "invalid_argument"),
+        ("GET", "/kv/books?limit=0", None, {}, 400, "invalid_argument"),
+        ("GET", "/kv/books?limit=x", None, {}, 400, "invalid_argument"),
+        ("GET", "/kv/books?values=yes", None, {}, 400, "invalid_argument"),
+        ("GET", "/kv/books?prefix=%", None, {}, 400, "invalid_argument"),
+        ("GET", "/kv/books/x", None, {"X-Datacake-Timestamp": "yesterday"}, 400, "invalid_argument"),
+        ("GET", "/kv/books/x", None, {"X-Datacake-Timestamp": "2999-11-22T10:20:30.123Z+0042"}, 503, "clock_drift"),
+        ("PUT", "/kv/books/x", b"1" * (1 << 20) + b"1", {}, 413, "too_large"),
+        ("DELETE", "/members/99", None, {}, 404, "not_found"),
+        ("DELETE", "/members/x", None, {}, 400, "invalid_argument"),
+    ]
+    for method, path, body, headers, status, code in rows:
+        answer = node.ask(method, path, body, headers)
+        assert (answer.status, answer.code) == (status, code), (method, path, answer.status, answer.body)
+        assert answer.json()["error"]["message"] and answer.stamp
+    pieces = (b"x" * 65536 for _ in range(17))
+    answer = node.ask("PUT", "/kv/books/x", pieces, {"Transfer-Encoding": "chunked"})
+    assert (answer.status, answer.code) == (413, "too_large")
+    assert node.ask("GET", "/kv/books").body == b""
+    assert node.put("books", "x", b"1" * (1 << 20)).status == 200
+    assert node.put("b\u00fccher/sub", "x", b"").status == 200
+    assert (node.get("b\u00fccher/sub", "x").status, node.get("b\u00fccher/sub", "x").body) == (200, b"")
+
+
+def test_reads_have_tags_and_levels(cluster):
+    nodes = cluster.of(2)
+    stamp = nodes[0].put("books", "x", b"1", "all").stamp
+    answer = nodes[1].get("books", "x")
+    assert answer.stamp == stamp
+    same = nodes[1].ask("GET", "/kv/books/x", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (same.status, same.body) == (304, b"")
+    assert nodes[0].put("books", "x", b"2", "none").status == 200
+    newest = nodes[1].get("books", "x", "?consistency=all")
+    assert (newest.status, newest.body) == (200, b"2")
+    assert newest.headers["ETag"] != answer.headers["ETag"]
+    assert nodes[0].delete("books", "x", "none").status == 200
+    assert nodes[1].get("books", "x", "?consistency=all").status == 404
+    assert nodes[0].delete("books", "never-was").status == 200
+    head = nodes[0].put("books", "y", b"12345", "all") and nodes[1].ask("HEAD", "/kv/books/y")
+    assert head.status == 200 and head.headers["Content-Length"] == "5"
+
+
+def test_a_token_is_asked_for(cluster):
+    token = cluster.dir / "token"
+    token.write_text("s3cret\n")
+    node = cluster.add("--http-token", str(token))
+    for headers in ({}, {"Authorization": "Bearer wrong!"}, {"Authorization": "Bearer s3cre"}, {"Authorization": "s3cret"}):
+        answer = node.ask("GET", "/kv", headers=headers)
+        assert (answer.status, answer.code) == (401, "unauthorized")
+        assert node.ask("PUT", "/kv/a/b", b"1", headers).status == 401
+    assert node.ask("GET", "/kv", headers={"Authorization": "Bearer s3cret"}).status == 200
+    assert node.ask("GET", "/healthz").status == node.ask("GET", "/").status == 200
+    refused(node.run("keyspaces"), 5, "token")
+    assert node.run("put", "a", "b", "1", "--http-token", str(token)).status == 0
+
+
+def test_watchers_see_every_change_in_order(cluster):
+    nodes = cluster.of(2)
+    connection = http.client.HTTPConnection("127.0.0.1", nodes[1].http, timeout=PATIENCE_S)
+    connection.request("GET", "/watch/books?values=1")
+    stream = connection.getresponse()
+    assert stream.status == 200 and stream.getheader("Content-Type") == "text/event-stream"
+    assert stream.readline() == b": datacake\n"
+    for i in range(50):
+        assert nodes[i % 2].put("books", str(i), f"value {i}", "all").status == 200
+        assert nodes[i % 2].put("other", str(i), b"x", "all").status == 200
+    assert nodes[0].delete("books", "0", "all").status == 200
+    seen = []
+    while len(seen) < 51:
+        line = stream.readline()
+        assert line, "the stream has ended"
+        if line.startswith(b"data: "):
+            seen.append((kind, json.loads(line[6:])))
+        elif line.startswith(b"event: "):
+            kind = line[7:].strip().decode()
+    assert [(kind, e["key"], e.get("value")) for kind, e in seen] == \
+        [("put", str(i), f"value {i}") for i in range(50)] + [("delete", "0", None)]
+    nodes[1].stop()  # a watcher holds nobody up
+    assert stream.read() is not None
+    connection.close()
+
+
+def test_the_page_and_the_figures(cluster):
+    node = cluster.add()
+    node.put("books", "x", b"1")
+    page = node.ask("GET", "/")
+    assert page.status == 200 and page.headers["Content-Type"].startswith("text/html")
+    assert b"<title>Datacake</title>" in page.body
+    assert not re.search(rb"(src|href)=[\"']?(https?:)?//", page.body)  # no outside assets
+    metrics = node.ask("GET", "/metrics").body.decode()
+    values = dict(re.findall(r"^(datacake_\w+) (\d+)$", metrics, re.M))
+    assert values["datacake_live"] == "1" and values["datacake_writes_total"] == "1", metrics
+    for line in metrics.splitlines():
+        assert line.startswith("# ") or re.fullmatch(r'datacake_\w+(\{\w+="[^"]*"\})? [0-9.]+', line), line
+    status = node.status()
+    assert status["store"]["live"] == 1 and status["keyspaces"][0]["name"] == "books"
+    assert [m["id"] for m in node.ask("GET", "/members").json()["members"]] == [1]
+    events = http.client.HTTPConnection("127.0.0.1", node.http, timeout=PATIENCE_S)
+    events.request("GET", "/events")
+    stream = events.getresponse()
+    data = [line for line in (stream.readline() for _ in range(8)) if line.startswith(b"data: ")]
+    assert json.loads(data[0][6:])["node"]["id"] == 1
+    events.close()
+
+
+def test_slow_clients_are_cut(cluster):
+    node = cluster.add("--idle-s", "1", "--max-connections", "32")
+    slow = []
+    for i in range(20):
+        connection = socket.create_connection(("127.0.0.1", node.http))
+        connection.sendall(b"PUT /kv/books/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc" if i % 2 else b"GET /kv HT")
+        connection.setblocking(False)
+        slow.append(connection)
+
+    def is_cut(connection):
+        try:
+            connection.send(b"x")  # one byte now and then does not help
+            return connection.recv(4096) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    left = list(slow)
+
+    def all_cut():
+        left[:] = [connection for connection in left if not is_cut(connection)]
+        return not left
+    wait_for("all slow clients cut", all_cut)
+    assert node.put("books", "x", b"1").status == 200
+
+
+def test_hostile_bytes_do_no_harm(cluster):
+    node = cluster.add()
+    for request in (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20000, b"PUT /kv/%s/x HTTP/1.1\r\n\r\n" % (b"a" * 100000),
+                    b"PUT /kv/a/b HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+                    b"PUT /kv/a/b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+                    b"GET /kv/a/b?" + b"a=b&" * 500 + b" HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", node.http), timeout=PATIENCE_S) as connection:
+            try:
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
+            except OSError:
+                pass
+    # The port of the nodes takes what does not come from a node, too.
+    for request in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + os.urandom(100)):
+        with socket.create_connection(("127.0.0.1", node.listen), timeout=PATIENCE_S) as connection:
+            connection.sendall(request)
+        with socket.socket(type=socket.SOCK_DGRAM) as udp:
+            udp.sendto(request, ("127.0.0.1", node.listen))
+    assert node.put("books", "x", b"1").status == 200
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+def serve(cluster, *flags, dir="bad"):
+    return run("serve", "--node-id", "1", "--data-dir", str(cluster.dir / dir), "--listen", "127.0.0.1:0", "--http",
+               "127.0.0.1:0", *flags)
+
+
+def test_usage_errors_are_one_line_with_status_2(cluster):
+    refused(run("nonsense"), 2, "nonsense")
+    refused(run("put", "books"), 2, "usage")
+    refused(run("get", "books", "x", "--nope"), 2, "--nope")
+    refused(run("put", "", "x", "y"), 2, "keyspace")
+    refused(run("put", "k" * 128, "x", "y"), 2, "keyspace")
+    refused(run("put", "books", "k" * 512, "y"), 2, "511")
+    refused(run("put", "books", "x", "y", "--consistency", "most"), 2, "most")
+    refused(run("get", "books", "x", "--http", "nowhere"), 2, "nowhere")
+    refused(run("get", "books", "x", "--http", f"127.0.0.1:{free_port()}"), 3, "cannot reach")
+    refused(run("import", "books", "/nonexistent"), 2, "/nonexistent")
+    refused(run("serve"), 2, "--data-dir")
+    refused(run("serve", "--storage", "memory"), 2, "--node-id")
+    refused(serve(cluster, "--bogus"), 2, "--bogus")
+    refused(serve(cluster, "--node-id", "0"), 2, "node-id")
+    refused(serve(cluster, "--node-id", "70000"), 2, "node-id")
+    refused(serve(cluster, "--listen", "nowhere"), 2, "--listen", "nowhere")
+    refused(serve(cluster, "--listen", "1.2.3.4:99999"), 2, "--listen")
+    refused(serve(cluster, "--seed", "x y"), 2, "--seed")
+    refused(serve(cluster, "--http", "127.0.0.1"), 2, "--http")
+    refused(serve(cluster, "--log-level", "loud"), 2, "loud")
+    refused(serve(cluster, "--storage", "tape"), 2, "tape")
+    refused(serve(cluster, "--config", "/nonexistent"), 2, "/nonexistent")
+    refused(serve(cluster, "--listen", "0.0.0.0:0"), 2, "--public")
+    refused(serve(cluster, "--listen", "[::]:0"), 2, "--public")
+    assert not (cluster.dir / "bad" / "store").exists()
+    assert run("help").status == run("--version").status == run("help", "serve").status == 0
+
+
+def test_ports_in_use_are_named(cluster):
+    node = cluster.add()
+    refused(serve(cluster, "--listen", f"127.0.0.1:{node.listen}"), 5, f"127.0.0.1:{node.listen}", "in use")
+    refused(serve(cluster, "--http", f"127.0.0.1:{node.http}"), 5, f"127.0.0.1:{node.http}", "in use")
+    assert node.put("books", "x", b"1").status == 200
+
+
+def test_a_directory_belongs_to_one_node_and_one_process(cluster):
+    node = cluster.add()
+    assert node.put("books", "x", b"1").status == 200
+    mine = f"{node.dir.name}/data"
+    refused(serve(cluster, dir=mine), 5, "in use", str(node.process.pid))
+    node.stop()
+    refused(serve(cluster, "--node-id", "2", dir=mine), 5, "node 1", "node 2")
+    refused(serve(cluster, "--cluster-id", "other", dir=mine), 5, "other")
+    refused(serve(cluster, "--lanes", "3", dir=mine), 5, "--lanes")
+    # Also when the small files that say so are lost: the store knows itself whose it is.
+    (node.dir / "data" / "node").unlink()
+    refused(serve(cluster, "--node-id", "2", dir=mine), 5, "another node")
+    (node.dir / "data" / "node").unlink(missing_ok=True)
+    node.start()
+    assert node.get("books", "x").body == b"1"
+
+
+def test_damaged_files_are_named_and_nothing_is_lost(cluster):
+    node = cluster.add()
+    assert node.put("books", "x", b"1").status == 200
+    node.stop()
+    data = node.dir / "data"
+    for name, text in (("generation", "x\n"), ("node", "gibberish\n")):
+        good = (data / name).read_text()
+        (data / name).write_text(text)
+        refused(serve(cluster, dir="node-1/data"), 5, name, "damaged")
+        (data / name).write_text(good)
+    files = [path for path in (data / "store").iterdir() if path.is_file() and path.stat().st_size > 4096]
+    assert files
+    for path in files:
+        good = path.read_bytes()
+        path.write_bytes(b"this is no database" * 1000)
+        refused(serve(cluster, dir="node-1/data"), 5, "damaged")
+        path.write_bytes(good)
+    node.start()
+    assert node.get("books", "x").body == b"1"
+
+
+def test_the_generation_grows(cluster):
+    node = cluster.add()
+    generations = []
+    for _ in range(3):
+        generations.append(int((node.dir / "data" / "generation").read_text()))
+        node.stop()
+        node.start()
+    assert generations == sorted(set(generations))
+    node.stop()
+    ahead = 1 << 52
+    (node.dir / "data" / "generation").write_text(f"{ahead}\n")
+    node.start()
+    assert int((node.dir / "data" / "generation").read_text()) == ahead + 1
+
+
+def test_what_this_build_lacks_is_said(cluster):
+    help_text = run("help", "serve").out.decode()
+    for flag in ("--cluster-key", "--tls-cert", "--tls-key", "--tls-ca"):
+        assert flag in help_text
+        refused(serve(cluster, flag, "/dev/null"), 2, flag)
+
+
+def test_commands_work_on_documents(cluster):
+    node = cluster.add()
+    assert node.run("put", "books", "x", "value").status == 0
+    assert node.run("get", "books", "x").out == b"value"
+    assert node.run("put", "books", "big", "-", stdin=b"\0\xff" * 100000).status == 0
+    assert node.run("get", "books", "big").out == b"\0\xff" * 100000
+    refused(node.run("get", "books", "none"), 1)
+    assert node.run("ls", "books").out == b"big\nx\n"
+    assert node.run("del", "books", "x").status == 0
+    assert node.run("ls", "books").out == b"big\n"
+    assert json.loads(node.run("keyspaces", "--json").out)["keyspaces"][0]["live"] == 1
+    assert b"alive" in node.run("members").out and b"documents        1" in node.run("status").out
+    assert node.run("verify").status == 0
+    tsv = cluster.dir / "words.tsv"
+    tsv.write_text("one\t1\nno tab here\ntwo\t2\\n2\n")
+    result = node.run("import", "words", str(tsv))
+    assert result.status == 5 and "words.tsv:2: " in result.err, result.err
+    assert node.run("get", "words", "two").out == b"2\n2"
+    result = node.run("bench", "--duration-s", "1", "--writers", "4", "--reads", "50", "--json")
+    assert result.status == 0 and json.loads(result.out)["writes"]["count"] > 0, result.err
+
+
+def test_a_configuration_file_and_json_logs(cluster):
+    config = cluster.dir / "node.conf"
+    config.write_text("# a node\nlog-format = json\ndata-center = harbour\nlog-level = error\n")
+    node = cluster.add("--config", str(config), "--log-level", "info")
+    assert node.status()["node"]["data_center"] == "harbour"
+    node.stop()
+    lines = (node.dir / "log").read_text().splitlines()
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    assert any("ready" in line["message"] for line in logged) and all(line["level"] for line in logged)
+    node.start()
+
+
+def test_a_node_under_load_stops_in_order(cluster):
+    node = cluster.add()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        load = pool.submit(node.run, "bench", "--duration-s", "3", "--writers", "16", "--reads", "30")
+        wait_for("load", lambda: node.status()["store"]["writes"] > 200)
+        acknowledged = node.put("books", "last", b"1")
+        assert acknowledged.status == 200
+        node.stop()
+        assert load.result().status in (3, 5)
+    node.start()
+    assert node.get("books", "last").body == b"1"
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+def main():
+    names = sys.argv[2:]
+    tests = [(name, function) for name, function in sorted(globals().items(), key=lambda item: getattr(
+        getattr(item[1], "__code__", None), "co_firstlineno", 0)) if name.startswith("test_")]
+    failed = 0
+    for name, function in tests:
+        if names and name not in names and name.removeprefix("test_") not in names:
+            continue
+        cluster = Cluster()
+        began = time.monotonic()
+        try:
+            function(cluster)
+            cluster.end()
+            print(f"ok      {name}  {time.monotonic() - began:.1f} s", flush=True)
+        except BaseException as error:
+            failed += 1
+            print(f"FAILED  {name}  {time.monotonic() - began:.1f} s", flush=True)
+            traceback.print_exc(file=sys.stdout)
+            cluster.show_logs()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            cluster.abandon()
+            shutil.rmtree(cluster.dir, ignore_errors=True)
+    print(f"{failed} failed")
+    return failed != 0
+
+
+sys.exit(main())
