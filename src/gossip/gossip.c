@@ -382,8 +382,10 @@ static int on_key(cake__gossip_t *gossip, const cake__gossip_event_t *event)
         cake__slice_equal(value, cake__slice(old->bytes + old->key_len, old->value_len)))
         return 0; /* nothing to tell */
     int err = cake__gossip_keys_put(keys, gossip->alloc, key, value, is_deleted, keys->max_version + 1, gossip->now_ns);
-    if (err == 0)
+    if (err == 0) {
         cake__gossip_peer_touch(gossip, gossip->self);
+        cake__gossip_sync_soon(gossip);
+    }
     return err;
 }
 

@@ -103,6 +103,7 @@ static void merge_keys(cake__gossip_t *gossip, cake__gossip_peer_t *peer, const 
     peer->is_updated = true;
     cake__gossip_peer_changed(gossip, peer);
     cake__gossip_peer_touch(gossip, peer);
+    cake__gossip_sync_soon(gossip);
 }
 
 /* ---- about another ------------------------------------------------------------------------------------------------------ */

@@ -5,10 +5,12 @@
  * With no more members than rings everyone pings everyone.
  *
  *      t                   + 300 ms                                   + 1 s
- *      ping ----> (no answer) ping again, and 3 helpers ping for us -----> the next ping
+ *      ping ----> (no answer) ping again, and 3 helpers ping for us -----> the next ping      and once more at + 600 ms
  *
  * Only answers count as evidence: a member that talks but cannot be reached is of no use to anyone. */
 #include "gossip/state.h"
+
+#define RETRIES_MAX 2u /* at 25% loss one would leave an accusation per node in two minutes, each told to everyone */
 
 /* ---- rings ------------------------------------------------------------------------------------------------------------ */
 
@@ -190,7 +192,8 @@ static void retry_ping(cake__gossip_t *gossip, cake__gossip_edge_t *edge)
 {
     cake__gossip_peer_t *helpers[GOSSIP_RINGS_MAX];
     size_t count = cake__gossip_draw(gossip, edge->peer, helpers, gossip->params.helpers);
-    edge->retry_ns = CAKE__GOSSIP_NEVER;
+    bool is_last = ++edge->retries == RETRIES_MAX;
+    edge->retry_ns = is_last ? CAKE__GOSSIP_NEVER : gossip->now_ns + cake__gossip_ms(gossip->params.ping_timeout_ms);
     send_ping(gossip, edge->peer, edge->seq);
     for (size_t i = 0; i < count; i++) {
         cake__buf_t *frame = &gossip->frame;
@@ -209,6 +212,7 @@ static void next_ping(cake__gossip_t *gossip, cake__gossip_edge_t *edge)
     edge->previous_seq = edge->seq;
     edge->seq = ++gossip->seq;
     edge->is_waiting = true;
+    edge->retries = 0;
     edge->retry_ns = gossip->now_ns + cake__gossip_ms(gossip->params.ping_timeout_ms);
     edge->next_ping_ns = gossip->now_ns + period_ns / 20 * 19 + cake__random_below(&gossip->random, period_ns / 10);
     send_ping(gossip, edge->peer, edge->seq);

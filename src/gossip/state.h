@@ -119,6 +119,7 @@ typedef struct cake__gossip_edge {
     uint64_t next_ping_ns, retry_ns;
     uint64_t seq, previous_seq; /* an answer to the ping before is evidence too */
     bool is_waiting;            /* for the answer to seq */
+    uint32_t retries;           /* of seq */
     uint32_t samples;
     double mean_ms, variance_ms2; /* of the time between answers */
 } cake__gossip_edge_t;
@@ -385,6 +386,7 @@ void cake__gossip_notice_heard(cake__gossip_t *gossip, uint16_t node_id, const c
 
 /* sync.c */
 void cake__gossip_sync_run(cake__gossip_t *gossip);
+void cake__gossip_sync_soon(cake__gossip_t *gossip);
 void cake__gossip_sync_with(cake__gossip_t *gossip, const cake_addr_t *to); /* the whole digest at once */
 void cake__gossip_on_sync(cake__gossip_t *gossip, cake__gossip_frame_t *frame, cake__gossip_peer_t *sender);
 void cake__gossip_on_buckets(cake__gossip_t *gossip, cake__gossip_frame_t *frame, cake__gossip_peer_t *sender);

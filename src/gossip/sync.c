@@ -1,10 +1,12 @@
 /* sync.c: state gossip (scuttlebutt). Two nodes find out what differs, and each gets what is newer at the other.
  *
- *      A -- SYNC: hash of all state --------------------------> B     equal: nothing more
- *      A <- BUCKETS: 32 hashes ------------------------------- B
- *      A -- DIGEST: what A has of the members that differ ----> B
- *      A <- DELTA: what is newer at B; DIGEST of what B lacks - B
- *      A -- DELTA --------------------------------------------> B
+ *      A -- SYNC: hash of all state, or BUCKETS: 32 hashes --> B     equal: nothing more
+ *      A <- DIGEST: what B has of the members that differ ----- B
+ *      A -- DELTA: what is newer at A; DIGEST of what A lacks -> B
+ *      A <- DELTA --------------------------------------------- B
+ *
+ * Every message more is one that can be lost: up to 48 members the hash alone is sent, and the digest of all fits one
+ * frame; with more the 32 bucket hashes go out at once, and only the members in the buckets that differ are listed.
  *
  * A digest covers a range of ids, so that any number of members goes through datagrams, a part at a time; where the next
  * one starts moves on. A delta is cut fairly: first who and where everyone is, then one key/value per member in turn, in
@@ -17,6 +19,7 @@
 #define DIGEST_FRAMES      2u
 #define DELTA_FRAMES       3u
 #define STREAM_INTERVAL_MS 200u
+#define SMALL_DIGEST       48u /* members whose digest is one frame: buckets would only be one more that can be lost */
 
 /* What a peer lacks of one member. */
 struct cake__gossip_stale {
@@ -339,8 +342,20 @@ static void collect_own(cake__gossip_t *gossip)
     cake__gossip_peer_touch(gossip, gossip->self);
 }
 
+static void send_buckets(cake__gossip_t *gossip, const cake__gossip_peer_t *peer)
+{
+    cake__gossip_frame_begin(gossip, &gossip->frame, GOSSIP_BUCKETS_);
+    for (uint32_t i = 0; i < GOSSIP_BUCKETS; i++)
+        cake__put_u32(&gossip->frame, (uint32_t)gossip->bucket[i]);
+    cake__gossip_frame_send(gossip, &gossip->frame, &peer->addr);
+}
+
 static void send_sync(cake__gossip_t *gossip, const cake__gossip_peer_t *peer)
 {
+    if (gossip->member_count > SMALL_DIGEST) {
+        send_buckets(gossip, peer);
+        return;
+    }
     cake__gossip_frame_begin(gossip, &gossip->frame, GOSSIP_SYNC);
     cake__put_u64(&gossip->frame, cake__gossip_state_hash(gossip));
     cake__gossip_frame_send(gossip, &gossip->frame, &peer->addr);
@@ -349,13 +364,21 @@ static void send_sync(cake__gossip_t *gossip, const cake__gossip_peer_t *peer)
 /* With p = 0.2 a DEAD one is tried; the fewer are alive, the more each has to try. */
 static void try_dead(cake__gossip_t *gossip)
 {
-    double chance = 1.0 / (double)(gossip->live_count + 1);
+    double chance = 2.0 / (double)(gossip->live_count + 1);
     if (chance < gossip->params.dead_try)
         chance = gossip->params.dead_try;
     if (gossip->dead_count == 0 || cake__random_unit(&gossip->random) >= chance)
         return;
     cake__gossip_peer_t *peer = gossip->dead[cake__random_below(&gossip->random, gossip->dead_count)];
     cake__gossip_ping_now(gossip, peer); /* tells it that it is held dead, so that it can refute */
+}
+
+/* Keys changed, here or by a delta: the next round comes sooner, so that news goes round in a few hops of 200 ms and a
+ * lost frame costs little. */
+void cake__gossip_sync_soon(cake__gossip_t *gossip)
+{
+    uint64_t soon_ns = cake__gossip_ms(gossip->params.rumour_ms);
+    gossip->next_sync_ns = cake__min_u64(gossip->next_sync_ns, gossip->now_ns + soon_ns);
 }
 
 void cake__gossip_sync_run(cake__gossip_t *gossip)
@@ -383,10 +406,10 @@ void cake__gossip_on_sync(cake__gossip_t *gossip, cake__gossip_frame_t *frame, c
     }
     if (hash == cake__gossip_state_hash(gossip))
         return;
-    cake__gossip_frame_begin(gossip, &gossip->frame, GOSSIP_BUCKETS_);
-    for (uint32_t i = 0; i < GOSSIP_BUCKETS; i++)
-        cake__put_u32(&gossip->frame, (uint32_t)gossip->bucket[i]);
-    cake__gossip_frame_send(gossip, &gossip->frame, &sender->addr);
+    if (gossip->member_count > SMALL_DIGEST)
+        send_buckets(gossip, sender);
+    else
+        send_digest(gossip, &sender->addr, UINT32_MAX);
 }
 
 void cake__gossip_on_buckets(cake__gossip_t *gossip, cake__gossip_frame_t *frame, cake__gossip_peer_t *sender)
