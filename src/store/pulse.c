@@ -138,7 +138,7 @@ static void on_pulse_answered(cake_reply_t *reply, void *arg)
     bool is_same_run = peer != NULL && err == 0 && (asking->actor == 0 || peer->actor == asking->actor);
     if (is_same_run && is_equal) {
         note_equal(peer, asking->version);
-        cake__writes_acked_all(store, peer->node_id);
+        cake__writes_acked_all(store, peer->node_id, asking->version);
     } else if (is_same_run) {
         peer->told_version = cake__max_u64(peer->told_version, asking->told_version);
         peer->has_mismatch = true;
@@ -247,7 +247,7 @@ void cake__handle_pulse(cake_rpc_call_t *call, void *arg)
     bool is_equal = err == 0 && hail.digest == store->digest;
     if (is_equal) {
         note_equal(peer, store->version);
-        cake__writes_acked_all(store, peer->node_id);
+        cake__writes_acked_all(store, peer->node_id, store->version);
     }
     for (uint64_t i = 0; err == 0 && store->is_joined && i < count; i++)
         err = take_entry(store, peer, &reader, CAKE__WANT_DELAY_MS, false);

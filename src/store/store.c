@@ -355,11 +355,17 @@ static int close_lanes(void *arg)
     return 0;
 }
 
+static int free_on_loop(void *arg)
+{
+    free_store(arg);
+    return 0;
+}
+
 static void undo_start(cake_store_t *store)
 {
     undo_t undo = {.store = store, .env = store->env};
     if (store->reader == NULL || store->env->ops->on_loop(store->env)) {
-        free_store(store);
+        (void)cake__run_on_loop(store->env, free_on_loop, store); /* what was loaded has timers */
         return;
     }
     store->env->ops->gate_init(store->env, &undo.gate);

@@ -188,10 +188,14 @@ void cake__writes_check_context(cake__keyspace_t *keyspace, uint16_t node_id, co
     }
 }
 
-void cake__writes_acked_all(cake_store_t *store, uint16_t node_id)
+void cake__writes_acked_all(cake_store_t *store, uint16_t node_id, uint64_t version)
 {
     CAKE_LIST_FOR_EACH_SAFE(link, &store->writes)
-    cake__write_acked(CAKE_CONTAINER_OF(link, cake__write_t, link), node_id);
+    {
+        cake__write_t *write = CAKE_CONTAINER_OF(link, cake__write_t, link);
+        if (write->phase == CAKE__WRITE_WAITING && write->task.keyspace->changed_version <= version)
+            cake__write_acked(write, node_id);
+    }
 }
 
 /* ---- phases -----------------------------------------------------------------------------------------------------------------*/
