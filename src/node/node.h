@@ -1,8 +1,8 @@
 /* node: a running node. Owns the RPC server and the channels, drives the gossip core over datagrams, keeps the clock, tells
  * watchers about members, carries extensions. Never stores documents and knows nothing of them.
  *
- *   node.c        start and stop           membership.c  drives gossip, tells watchers, wait_for
- *   channels.c    one channel per member   extensions.c  what lives with the node      select.c  levels and selectors
+ *   node.c        start and stop           membership.c  drives gossip        members.c  watchers, wait_for, records
+ *   channels.c    one channel per member   extensions.c  what lives with it   select.c   levels and selectors
  *
  *      application threads ──post──> [ loop thread: gossip <─ datagrams, timer;  rpc server;  channels;  extensions ] */
 #ifndef CAKE_NODE_NODE_H
@@ -130,6 +130,10 @@ void cake__membership_leave(cake_node_t *node); /* state goes on to CLOSING by c
 void cake__membership_close(cake_node_t *node); /* no callbacks after; memory goes with cake__membership_free */
 void cake__membership_free(cake_node_t *node);
 void cake__node_left(cake_node_t *node);
+void cake__tell_watchers(cake_node_t *node); /* when node->tell_again */
+void cake__tell_again(void *node);           /* the retry timer */
+void cake__waits_close(cake_node_t *node);
+void cake__watches_close(cake_node_t *node);
 void cake__membership_received(void *arg, const cake_addr_t *from, const void *data, size_t len);
 
 cake_rpc_hooks_t cake__node_hooks(cake_node_t *node); /* the cluster clock, for servers and channels */

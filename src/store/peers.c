@@ -272,7 +272,8 @@ void cake__peers_give_up_unseen(cake_store_t *store)
     uint64_t wall_ms = cake__wall_ms(store->env);
     if (cake__now_ns(store->env) < store->join_deadline_ns)
         return;
-    CAKE_LIST_FOR_EACH (link, &store->peers) {
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
         cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
         bool is_fresh = peer->actor != 0 && wall_ms < peer->heard_wall_ms + store->options.join_timeout_ms;
         if (!peer->is_member && !is_fresh)
