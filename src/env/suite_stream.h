@@ -428,6 +428,25 @@ static void suite_peer_gone(cake_env_t *env)
     peer_free(client);
 }
 
+/* The writer must learn that its bytes were never read. */
+static void suite_close_unread(cake_env_t *env)
+{
+    peer_t *server = peer_new(env, &peer_handlers), *client = peer_new(env, &peer_handlers);
+    peers_connect(server, client);
+    cake__run_on_loop(env, peer_pause, server);
+    cake__run_on_loop(env, peer_write_all, client);
+    suite_let_run(env);
+    cake__run_on_loop(env, peer_close, server);
+    latch_wait(&server->closed);
+    latch_wait(&client->over);
+    CAKE_ASSERT(client->read_err == CAKE_ECONNECTION);
+    cake__run_on_loop(env, peer_close, client);
+    latch_wait(&client->closed);
+    peer_unlisten(server);
+    peer_free(server);
+    peer_free(client);
+}
+
 static void suite_close_at_accept(cake_env_t *env)
 {
     peer_t *server = peer_new(env, &peer_handlers), *client = peer_new(env, &peer_handlers);

@@ -232,7 +232,7 @@ typedef struct {
     cake_env_t *env;
     cake_timer_t timers[3];
     uint64_t fired_ns[3];
-    unsigned order[3], count;
+    unsigned order[8], count;
 } ticker_t;
 
 static void tick(ticker_t *ticker, unsigned number)
@@ -310,6 +310,28 @@ static void test_a_slow_host_takes_its_time_for_each_event(void **state)
     cake__world_free(world);
 }
 
+/* What came first runs first, whether it had to wait or falls due at the very moment the host is free again. */
+static void test_a_slow_host_keeps_the_order(void **state)
+{
+    cake__world_t *world = quiet_world(1, 1);
+    ticker_t ticker = ticker_on(world);
+    const cake_event_fn ticks[] = {tick_0, tick_1};
+    cake_post_t posts[2];
+    cake__run_on_loop(ticker.env, start_ticker, &ticker); /* timer 2 is due at 0.1 s */
+    cake__host_slow(cake__world_host(world, 1), 50 * CAKE_NS_PER_MS);
+    for (unsigned i = 0; i < 2; i++) {
+        posts[i] = (cake_post_t){.fn = ticks[i], .arg = &ticker};
+        ticker.env->ops->post(ticker.env, &posts[i]);
+    }
+    cake_post_t third = {.fn = tick_0, .arg = &ticker};
+    run_seconds(world, 0.06); /* 0 ran at 0 s, 1 at 0.05 s; the host is busy until 0.1 s */
+    ticker.env->ops->post(ticker.env, &third);
+    run_seconds(world, 0.1);
+    assert_int_equal(ticker.count, 4);
+    assert_true(ticker.order[2] == 0 && ticker.order[3] == 2);
+    cake__world_free(world);
+}
+
 /* ---- clocks ---- */
 
 static int64_t wall_error_ms(cake__host_t *host, cake__world_t *world)
@@ -358,6 +380,27 @@ static void restart_first(void *arg)
     assert_int_equal(cake__world_now_ns(world), 2 * ACTOR_SECOND_NS);
     cake__host_crash(host, CAKE__CRASH_DRAWN);
     cake__host_start(host);
+}
+
+static void append_a(void *arg)
+{
+    strcat(arg, "a");
+}
+
+static void append_b(void *arg)
+{
+    strcat(arg, "b");
+}
+
+static void test_events_of_one_time_run_in_the_order_of_asking(void **state)
+{
+    cake__world_t *world = quiet_world(1, 1);
+    char order[32] = "";
+    for (unsigned i = 0; i < 10; i++)
+        cake__world_at(world, ACTOR_SECOND_NS, i % 2 == 0 ? append_a : append_b, order);
+    run_seconds(world, 1);
+    assert_string_equal(order, "ababababab");
+    cake__world_free(world);
 }
 
 typedef struct {
@@ -479,7 +522,9 @@ int main(void)
         cmocka_unit_test(test_a_connection_without_memory_is_reset),
         cmocka_unit_test(test_a_paused_host_does_all_later_in_order),
         cmocka_unit_test(test_a_slow_host_takes_its_time_for_each_event),
+        cmocka_unit_test(test_a_slow_host_keeps_the_order),
         cmocka_unit_test(test_wall_clocks_are_off_and_drift_and_jump),
+        cmocka_unit_test(test_events_of_one_time_run_in_the_order_of_asking),
         cmocka_unit_test(test_scenarios_run_at_their_time_and_traces_tell_of_events),
         cmocka_unit_test(test_two_runs_of_one_seed_are_equal),
         cmocka_unit_test(test_another_kind_of_fault_leaves_the_draws_of_the_others),

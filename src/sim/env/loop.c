@@ -8,7 +8,6 @@ struct cake_lane {
     cake_work_t *first, **last;           /* to run */
     cake_work_t *first_done, **last_done; /* ran; done to be called */
     size_t under_way;
-    uint64_t last_done_ns;
     bool is_closing;
     cake_event_fn closed;
     void *arg;
@@ -256,8 +255,7 @@ void cake__sim_run_lane_work(cake__world_t *world, cake__host_t *host, void *obj
     work->next = NULL;
     *lane->last_done = work;
     lane->last_done = &work->next;
-    lane->last_done_ns = cake__max_u64(lane->last_done_ns, world->now_ns + lane_delay_ns(world));
-    cake__sim_schedule(world, CAKE__SIM_LANE_DONE, host, lane->last_done_ns, lane);
+    cake__sim_schedule(world, CAKE__SIM_LANE_DONE, host, world->now_ns + lane_delay_ns(world), lane);
     if (lane->first != NULL)
         schedule_run(lane);
 }

@@ -176,6 +176,34 @@ static void test_nobody_reaches_a_loopback_listener_from_elsewhere(void **state)
     trio_free(&trio);
 }
 
+static void post_nothing(void *arg)
+{
+}
+
+static void post_unlisten(void *arg)
+{
+    actor_do_unlisten(arg);
+}
+
+/* The connection waits to be accepted behind the closing of its listener. */
+static void test_a_listener_that_closes_resets_what_it_did_not_accept(void **state)
+{
+    trio_t trio = trio_with(1, NULL);
+    cake_post_t busy = {.fn = post_nothing}, unlisten = {.fn = post_unlisten, .arg = trio.a};
+    actor_listen(trio.a);
+    cake__host_slow(trio.a->host, ACTOR_SECOND_NS);
+    trio.a->env->ops->post(trio.a->env, &busy);
+    trio.a->env->ops->post(trio.a->env, &unlisten);
+    actor_connect(trio.b, 1);
+    run_seconds(trio.world, 0.5);
+    assert_int_equal(trio.b->connect_err, 0);
+    assert_false(trio.b->is_over);
+    run_seconds(trio.world, 3);
+    assert_int_equal(trio.b->read_err, CAKE_ECONNECTION);
+    assert_true(trio.a->is_listener_closed && trio.a->stream == NULL);
+    trio_free(&trio);
+}
+
 /* ---- datagrams ---- */
 
 static void send_packets(trio_t *trio, uint32_t count)
@@ -273,6 +301,24 @@ static void test_a_cut_of_the_way_back_makes_the_sender_give_up(void **state)
     assert_int_equal(trio.a->received, 1000);
     run_seconds(trio.world, 61);
     assert_int_equal(trio.b->read_err, CAKE_ETIMEDOUT);
+    trio_free(&trio);
+}
+
+/* The reader makes space, but the writer cannot know before the way back is mended. */
+static void test_a_full_buffer_behind_a_cut_goes_on_when_it_is_mended(void **state)
+{
+    trio_t trio = trio_with(1, NULL);
+    trio.world->options.stream_buffer_bytes = 30000;
+    actors_connect(trio.a, trio.b);
+    cake__world_cut(trio.world, 1, 2, true);
+    actor_write(trio.b, ACTOR_OUT_BYTES);
+    run_seconds(trio.world, 10);
+    assert_int_equal(trio.a->received, 30000);
+    assert_false(trio.b->is_written);
+    cake__world_heal(trio.world);
+    run_seconds(trio.world, 1);
+    assert_int_equal(trio.a->received, ACTOR_OUT_BYTES);
+    assert_true(trio.b->is_written && trio.b->write_err == 0);
     trio_free(&trio);
 }
 
@@ -388,11 +434,13 @@ int main(void)
         cmocka_unit_test(test_black_holes_swallow_one_direction),
         cmocka_unit_test(test_connects_are_refused_or_get_no_answer),
         cmocka_unit_test(test_nobody_reaches_a_loopback_listener_from_elsewhere),
+        cmocka_unit_test(test_a_listener_that_closes_resets_what_it_did_not_accept),
         cmocka_unit_test(test_datagrams_get_lost_doubled_and_out_of_order),
         cmocka_unit_test(test_a_paused_host_keeps_a_bounded_number_of_datagrams),
         cmocka_unit_test(test_a_cut_holds_bytes_until_it_is_mended),
         cmocka_unit_test(test_a_long_cut_makes_the_sender_give_up_and_tells_the_reader_nothing),
         cmocka_unit_test(test_a_cut_of_the_way_back_makes_the_sender_give_up),
+        cmocka_unit_test(test_a_full_buffer_behind_a_cut_goes_on_when_it_is_mended),
         cmocka_unit_test(test_cuts_are_per_direction_and_per_pair),
         cmocka_unit_test(test_connects_over_a_cut_wait_for_it_to_be_mended),
         cmocka_unit_test(test_a_slow_link_is_slow),

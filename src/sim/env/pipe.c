@@ -90,6 +90,7 @@ static void schedule_arrival(cake__pipe_t *pipe)
                                       pipe->flights[pipe->first].arrives_ns, pipe);
 }
 
+/* Drawn for each alone: one that would be earlier than those before it waits for them. */
 static uint64_t arrival_ns(cake__pipe_t *pipe)
 {
     cake__world_t *world = pipe->connection->world;
@@ -97,8 +98,7 @@ static uint64_t arrival_ns(cake__pipe_t *pipe)
     uint64_t at_ns = world->now_ns + cake__sim_latency_ns(world, host_from(pipe), host_to(pipe));
     if (cake__sim_happens(world, CAKE__DRAW_STALL, faults->stall_rate))
         at_ns += cake__sim_between(world, CAKE__DRAW_STALL, 0, faults->stall_max_ns);
-    pipe->last_arrival_ns = cake__max_u64(pipe->last_arrival_ns, at_ns);
-    return pipe->last_arrival_ns;
+    return at_ns;
 }
 
 /* The flight that the bytes just put go with: a new one, or the last when the ring of flights is full. */

@@ -134,7 +134,6 @@ void cake__sim_run_connect(cake__world_t *world, cake__host_t *host, void *objec
     }
     connection->is_accepted = true;
     connection->ends[1].addr = connection->to;
-    connection->pipes[0].last_arrival_ns = connection->pipes[1].last_arrival_ns = answer_ns;
     draw_black_hole(connection);
     connection->accept = cake__sim_schedule(world, CAKE__SIM_ACCEPT, to, world->now_ns, connection);
     answer_connect(connection, 0, answer_ns);

@@ -169,7 +169,6 @@ typedef struct cake__pipe {
     size_t head, len, readable;
     cake__flight_t flights[CAKE__SIM_FLIGHTS];
     unsigned first, count;
-    uint64_t last_arrival_ns;
     cake__sim_event_t *arrive, *give_up;
     uint64_t black_hole_after; /* bytes; UINT64_MAX: none */
     uint64_t sent_bytes;
