@@ -138,9 +138,43 @@ static inline bool cake__block_fits(const cake__block_t *block, cake__id_pair_t 
 
 void cake__block_read(const cake__block_t *block, uint32_t position, cake_record_t *out);
 /* Occupies a free position; the record must fit. It is not present yet. */
-void cake__block_write(cake__block_t *block, uint32_t position, uint64_t seq, cake__id_pair_t id, cake_hlc_t hlc,
-                       bool is_tombstone);
-void cake__block_vacate(cake__block_t *block, uint32_t position); /* of an occupied one, present or not */
+static inline void cake__block_write(cake__block_t *block, uint32_t position, uint64_t seq, cake__id_pair_t id,
+                                     cake_hlc_t hlc, bool is_tombstone)
+{
+    CAKE_ASSERT(position < block->shape.capacity && !cake__bit(block->occupied_bits, position));
+    CAKE_ASSERT(seq >= block->first && cake__block_fits(block, id, hlc));
+    if (block->offsets != NULL)
+        block->offsets[position] = (uint16_t)(seq - block->first);
+    if (block->shape.has_wide_ids)
+        ((cake__id_pair_t *)block->ids)[position] = id;
+    else
+        ((uint64_t *)block->ids)[position] = id.low;
+    if (block->shape.has_wide_hlcs)
+        ((uint64_t *)block->hlcs)[position] = hlc;
+    else
+        ((uint32_t *)block->hlcs)[position] = (uint32_t)(hlc - block->hlc_base);
+    cake__bit_set(block->occupied_bits, position);
+    if (is_tombstone)
+        cake__bit_set(block->tombstone_bits, position);
+    else
+        cake__bit_clear(block->tombstone_bits, position);
+    block->occupied++;
+    block->max_seq = cake__max_u64(block->max_seq, seq);
+}
+
+/* Frees an occupied position, present or not. */
+static inline void cake__block_vacate(cake__block_t *block, uint32_t position)
+{
+    CAKE_ASSERT(cake__bit(block->occupied_bits, position));
+    if (cake__bit(block->present_bits, position)) {
+        block->present--;
+        block->tombstones = (uint16_t)(block->tombstones - cake__bit(block->tombstone_bits, position));
+    }
+    cake__bit_clear(block->occupied_bits, position);
+    cake__bit_clear(block->present_bits, position);
+    block->occupied--;
+}
+
 /* The position of seq among the occupied ones, or CAKE__BLOCK_POSITIONS. */
 uint32_t cake__block_find(const cake__block_t *block, uint64_t seq);
 uint32_t cake__block_free_position(const cake__block_t *block); /* the lowest, or the capacity when there is none */

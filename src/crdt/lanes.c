@@ -3,6 +3,7 @@
 #include "crdt/table_internal.h"
 
 #define NEAR             64u /* a block that begins this close before its first record is dense */
+#define PACK_AT          8u  /* a block of which only this part is left is packed */
 #define PACK_LEAST_SPARE 4u  /* a dense block may have this many positions per record, and a few */
 #define BLOCKS_MAX       (UINT32_MAX / CAKE__BLOCK_POSITIONS - 1)
 
@@ -283,6 +284,11 @@ static cake__block_t *block_behind(cake__table_t *table, cake__lane_t *lane, uin
     if (at > 0)
         first = cake__max_u64(first, table->blocks[lane->entries[at - 1].block]->max_seq + 1);
     cake__shape_t shape = {CAKE__BLOCK_LEAST, record->dot.seq - first >= NEAR, has_wide_id, false};
+    if (at > 0 && at == lane->count && !shape.is_sparse) { /* after a full one the next will be full too */
+        const cake__block_t *before = table->blocks[lane->entries[at - 1].block];
+        bool was_full = before->offsets == NULL && before->occupied > CAKE__BLOCK_POSITIONS * 3 / 4;
+        shape.capacity = was_full ? CAKE__BLOCK_POSITIONS : CAKE__BLOCK_LEAST;
+    }
     return add_block(table, lane, at, shape, first, record->hlc);
 }
 
@@ -323,8 +329,26 @@ static cake__block_t *block_for(cake__table_t *table, cake__lane_t *lane, const 
 }
 
 /* After a failure a lane or a block without records may stay: it means nothing and is used by the next attempt. */
+/* The usual case: the next seq of a dense last block that has the room and the form. */
+static bool place_next(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint32_t *slot)
+{
+    const cake__lane_t *lane = cake__table_lane(table, record->dot.actor);
+    if (lane == NULL || lane->count == 0)
+        return false;
+    cake__block_t *block = table->blocks[lane->entries[lane->count - 1].block];
+    uint64_t offset = record->dot.seq - block->first;
+    if (block->offsets != NULL || record->dot.seq <= block->max_seq || offset >= block->shape.capacity ||
+        offset > block->occupied + NEAR || !cake__block_fits(block, id, record->hlc))
+        return false;
+    cake__block_write(block, (uint32_t)offset, record->dot.seq, id, record->hlc, record->is_tombstone);
+    *slot = block->number * CAKE__BLOCK_POSITIONS + (uint32_t)offset;
+    return true;
+}
+
 int cake__table_place(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint32_t *slot)
 {
+    if (place_next(table, record, id, slot))
+        return 0;
     cake__lane_t *lane = lane_for(table, record->dot.actor);
     if (lane == NULL)
         return CAKE_ENOMEM;
@@ -395,7 +419,7 @@ static bool merge_into_previous(cake__table_t *table, cake__lane_t *lane, uint32
 
 void cake__table_settle(cake__table_t *table, cake__block_t *block)
 {
-    if (block->occupied * PACK_LEAST_SPARE > block->shape.capacity || cake__table_release_if_empty(table, block))
+    if (block->occupied * PACK_AT > block->shape.capacity || cake__table_release_if_empty(table, block))
         return;
     cake__lane_t *lane = cake__table_lane(table, block->actor);
     uint32_t at = cake__lane_entry_at(lane, block->first);

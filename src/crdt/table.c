@@ -10,7 +10,8 @@ static uint64_t fold(uint64_t a, uint64_t b)
 uint64_t cake__table_hash(const cake__table_t *table, cake__id_pair_t id)
 {
     uint64_t folded = fold(id.low ^ table->seed, id.high ^ UINT64_C(0xa0761d6478bd642f));
-    return fold(folded ^ UINT64_C(0xe7037ed1a0b428db), table->seed | 1);
+    uint64_t hash = fold(folded ^ UINT64_C(0xe7037ed1a0b428db), table->seed | 1);
+    return hash == 0 ? 1 : hash; /* 0 means none */
 }
 
 uint64_t cake__fingerprint_of(cake__id_pair_t id, cake_dot_t dot)
@@ -20,21 +21,28 @@ uint64_t cake__fingerprint_of(cake__id_pair_t id, cake_dot_t dot)
     return cake__mix64(x + ((y << 32) | (y >> 32)));
 }
 
-static bool hash_of_slot(void *ctx, uint32_t slot, uint64_t *hash)
+static uint64_t hash_of_slot(const void *ctx, uint32_t slot)
 {
     const cake__table_t *table = ctx;
     const cake__block_t *block = cake__table_block(table, slot);
     uint32_t position = slot % CAKE__BLOCK_POSITIONS;
     if (block == NULL || position >= block->shape.capacity || !cake__bit(block->occupied_bits, position))
-        return false;
-    *hash = cake__table_hash(table, cake__block_id(block, position));
-    return true;
+        return 0;
+    return cake__table_hash(table, cake__block_id(block, position));
+}
+
+static void prefetch_slot(const void *ctx, uint32_t slot)
+{
+    const cake__block_t *block = cake__table_block(ctx, slot);
+    uint32_t position = slot % CAKE__BLOCK_POSITIONS;
+    if (block != NULL && position < block->shape.capacity)
+        __builtin_prefetch((const uint8_t *)block->ids + position * (block->shape.has_wide_ids ? 16 : 8));
 }
 
 void cake__table_init(cake__table_t *table, const cake_alloc_t *alloc, uint64_t seed)
 {
     *table = (cake__table_t){.alloc = alloc, .seed = cake__mix64(seed ^ UINT64_C(0x9e3779b97f4a7c15))};
-    cake__index_init(&table->index, alloc, hash_of_slot, table);
+    cake__index_init(&table->index, alloc, hash_of_slot, prefetch_slot, table);
 }
 
 void cake__table_free(cake__table_t *table)
@@ -91,26 +99,19 @@ bool cake__table_get(const cake__table_t *table, const cake_id_t *id, cake_recor
 
 void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id)
 {
-    cake__probe_t probe;
     if (table->index.directory == NULL)
         return;
     uint64_t hash = cake__table_hash(table, cake__id_pair(id));
-    probe.segment = cake__index_segment(&table->index, hash);
-    probe.group = cake__home_group(probe.segment, hash);
-    __builtin_prefetch(probe.segment->slots + probe.group * CAKE__GROUP);
-    __builtin_prefetch(probe.segment->tags + probe.group * CAKE__GROUP);
+    const cake__segment_t *segment = cake__index_segment(&table->index, hash);
+    __builtin_prefetch(&segment->groups[cake__home_group(segment, hash)]);
 }
 
 void cake__table_prefetch_record(const cake__table_t *table, const cake_id_t *id)
 {
     cake__probe_t probe;
     cake__probe_begin(&probe, &table->index, cake__table_hash(table, cake__id_pair(id)));
-    if (!cake__probe_next(&probe))
-        return;
-    const cake__block_t *block = cake__table_block(table, *probe.slot);
-    uint32_t position = *probe.slot % CAKE__BLOCK_POSITIONS;
-    if (block != NULL && position < block->shape.capacity)
-        __builtin_prefetch((const uint8_t *)block->ids + position * (block->shape.has_wide_ids ? 16 : 8));
+    if (cake__probe_next(&probe))
+        prefetch_slot(table, *probe.slot);
 }
 
 cake__lane_t *cake__table_find_lane(const cake__table_t *table, uint64_t actor)
