@@ -194,7 +194,7 @@ static void lose_disk(cake__trial_t *trial)
     cake__note(trial, "node %u: its disk is lost", node->id);
     cake__disk_lose(&node->disk);
     node->has_lost_disk = true;
-    node->floor = 0;
+    node->write_floor = 0;
     come_back(node);
 }
 

@@ -1,5 +1,5 @@
 /* Checker "clock": the stamps that a client gets from one node grow, across restarts too, and a write is above everything
- * that its client had been told by that node before. */
+ * that its client had been told by that run of the node before. */
 #include "sim/sim.h"
 
 void cake__check_clock(cake__trial_t *trial, const cake__op_t *op)
@@ -11,5 +11,6 @@ void cake__check_clock(cake__trial_t *trial, const cake__op_t *op)
     if (is_write && op->timestamp <= op->node_floor && !node->has_lost_disk)
         cake__violation(trial, "clock", "operation %u gets stamp %llx, and node %u had given out %llx before",
                         op->number, (unsigned long long)op->timestamp, node->id, (unsigned long long)op->node_floor);
-    node->floor = cake__max_u64(node->floor, op->timestamp);
+    cake_hlc_t *floor = is_write ? &node->write_floor : &node->read_floor;
+    *floor = cake__max_u64(*floor, op->timestamp);
 }

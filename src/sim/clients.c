@@ -184,7 +184,7 @@ static cake__op_t *new_op(cake__trial_t *trial, cake__trial_node_t *node)
     op->node_id = node->id;
     op->starts = node->starts;
     op->issued_ns = cake__world_now_ns(trial->world);
-    op->node_floor = node->floor;
+    op->node_floor = cake__max_u64(node->write_floor, node->read_floor);
     trial->ops[trial->op_count++] = op;
     return op;
 }

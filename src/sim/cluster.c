@@ -74,6 +74,7 @@ static void forget_process(cake__trial_node_t *node)
     node->node = NULL;
     node->store = NULL;
     node->watch = NULL;
+    node->read_floor = 0; /* of other nodes' documents: no promise across restarts */
     node->is_paused = node->is_slow = node->is_stopped = false;
     node->state = CAKE__IS_DOWN;
     cake__clients_node_gone(node);

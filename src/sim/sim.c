@@ -74,6 +74,8 @@ static void run_phases(cake__trial_t *trial)
         cake__settle(trial);
     }
     trial->is_chaotic = false;
+    if (cake__has_failed(trial))
+        cake__dump(trial);
 }
 
 /* ---- making and freeing -----------------------------------------------------------------------------------------------------*/

@@ -121,7 +121,7 @@ struct cake__trial_node {
     cake_store_t *store;
     cake_watch_t *watch;
     cake__disk_t disk;
-    cake_hlc_t floor; /* the greatest stamp its clients have seen */
+    cake_hlc_t write_floor, read_floor; /* the greatest stamps its clients were given; of reads in this run of it */
     cake_post_t stop_post;
     bool is_stopped; /* the graceful stop is through; the environment closes in an event of its own */
 };
@@ -158,7 +158,7 @@ typedef struct cake__op {
     int err;
     uint64_t issued_ns, done_ns;
     cake_hlc_t timestamp;
-    cake_hlc_t node_floor; /* stamps that the client of the node had seen when it asked */
+    cake_hlc_t node_floor; /* stamps that the client of the node had been given when it asked */
     cake_hlc_t key_floor;  /* of quorum reads: stamps acknowledged at a quorum before */
     cake__stamp_t seen;    /* of local reads: what the disk had when it was asked */
 } cake__op_t;
@@ -247,6 +247,7 @@ static inline bool cake__has_failed(const cake__trial_t *trial)
 
 /* The first one counts. */
 void cake__violation(cake__trial_t *trial, const char *checker, const char *format, ...) CAKE_PRINTF(3, 4);
+void cake__dump(cake__trial_t *trial); /* the state of all replicas into the trace, when there is one */
 /* A line of the trace, with the time in front; also part of the trace's hash. */
 void cake__note(cake__trial_t *trial, const char *format, ...) CAKE_PRINTF(2, 3);
 

@@ -58,3 +58,61 @@ cake_log_t cake__trace_log(cake__trial_t *trial)
 {
     return (cake_log_t){on_log, trial, trial->options.least_log};
 }
+
+/* ---- the state of all replicas, for whoever looks for a cause ---------------------------------------------------------------*/
+
+/* Of an actor without holes only the last number is of interest. */
+static void dump_context(cake__trial_t *trial, const cake__context_t *context, const char *whose)
+{
+    cake__context_cursor_t cursor = {0};
+    uint64_t actor;
+    cake__run_t run;
+    char line[900] = "";
+    size_t len = 0, count = 0;
+    for (; cake__context_next(context, &cursor, &actor, &run); count++) {
+        if (run.first > 1 && len < sizeof line - 64)
+            len += (size_t)snprintf(line + len, sizeof line - len, " %04llx:%llu-%llu", (unsigned long long)actor >> 48,
+                                    (unsigned long long)run.first, (unsigned long long)run.last);
+    }
+    cake__note(trial, "    %s %016llx, %zu runs, above holes:%s", whose,
+               (unsigned long long)cake__context_hash(context), count, line);
+}
+
+static void dump_node(cake__trial_t *trial, cake__trial_node_t *node)
+{
+    cake__keyspace_t *keyspace;
+    if (node->state != CAKE__IS_UP)
+        return;
+    for (size_t cursor = 0; (keyspace = cake__map_next(&node->store->keyspaces, &cursor)) != NULL;) {
+        const cake__summary_t *summary = cake__orswot_summary(keyspace->set);
+        cake__note(trial, "  node %u, %s: %llu live, %llu tombstones, horizon %llx, oldest %llx%s%s%s", node->id, keyspace->name,
+                   (unsigned long long)cake_orswot_live(keyspace->set),
+                   (unsigned long long)cake_orswot_tombstones(keyspace->set), (unsigned long long)summary->horizon,
+                   (unsigned long long)cake__orswot_oldest_tombstone(keyspace->set),
+                   keyspace->is_purging ? ", purging" : "", keyspace->pull != NULL ? ", pulling" : "", keyspace->serving_count > 0 ? ", serving" : "");
+        dump_context(trial, &summary->context, "C");
+        for (uint32_t i = 0; i < keyspace->acked_count; i++) {
+            char whose[32];
+            snprintf(whose, sizeof whose, "node %u has", (unsigned)keyspace->acked[i].node_id);
+            dump_context(trial, &keyspace->acked[i].context, whose);
+        }
+    }
+    CAKE_LIST_FOR_EACH(link, &node->store->peers)
+    {
+        const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        cake__note(trial, "    peer %u: %s%s%s, actor %04llx, %zu queued, %u under way, equal %llu told %llu of %llu%s",
+                   peer->node_id, cake_status_name(peer->status), peer->has_store ? ", store" : "",
+                   peer->is_replica ? ", replica" : "", (unsigned long long)peer->actor >> 48, peer->queue_count,
+                   (unsigned)peer->flight_count, (unsigned long long)peer->equal_version,
+                   (unsigned long long)peer->told_version, (unsigned long long)node->store->version,
+                   peer->is_pulsing ? ", pulsing" : "");
+    }
+}
+
+void cake__dump(cake__trial_t *trial)
+{
+    if (trial->options.trace == NULL)
+        return;
+    for (uint32_t i = 0; i < trial->node_count; i++)
+        dump_node(trial, trial->nodes[i]);
+}

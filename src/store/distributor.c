@@ -158,7 +158,8 @@ static void on_batch_answered(cake_reply_t *reply, void *arg)
     if (peer != NULL) {
         cake__list_remove(&flight->link);
         peer->flight_count--;
-        if (peer->is_urgent || peer->queue_bytes >= store->options.batch_bytes)
+        bool was_due = !peer->flush_timer.is_armed; /* and found too many batches under way */
+        if (peer->queue_count > 0 && (was_due || peer->is_urgent || peer->queue_bytes >= store->options.batch_bytes))
             flush_later(peer);
     }
     free_flight(flight);

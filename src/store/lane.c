@@ -115,7 +115,9 @@ static int add_keyspace_meta(cake__lane_t *lane, cake__keyspace_t *keyspace)
     return lane->scratch.err != 0 ? lane->scratch.err : add_piece(lane, piece);
 }
 
-/* Model, rule 1: an upper bound of all stamps issued is durable ahead of their use. */
+/* Model, rule 1: an upper bound of all stamps issued is durable ahead of their use. It is measured from the wall clock: a clock
+ * that is ahead of it, as after a restart, moves by the counter alone, and needs little. Measured from the clock, every
+ * restart anywhere would push the stamps of the whole cluster further ahead, until all are refused for drift. */
 static int add_clock_bound(cake__lane_t *lane)
 {
     cake_store_t *store = lane->store;
@@ -123,7 +125,9 @@ static int add_clock_bound(cake__lane_t *lane)
     lane->clock_bound = 0;
     if (last < store->clock_bound)
         return 0;
-    lane->clock_bound = cake_hlc_from_parts(cake_hlc_unix_ms(last) + CAKE__CLOCK_RESERVE_MS, 0);
+    lane->clock_bound = cake_hlc_from_parts(cake__max_u64(cake__wall_ms(store->env) + CAKE__CLOCK_RESERVE_MS,
+                                                          cake_hlc_unix_ms(last) + CAKE__CLOCK_AHEAD_MS),
+                                            0);
     cake__meta_piece_t piece = {lane->scratch.len, strlen(CLOCK_META), lane->scratch.len + strlen(CLOCK_META), 8};
     cake__put_bytes(&lane->scratch, CLOCK_META, strlen(CLOCK_META));
     cake__put_u64(&lane->scratch, lane->clock_bound);

@@ -197,6 +197,55 @@ int cake__peers_load(cake_store_t *store)
     return loading.err != 0 ? loading.err : err;
 }
 
+/* What a joining node is told: whoever counts for levels there has to count here, also those that nobody can hear now.
+ *
+ *   count varint, entries: id u16, heard u64 (Unix ms), data centre string */
+void cake__put_registry(cake_store_t *store, cake__buf_t *out)
+{
+    size_t count = 0;
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    count += CAKE_CONTAINER_OF(link, cake__peer_t, link)->is_replica;
+    cake__put_varint(out, count);
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
+        const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (!peer->is_replica)
+            continue;
+        cake__put_u16(out, peer->node_id);
+        cake__put_u64(out, peer->heard_wall_ms);
+        cake__put_string(out, cake__slice_str(peer->data_center));
+    }
+}
+
+int cake__take_registry(cake_store_t *store, cake__reader_t *reader)
+{
+    uint64_t count = cake__get_varint(reader);
+    for (uint64_t i = 0; i < count && reader->err == 0; i++) {
+        uint16_t node_id = cake__get_u16(reader);
+        uint64_t heard_wall_ms = cake__get_u64(reader);
+        cake_slice_t data_center = cake__get_string(reader, sizeof((cake__peer_t *)0)->data_center - 1);
+        if (reader->err != 0 || node_id == 0)
+            return CAKE_EPARSE;
+        if (store->is_joined || node_id == cake_node_id(store->node))
+            continue;
+        cake__peer_t *peer = cake__peer_learn(store, node_id);
+        if (peer == NULL)
+            return CAKE_ENOMEM;
+        if (peer->is_replica)
+            continue;
+        if (!cake__peer_is_there(peer)) {
+            memcpy(peer->data_center, data_center.data, data_center.len);
+            peer->data_center[data_center.len] = '\0';
+            peer->heard_wall_ms = heard_wall_ms;
+        }
+        peer->is_replica = true;
+        store->candidates_are_valid = false;
+        store_replica(store, node_id, peer);
+        peer->stored_wall_ms = peer->heard_wall_ms;
+    }
+    return reader->err;
+}
+
 /* ---- signs of life ----------------------------------------------------------------------------------------------------*/
 
 static void forget_acked(cake_store_t *store, uint16_t node_id)

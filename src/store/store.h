@@ -35,7 +35,8 @@
 #define CAKE__CHUNK_BYTES      (1u << 20)
 #define CAKE__SERVING_MAX      64u    /* sessions handed out at once */
 #define CAKE__SERVING_IDLE_MS  30000u /* then the receiver is taken for gone */
-#define CAKE__CLOCK_RESERVE_MS 10000u
+#define CAKE__CLOCK_RESERVE_MS 10000u /* the bound of stamps on disk is so far above the wall clock */
+#define CAKE__CLOCK_AHEAD_MS   64u    /* but at least so far above the clock: 4M stamps */
 #define CAKE__PURGE_TICK_MS    500u
 #define CAKE__PURGE_COUNT      20000u /* tombstones dropped in one batch */
 #define CAKE__WANT_DELAY_MS    400u   /* what batches under way may still bring is not asked for */
@@ -339,6 +340,8 @@ bool cake__peer_is_silent(const cake__peer_t *peer);                           /
 /* Candidates for a selector, by node id; the store's, valid until the next change of a peer. */
 int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *count);
 void cake__forget_peer(cake_store_t *store, uint16_t node_id);
+void cake__put_registry(cake_store_t *store, cake__buf_t *out);
+int cake__take_registry(cake_store_t *store, cake__reader_t *reader); /* when this node has not joined; else skips it */
 
 /* ---- handlers of the store's service: receive.c, pulse.c, serve.c, read.c, peers.c -------------------------------------*/
 void cake__handle_batch(cake_rpc_call_t *call, void *store);
