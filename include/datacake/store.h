@@ -95,6 +95,14 @@ CAKE_API int cake_store_del(cake_store_t *store, const char *keyspace, cake_key_
 CAKE_API int cake_store_del_many(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
                                  cake_consistency_t level);
 
+/* Writes only if the document here has exactly this timestamp (0: if there is none here). CAKE_ECONFLICT otherwise, with the
+ * timestamp found in the result. The check is of this node's own copy, in the same step as the write: between calls on one node it is
+ * atomic; of two that run on different nodes at once both may succeed, and the later stamp wins. */
+CAKE_API int cake_store_put_if(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value, size_t len,
+                               cake_hlc_t expected, cake_consistency_t level);
+CAKE_API int cake_store_del_if(cake_store_t *store, const char *keyspace, cake_key_t key, cake_hlc_t expected,
+                               cake_consistency_t level);
+
 /* Everything passed in is copied before these return. */
 CAKE_API int cake_store_put_async(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value,
                                   size_t len, cake_consistency_t level, cake_done_fn fn, void *arg);
@@ -104,6 +112,11 @@ CAKE_API int cake_store_del_async(cake_store_t *store, const char *keyspace, cak
                                   cake_done_fn fn, void *arg);
 CAKE_API int cake_store_del_many_async(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
                                        cake_consistency_t level, cake_done_fn fn, void *arg);
+CAKE_API int cake_store_put_if_async(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value,
+                                     size_t len, cake_hlc_t expected, cake_consistency_t level, cake_done_fn fn,
+                                     void *arg);
+CAKE_API int cake_store_del_if_async(cake_store_t *store, const char *keyspace, cake_key_t key, cake_hlc_t expected,
+                                     cake_consistency_t level, cake_done_fn fn, void *arg);
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------
  * From this node's own storage, on the caller's thread where the storage allows it. Never waits for other nodes, unless with a

@@ -69,6 +69,9 @@ int cake__change_purge(cake__change_t *change, const cake__purge_t *policy, size
 /* Rule 4, forced: safe at any time, at the price of repair sessions. Ids without a tombstone are passed over. */
 int cake__change_drop(cake__change_t *change, const cake_id_t *ids, size_t count);
 
+/* The record of a key as the change stands, live or dead; *tag (may be NULL) is that of a staged one. */
+bool cake__change_find(const cake__change_t *change, const cake_id_t *id, cake_record_t *out, void **tag);
+
 /* What must become durable, in one atomic batch, before commit:
  * the winning rows (one per id at most), the rows to erase, and {C, g, H} as it will be, when is_dirty. */
 const cake__staged_t *cake__change_puts(const cake__change_t *change, size_t *count);

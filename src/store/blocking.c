@@ -84,6 +84,27 @@ int cake_store_del(cake_store_t *store, const char *keyspace, cake_key_t key, ca
     return cake_store_del_many(store, keyspace, &key, 1, level);
 }
 
+int cake_store_put_if(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value, size_t len,
+                      cake_hlc_t expected, cake_consistency_t level)
+{
+    waiting_t waiting;
+    int err = begin(&waiting, store);
+    if (err != 0)
+        return err;
+    err = cake_store_put_if_async(store, keyspace, key, value, len, expected, level, on_done, &waiting);
+    return end(&waiting, err);
+}
+
+int cake_store_del_if(cake_store_t *store, const char *keyspace, cake_key_t key, cake_hlc_t expected,
+                      cake_consistency_t level)
+{
+    waiting_t waiting;
+    int err = begin(&waiting, store);
+    if (err != 0)
+        return err;
+    return end(&waiting, cake_store_del_if_async(store, keyspace, key, expected, level, on_done, &waiting));
+}
+
 int cake_store_get_at(cake_store_t *store, const char *keyspace, cake_key_t key, cake_consistency_t level,
                       cake_doc_t **doc)
 {

@@ -339,6 +339,35 @@ static void a_watcher_sees_each_change_once_and_in_order(void **state)
     cluster_close(&cluster);
 }
 
+static void put_if_writes_only_what_it_expects(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    cake_result_t failure;
+    cake_doc_t *doc;
+    cluster_open(&cluster, 2, 16, NULL);
+    cake_store_t *store = cluster.members[1].store;
+    cake_key_t key = cake_key_str("a");
+    assert_int_equal(cake_store_put_if(store, "ks", key, "1", 1, 0, CAKE_ALL), 0);
+    assert_int_equal(cake_store_put_if(store, "ks", key, "2", 1, 0, CAKE_ALL), CAKE_ECONFLICT);
+    cake_store_last_failure(store, &failure);
+    assert_int_equal(cake_store_get(store, "ks", key, &doc), 0);
+    assert_true(failure.timestamp == cake_doc_timestamp(doc));
+    assert_int_equal(cake_store_put_if(store, "ks", key, "2", 1, cake_doc_timestamp(doc) + 1, CAKE_ALL),
+                     CAKE_ECONFLICT);
+    assert_text(&cluster, 2, "a", "1");
+    assert_int_equal(cake_store_put_if(store, "ks", key, "2", 1, cake_doc_timestamp(doc), CAKE_ALL), 0);
+    assert_text(&cluster, 2, "a", "2");
+    assert_int_equal(cake_store_del_if(store, "ks", key, cake_doc_timestamp(doc), CAKE_ALL), CAKE_ECONFLICT);
+    cake_doc_free(doc);
+    assert_int_equal(cake_store_get(store, "ks", key, &doc), 0);
+    assert_int_equal(cake_store_del_if(store, "ks", key, cake_doc_timestamp(doc), CAKE_ALL), 0);
+    cake_doc_free(doc);
+    assert_text(&cluster, 2, "a", NULL);
+    assert_int_equal(cake_store_put_if(store, "ks", key, "3", 1, 0, CAKE_ALL), 0);
+    cluster_close(&cluster);
+}
+
 /* A storage that refuses batches: the caller hears it, nothing was acknowledged, set and storage agree. */
 static void a_refused_batch_changes_nothing(void **state)
 {
@@ -388,6 +417,7 @@ int main(void)
         cmocka_unit_test(large_values_travel_in_chunks_that_fit),
         cmocka_unit_test(two_first_uses_of_a_keyspace_make_one),
         cmocka_unit_test(a_watcher_sees_each_change_once_and_in_order),
+        cmocka_unit_test(put_if_writes_only_what_it_expects),
         cmocka_unit_test(a_refused_batch_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

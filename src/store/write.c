@@ -27,6 +27,8 @@ static void complete(cake__write_t *write, const cake_result_t *result)
 static void fail(cake__write_t *write, int err)
 {
     cake_result_t result = {.err = err, .message = cake_strerror(err)};
+    if (err == CAKE_ECONFLICT)
+        result.timestamp = write->found;
     complete(write, &result);
 }
 
@@ -219,6 +221,15 @@ static void on_deadline(void *arg)
     complete(write, &result);
 }
 
+/* Against the set as it stands plus what the batch has staged before: two in one batch cannot both hold. */
+static bool does_condition_hold(cake__write_t *write, const cake__change_t *change)
+{
+    cake_record_t record;
+    bool is_there = cake__change_find(change, &write->items[0].id, &record, NULL) && !record.is_tombstone;
+    write->found = is_there ? record.hlc : 0;
+    return write->found == write->expected;
+}
+
 /* All or nothing: the clock is asked before the first document, with room for the last. */
 static int stage_write(cake__task_t *task, cake__change_t *change)
 {
@@ -228,6 +239,8 @@ static int stage_write(cake__task_t *task, cake__change_t *change)
     uint64_t wall_ms = cake__wall_ms(store->env);
     cake_hlc_t last = cake_clock_last(clock) + write->count;
     write->stage_err = cake_clock_is_too_far_ahead(clock, wall_ms, last) ? CAKE_EDRIFT : 0;
+    if (write->stage_err == 0 && write->has_condition && !does_condition_hold(write, change))
+        write->stage_err = CAKE_ECONFLICT;
     for (size_t i = 0; i < write->count && write->stage_err == 0; i++) {
         cake__write_item_t *item = &write->items[i];
         int err = cake__change_write(change, &item->id, write->is_delete, &item->value, &item->record);
@@ -419,12 +432,19 @@ static int copy_documents(cake__write_t *write, const char *keyspace, const docu
     return 0;
 }
 
-static int write_documents(cake_store_t *store, const char *keyspace, const documents_t *documents, bool is_delete,
-                           cake_consistency_t level, cake_done_fn done, void *arg)
+/* What a call asks for beside its documents. */
+typedef struct {
+    bool is_delete, has_condition;
+    cake_hlc_t expected;
+    cake_consistency_t level;
+} terms_t;
+
+static int write_documents(cake_store_t *store, const char *keyspace, const documents_t *documents, terms_t terms,
+                           cake_done_fn done, void *arg)
 {
     size_t bytes;
     int err = measure(store, keyspace, documents, &bytes);
-    if (err != 0 || cake_consistency_name(level) == NULL || documents->count == 0)
+    if (err != 0 || cake_consistency_name(terms.level) == NULL || documents->count == 0)
         return err != 0 ? err : CAKE_EINVAL;
     size_t size = sizeof(cake__write_t) + documents->count * sizeof(cake__write_item_t) + bytes;
     cake__write_t *write = cake__malloc(store->alloc, size);
@@ -438,8 +458,10 @@ static int write_documents(cake_store_t *store, const char *keyspace, const docu
         return err;
     }
     write->store = store;
-    write->is_delete = is_delete;
-    write->level = level;
+    write->is_delete = terms.is_delete;
+    write->has_condition = terms.has_condition;
+    write->expected = terms.expected;
+    write->level = terms.level;
     write->done = done;
     write->arg = arg;
     write->task.bytes = bytes;
@@ -457,7 +479,7 @@ int cake_store_put_many_async(cake_store_t *store, const char *keyspace, const c
                               cake_consistency_t level, cake_done_fn fn, void *arg)
 {
     const documents_t documents = {.items = items, .count = count};
-    return write_documents(store, keyspace, &documents, false, level, fn, arg);
+    return write_documents(store, keyspace, &documents, (terms_t){.level = level}, fn, arg);
 }
 
 int cake_store_put_async(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value, size_t len,
@@ -471,11 +493,28 @@ int cake_store_del_many_async(cake_store_t *store, const char *keyspace, const c
                               cake_consistency_t level, cake_done_fn fn, void *arg)
 {
     const documents_t documents = {.keys = keys, .count = count};
-    return write_documents(store, keyspace, &documents, true, level, fn, arg);
+    return write_documents(store, keyspace, &documents, (terms_t){.is_delete = true, .level = level}, fn, arg);
 }
 
 int cake_store_del_async(cake_store_t *store, const char *keyspace, cake_key_t key, cake_consistency_t level,
                          cake_done_fn fn, void *arg)
 {
     return cake_store_del_many_async(store, keyspace, &key, 1, level, fn, arg);
+}
+
+int cake_store_put_if_async(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value, size_t len,
+                            cake_hlc_t expected, cake_consistency_t level, cake_done_fn fn, void *arg)
+{
+    const cake_item_t item = {key, value, len};
+    const documents_t documents = {.items = &item, .count = 1};
+    const terms_t terms = {.has_condition = true, .expected = expected, .level = level};
+    return write_documents(store, keyspace, &documents, terms, fn, arg);
+}
+
+int cake_store_del_if_async(cake_store_t *store, const char *keyspace, cake_key_t key, cake_hlc_t expected,
+                            cake_consistency_t level, cake_done_fn fn, void *arg)
+{
+    const documents_t documents = {.keys = &key, .count = 1};
+    const terms_t terms = {.is_delete = true, .has_condition = true, .expected = expected, .level = level};
+    return write_documents(store, keyspace, &documents, terms, fn, arg);
 }

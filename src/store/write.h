@@ -41,6 +41,8 @@ struct cake__write {
     void *arg;
     uint64_t deadline_ns;
     int stage_err;
+    bool has_condition; /* of put_if and del_if */
+    cake_hlc_t expected, found;
     bool has_lost_peer, is_counted;
 
     uint16_t *selected; /* nodes that the level waits for */
