@@ -135,7 +135,7 @@ CAKE_API int cake_rpc_add_service(cake_rpc_server_t *server, const cake_rpc_serv
 CAKE_API int cake_rpc_remove_service(cake_rpc_server_t *server, const char *name);
 
 /* What came. All of it is valid until the call is answered. */
-CAKE_API cake_slice_t cake_rpc_body(const cake_rpc_call_t *call);                    /* empty for streams; 8-aligned */
+CAKE_API cake_slice_t cake_rpc_body(const cake_rpc_call_t *call); /* empty for streams; not aligned */
 CAKE_API const char *cake_rpc_header(const cake_rpc_call_t *call, const char *name); /* NULL: not sent */
 CAKE_API void cake_rpc_peer(const cake_rpc_call_t *call, cake_addr_t *out);
 CAKE_API uint64_t cake_rpc_deadline_ns(const cake_rpc_call_t *call); /* env's clock; CAKE_NEVER when there is none */
@@ -160,7 +160,7 @@ CAKE_API int cake_rpc_fail(cake_rpc_call_t *call, int err, const char *message);
 CAKE_API int cake_rpc_status(int err); /* the HTTP status that travels with a code: 404 for CAKE_EUNAVAILABLE ... */
 
 /* ---- streaming bodies ----------------------------------------------------------------------------------------------------
- * Flow control reaches from the writer to whoever consumes: at most the stream's window (1 MiB) is under way unconsumed. All on
+ * Flow control reaches from the writer to whoever consumes: at most the stream's window (4 MiB) is under way unconsumed. All on
  * the loop thread. Members may be NULL. */
 typedef struct cake_stream_events {
     void (*on_data)(void *arg,
@@ -254,7 +254,7 @@ CAKE_API void cake_call_consume(cake_call_t *call, size_t len);
 
 /* NULL is an empty reply without an error. */
 CAKE_API int cake_reply_err(const cake_reply_t *reply);
-CAKE_API cake_slice_t cake_reply_body(const cake_reply_t *reply); /* lives as long as the reply; 8-aligned */
+CAKE_API cake_slice_t cake_reply_body(const cake_reply_t *reply);                    /* lives as long as the reply */
 CAKE_API const char *cake_reply_header(const cake_reply_t *reply, const char *name); /* NULL: none */
 CAKE_API const char *cake_reply_message(const cake_reply_t *reply);                  /* of an error; never NULL */
 CAKE_API void cake_reply_free(cake_reply_t *reply);

@@ -10,9 +10,11 @@ static cake_rpc_call_t *call_of(cake__h2_stream_t *stream)
     return CAKE_CONTAINER_OF(stream, cake_rpc_call_t, stream);
 }
 
+/* Of replies: they may be made on any thread, but the loop's own come from its own. */
 static const cake_alloc_t *alloc_of(const cake_rpc_call_t *call)
 {
-    return &call->server->env->alloc;
+    cake_env_t *env = call->server->env;
+    return env->ops->on_loop(env) ? &call->server->kind.slab.alloc : &env->alloc;
 }
 
 /* ---- create and destroy ---- */
@@ -24,20 +26,19 @@ static cake__h2_stream_t *on_begin(void *arg)
     const cake_rpc_limits_t *limits = &server->kind.limits;
     if (server->is_closing || conn->queued_bytes > REFUSE_FACTOR * limits->max_output_bytes)
         return NULL;
-    cake_rpc_call_t *call = cake__malloc(&server->env->alloc, sizeof *call);
+    cake_rpc_call_t *call = cake__malloc(&server->kind.slab.alloc, sizeof *call);
     if (call == NULL)
         return NULL;
-    memset(call, 0, offsetof(cake_rpc_call_t, small));
-    memset(&call->reply_err, 0, sizeof *call - offsetof(cake_rpc_call_t, reply_err));
+    memset(call, 0, offsetof(cake_rpc_call_t, path));
     call->server = server;
     call->conn = conn;
     call->peer = conn->peer;
     call->deadline_ns = CAKE_NEVER;
     call->content_length = UINT64_MAX;
     atomic_init(&call->is_canceled, false);
-    cake__buf_init(&call->headers.buf, &server->env->alloc);
+    cake__buf_init(&call->headers.buf, &server->kind.slab.alloc);
     cake__buf_init(&call->reply_headers.buf, &server->env->alloc);
-    cake__buf_init(&call->gathered, &server->env->alloc);
+    cake__buf_init(&call->gathered, &server->kind.slab.alloc);
     call->reply_headers.buf.max = limits->max_header_bytes / 2;
     call->gathered.max = limits->max_body_bytes;
     conn->calls++;
@@ -64,7 +65,7 @@ static void settle(cake_rpc_call_t *call)
     server->env->ops->defer_cancel(server->env, &call->writable);
     cake__buf_free(&call->headers.buf);
     cake__buf_free(&call->reply_headers.buf);
-    cake__free(&server->env->alloc, call);
+    cake__free(&server->kind.slab.alloc, call);
     CAKE_ASSERT(server->calls > 0);
     server->calls--;
     cake__server_step(server);

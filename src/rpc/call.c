@@ -475,6 +475,7 @@ static void on_end(void *arg, cake__h2_stream_t *stream)
 {
     cake_call_t *call = call_of(stream);
     cake__conn_t *conn = arg;
+    conn->messages++;
     if (call->state != CAKE__CALL_OVER)
         replied(call);
     if (!stream->is_local_ended) { /* answered before it was all said: the rest is of no use */

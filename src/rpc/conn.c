@@ -39,6 +39,7 @@ void cake__conn_kind_init(cake__conn_kind_t *kind)
 {
     cake__limits_fill(&kind->limits);
     cake__pool_init(&kind->pool, &kind->env->alloc);
+    cake__slab_init(&kind->slab, &kind->env->alloc);
     kind->spare_batch = NULL;
 }
 
@@ -46,6 +47,7 @@ void cake__conn_kind_free(cake__conn_kind_t *kind)
 {
     cake__free(&kind->env->alloc, kind->spare_batch);
     cake__pool_free(&kind->pool);
+    cake__slab_free(&kind->slab);
 }
 
 /* ---- create ---- */
@@ -58,7 +60,7 @@ int cake__conn_new(cake__conn_kind_t *kind, void *owner, cake__conn_t **out)
     if (conn == NULL)
         return CAKE_ENOMEM;
     cake__h2_config_t config = {.is_server = kind->is_server,
-                                .alloc = alloc,
+                                .alloc = &kind->slab.alloc,
                                 .max_streams = kind->limits.max_streams,
                                 .max_header_bytes = kind->limits.max_header_bytes,
                                 .max_resets_per_s = kind->limits.max_resets_per_s,
@@ -126,8 +128,10 @@ static void on_buffer(void *arg, void **data, size_t *size)
     cake__conn_t *conn = arg;
     *data = NULL;
     *size = 0;
-    if (conn->is_ended)
+    if (conn->is_ended || conn->is_held) {
+        conn->is_stopped = true;
         return;
+    }
     if (conn->block != NULL && conn->block->refs > 1 && CAKE__BLOCK_BYTES - conn->block->len < CAKE__BLOCK_BYTES / 4) {
         cake__block_unref(conn->block); /* calls read in it: the next bytes go elsewhere */
         conn->block = NULL;
@@ -173,7 +177,11 @@ static void on_read(void *arg, void *data, intptr_t len)
         cake__block_unref(conn->block); /* an idle connection keeps none */
         conn->block = NULL;
     }
+    /* a full read of many messages: their replies go out before the next are taken, so that both sides work at once */
+    conn->is_held = (size_t)len >= conn->read_cap && conn->messages >= BATCH_MIN && err == 0;
     adapt_read_cap(conn, (size_t)len);
+    if (conn->is_held)
+        cake__conn_kick(conn);
     if (err == CAKE_EBUSY)
         conn->was_abused = true;
     if (err != 0)
@@ -195,13 +203,21 @@ static void free_batch(cake__conn_t *conn)
     conn->batch = NULL;
 }
 
+static void resume_reading(cake__conn_t *conn)
+{
+    conn->is_held = false;
+    if (!conn->is_stopped || conn->is_ended || conn->is_paused)
+        return;
+    conn->is_stopped = false;
+    conn->kind->env->ops->stream_resume(conn->stream);
+}
+
 static void on_written(void *arg, int err)
 {
     cake__conn_t *conn = arg;
     conn->is_writing = false;
-    if (conn->is_paused && !conn->is_ended)
-        conn->kind->env->ops->stream_resume(conn->stream);
     conn->is_paused = false;
+    resume_reading(conn);
     cake__batch_clear(conn->batch);
     if (err != 0)
         cake__conn_end(conn, CAKE_ECONNECTION);
@@ -279,7 +295,7 @@ static void pause_if_full(cake__conn_t *conn)
 {
     if (conn->is_paused || conn->queued_bytes <= conn->kind->limits.max_output_bytes)
         return;
-    conn->is_paused = true;
+    conn->is_paused = conn->is_stopped = true;
     conn->kind->env->ops->stream_pause(conn->stream);
 }
 
@@ -326,6 +342,7 @@ static void flush(void *arg)
         err = CAKE_ECONNECTION;
     }
     free_batch(conn);
+    resume_reading(conn);
     if (err != 0)
         cake__conn_end(conn, err == CAKE_ENOMEM ? err : CAKE_ECONNECTION);
     else if (conn->is_finishing)

@@ -13,6 +13,7 @@
 
 #include "base/list.h"
 #include "rpc/h2/h2.h"
+#include "rpc/slab.h"
 
 #define CAKE__READ_MIN 4096u
 
@@ -29,6 +30,7 @@ typedef struct cake__conn_kind {
     void (*on_dead)(cake__conn_t *conn, int err);
     void (*on_gone)(cake__conn_t *conn);
     cake__pool_t pool;
+    cake__slab_t slab; /* what is made and freed on the loop thread */
     cake__batch_t *spare_batch;
 } cake__conn_kind_t;
 
@@ -50,6 +52,8 @@ struct cake__conn {
     uint32_t messages;     /* dispatched out of the current read */
     size_t read_cap;
     int err;
+    bool is_held;    /* reads wait for a write */
+    bool is_stopped; /* the stream does not read until it is told to */
     bool is_writing, is_paused, is_finishing, is_shut, is_ended, is_dead;
     bool was_abused;
 };

@@ -87,14 +87,12 @@ struct cake_rpc_call {
     uint64_t deadline_ns, queued;
     cake_addr_t peer;
     size_t path_len;
-    char path[CAKE__PATH_MAX];
     cake__headers_t headers, reply_headers;
 
     cake_slice_t body;
     cake__block_t *pinned; /* the receive buffer that body lies in */
     cake__buf_t gathered;
     uint64_t content_length;
-    uint8_t small[CAKE__SMALL_BODY];
 
     int reply_err; /* of the answer on its way to the loop */
     cake__chunk_t *reply;
@@ -108,6 +106,10 @@ struct cake_rpc_call {
     bool wants_writable, is_end_told;
     char clock_text[CAKE__HEX_BYTES], error_text[12], length_text[20];
     cake__h2_header_t trailers[2];
+
+    /* not cleared at the start */
+    char path[CAKE__PATH_MAX];
+    uint8_t small[CAKE__SMALL_BODY];
 };
 
 static inline cake_rpc_server_t *cake__server_of(cake__conn_t *conn)

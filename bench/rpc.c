@@ -1,0 +1,320 @@
+/* Calls per second and CPU per call, side by side with what the machine gives at most: length-prefixed frames echoed over
+ * epoll. Both run in turn, several rounds, medians; one server thread and one client thread each, over loopback.
+ *
+ *   bench-rpc [seconds per measurement: 0.5] [rounds: 5] [row of the table: all] */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <datacake/rpc.h>
+#include <datacake/uv.h>
+
+#include "env/env.h"
+
+#define ROUNDS_MAX 31
+#define CHUNK      (256u << 10)
+
+typedef struct {
+    size_t bytes, in_flight;
+} cell_t;
+
+typedef struct {
+    double per_s, client_us, server_us;
+} figures_t;
+
+static uint64_t now_ns(clockid_t clock)
+{
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static void must(bool is_fine, const char *what)
+{
+    if (is_fine)
+        return;
+    perror(what);
+    exit(1);
+}
+
+/* ---- the limit: u32 length, bytes ---- */
+
+typedef struct {
+    int socket;
+    const cell_t *cell;
+    uint64_t until_ns, calls, cpu_ns;
+} raw_t;
+
+static void write_all(int socket, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t sent = send(socket, data, len, MSG_NOSIGNAL);
+        if (sent <= 0)
+            return; /* the client has ended */
+        data += sent;
+        len -= (size_t)sent;
+    }
+}
+
+static int watch(int socket)
+{
+    int epoll = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN};
+    must(epoll >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, socket, &event) == 0, "epoll");
+    return epoll;
+}
+
+/* Whole frames in data; gives their length together. */
+static size_t whole_frames(const uint8_t *data, size_t len, size_t frame, uint64_t *count)
+{
+    (void)data;
+    *count = len / frame;
+    return len / frame * frame;
+}
+
+static void *raw_server(void *arg)
+{
+    raw_t *raw = arg;
+    size_t frame = raw->cell->bytes + 4, size = CHUNK > 2 * frame ? CHUNK : 2 * frame, len = 0;
+    uint8_t *buffer = malloc(size);
+    int epoll = watch(raw->socket);
+    for (;;) {
+        struct epoll_event event;
+        must(epoll_wait(epoll, &event, 1, -1) == 1, "epoll_wait");
+        ssize_t got = read(raw->socket, buffer + len, size - len);
+        if (got <= 0)
+            break;
+        len += (size_t)got;
+        uint64_t count;
+        size_t whole = whole_frames(buffer, len, frame, &count);
+        write_all(raw->socket, buffer, whole);
+        memmove(buffer, buffer + whole, len - whole);
+        len -= whole;
+    }
+    raw->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    close(epoll);
+    free(buffer);
+    return NULL;
+}
+
+/* Sends what the socket takes of pending bytes; all requests look the same. */
+static size_t send_some(int socket, const uint8_t *requests, size_t size, size_t pending)
+{
+    while (pending > 0) {
+        ssize_t sent = send(socket, requests, pending < size ? pending : size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent < 0 && errno == EAGAIN)
+            break;
+        must(sent > 0, "send");
+        pending -= (size_t)sent;
+    }
+    return pending;
+}
+
+static void *raw_client(void *arg)
+{
+    raw_t *raw = arg;
+    size_t frame = raw->cell->bytes + 4, total = frame * raw->cell->in_flight, len = 0;
+    size_t size = CHUNK > 2 * frame ? CHUNK : 2 * frame;
+    uint8_t *requests = calloc(1, total), *buffer = malloc(size);
+    int epoll = watch(raw->socket);
+    size_t pending = send_some(raw->socket, requests, total, total);
+    while (now_ns(CLOCK_MONOTONIC) < raw->until_ns) {
+        struct epoll_event event = {.events = EPOLLIN | (pending > 0 ? EPOLLOUT : 0)};
+        if (total > CHUNK)
+            must(epoll_ctl(epoll, EPOLL_CTL_MOD, raw->socket, &event) == 0, "epoll_ctl");
+        must(epoll_wait(epoll, &event, 1, -1) == 1, "epoll_wait");
+        ssize_t got = recv(raw->socket, buffer + len, size - len, MSG_DONTWAIT);
+        must(got > 0 || errno == EAGAIN, "recv");
+        len += got > 0 ? (size_t)got : 0;
+        uint64_t count;
+        size_t whole = whole_frames(buffer, len, frame, &count);
+        len -= whole;
+        raw->calls += count;
+        pending = send_some(raw->socket, requests, total, pending + whole);
+    }
+    raw->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    shutdown(raw->socket, SHUT_RDWR);
+    close(epoll);
+    free(requests);
+    free(buffer);
+    return NULL;
+}
+
+static void connect_pair(int out[2])
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof addr;
+    int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    must(bind(listener, (struct sockaddr *)&addr, size) == 0 && listen(listener, 1) == 0, "listen");
+    getsockname(listener, (struct sockaddr *)&addr, &size);
+    out[0] = socket(AF_INET, SOCK_STREAM, 0);
+    must(connect(out[0], (struct sockaddr *)&addr, size) == 0, "connect");
+    out[1] = accept(listener, NULL, NULL);
+    must(out[1] >= 0, "accept");
+    for (int i = 0; i < 2; i++)
+        setsockopt(out[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    close(listener);
+}
+
+static figures_t run_raw(const cell_t *cell, double seconds)
+{
+    int sockets[2];
+    pthread_t threads[2];
+    connect_pair(sockets);
+    uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
+    raw_t client = {.socket = sockets[0], .cell = cell, .until_ns = start_ns + (uint64_t)(seconds * 1e9)};
+    raw_t server = {.socket = sockets[1], .cell = cell};
+    must(pthread_create(&threads[0], NULL, raw_server, &server) == 0, "pthread_create");
+    must(pthread_create(&threads[1], NULL, raw_client, &client) == 0, "pthread_create");
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    double took = (double)(now_ns(CLOCK_MONOTONIC) - start_ns) / 1e9, calls = (double)client.calls;
+    close(sockets[0]);
+    close(sockets[1]);
+    return (figures_t){calls / took, (double)client.cpu_ns / 1e3 / calls, (double)server.cpu_ns / 1e3 / calls};
+}
+
+/* ---- ours ---- */
+
+static void echo(cake_rpc_call_t *call, void *arg)
+{
+    (void)arg;
+    cake_slice_t body = cake_rpc_body(call);
+    cake_rpc_reply(call, body.data, body.len);
+}
+
+typedef struct {
+    cake_env_t *env;
+    cake_channel_t *channel;
+    const cell_t *cell;
+    uint8_t *body;
+    uint64_t until_ns, calls;
+    size_t running;
+    bool is_over;
+    cake_gate_t gate;
+} ours_t;
+
+static void answered(cake_reply_t *reply, void *arg);
+
+static int call_once(ours_t *ours)
+{
+    cake_slice_t part = cake__slice(ours->body, ours->cell->bytes);
+    ours->running++;
+    return cake_channel_call_async(ours->channel, "/bench/echo", &part, 1, NULL, answered, ours, NULL);
+}
+
+static void answered(cake_reply_t *reply, void *arg)
+{
+    ours_t *ours = arg;
+    must(cake_reply_err(reply) == 0 && cake_reply_body(reply).len == ours->cell->bytes, "call");
+    cake_reply_free(reply);
+    ours->calls++;
+    ours->running--;
+    ours->is_over = ours->is_over || ((ours->calls & 15) == 0 && cake__now_ns(ours->env) >= ours->until_ns);
+    if (!ours->is_over)
+        call_once(ours);
+    if (ours->running == 0)
+        ours->env->ops->gate_open(ours->env, &ours->gate);
+}
+
+static int start_calls(void *arg)
+{
+    ours_t *ours = arg;
+    for (size_t i = 0; i < ours->cell->in_flight; i++)
+        call_once(ours);
+    return 0;
+}
+
+static int read_cpu(void *arg)
+{
+    *(uint64_t *)arg = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    return 0;
+}
+
+static figures_t run_ours(const cell_t *cell, double seconds)
+{
+    static const cake_rpc_method_t method = {"echo", echo, 0};
+    static const cake_rpc_service_t service = {"bench", &method, 1, NULL, NULL};
+    cake_rpc_server_config_t server_config = CAKE_RPC_SERVER_CONFIG_INIT;
+    cake_channel_config_t channel_config = CAKE_CHANNEL_CONFIG_INIT;
+    cake_env_t *server_env, *client_env;
+    cake_rpc_server_t *server;
+    ours_t ours = {.cell = cell, .body = calloc(1, cell->bytes)};
+    must(cake_uv_env_new(NULL, &server_env) == 0 && cake_uv_env_new(NULL, &client_env) == 0, "env");
+    server_config.env = server_env;
+    server_config.listen_addr = "127.0.0.1:0";
+    channel_config.env = ours.env = client_env;
+    must(cake_rpc_listen(&server_config, &server) == 0 && cake_rpc_add_service(server, &service) == 0, "listen");
+    must(cake_channel_open(cake_rpc_address(server), &channel_config, &ours.channel) == 0, "open");
+    must(cake_channel_call(ours.channel, "/bench/echo", NULL, 0, NULL, NULL) == 0, "first call");
+
+    uint64_t cpu[4], start_ns = now_ns(CLOCK_MONOTONIC);
+    cake__run_on_loop(client_env, read_cpu, &cpu[0]);
+    cake__run_on_loop(server_env, read_cpu, &cpu[1]);
+    ours.until_ns = start_ns + (uint64_t)(seconds * 1e9);
+    client_env->ops->gate_init(client_env, &ours.gate);
+    cake__run_on_loop(client_env, start_calls, &ours);
+    client_env->ops->gate_wait(client_env, &ours.gate);
+    client_env->ops->gate_destroy(client_env, &ours.gate);
+    double took = (double)(now_ns(CLOCK_MONOTONIC) - start_ns) / 1e9, calls = (double)ours.calls;
+    cake__run_on_loop(client_env, read_cpu, &cpu[2]);
+    cake__run_on_loop(server_env, read_cpu, &cpu[3]);
+
+    cake_channel_close(ours.channel);
+    cake_rpc_close(server);
+    client_env->ops->close(client_env);
+    server_env->ops->close(server_env);
+    free(ours.body);
+    return (figures_t){calls / took, (double)(cpu[2] - cpu[0]) / 1e3 / calls, (double)(cpu[3] - cpu[1]) / 1e3 / calls};
+}
+
+/* ---- the table ---- */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(const figures_t *figures, int count, size_t member)
+{
+    double values[ROUNDS_MAX];
+    for (int i = 0; i < count; i++)
+        memcpy(&values[i], (const char *)&figures[i] + member, sizeof values[i]);
+    qsort(values, (size_t)count, sizeof values[0], compare);
+    return values[count / 2];
+}
+
+#define MEDIAN(figures, member) median(figures, rounds, offsetof(figures_t, member))
+
+int main(int argc, char **argv)
+{
+    static const cell_t cells[] = {{64, 1}, {64, 64}, {64, 256}, {1024, 1}, {1024, 64}, {1024, 256}, {1 << 20, 16}};
+    double seconds = argc > 1 ? atof(argv[1]) : 0.5;
+    int rounds = argc > 2 ? atoi(argv[2]) : 5;
+    size_t row = argc > 3 ? (size_t)atoi(argv[3]) : SIZE_MAX;
+    must(seconds > 0 && rounds > 0 && rounds <= ROUNDS_MAX, "usage: bench-rpc [seconds] [rounds]");
+    printf("%8s %5s | %12s %7s %7s | %12s %7s %7s | %6s\n", "bytes", "calls", "limit/s", "cl. us", "srv. us", "ours/s",
+           "cl. us", "srv. us", "ratio");
+    for (size_t i = 0; i < sizeof cells / sizeof cells[0]; i++) {
+        figures_t raw[ROUNDS_MAX], ours[ROUNDS_MAX];
+        if (row != SIZE_MAX && row != i)
+            continue;
+        for (int round = 0; round < rounds; round++) {
+            raw[round] = run_raw(&cells[i], seconds);
+            ours[round] = run_ours(&cells[i], seconds);
+        }
+        printf("%8zu %5zu | %12.0f %7.2f %7.2f | %12.0f %7.2f %7.2f | %6.3f\n", cells[i].bytes, cells[i].in_flight,
+               MEDIAN(raw, per_s), MEDIAN(raw, client_us), MEDIAN(raw, server_us), MEDIAN(ours, per_s),
+               MEDIAN(ours, client_us), MEDIAN(ours, server_us), MEDIAN(ours, per_s) / MEDIAN(raw, per_s));
+        fflush(stdout);
+    }
+    return 0;
+}

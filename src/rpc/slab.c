@@ -1,0 +1,104 @@
+#include "rpc/slab.h"
+
+_Static_assert(sizeof(cake__slab_block_t) == 16, "what users get is aligned as malloc's is");
+
+static size_t class_bytes(uint64_t class)
+{
+    return (size_t)CAKE__SLAB_SMALLEST << class;
+}
+
+static uint64_t class_of(size_t size)
+{
+    if (size <= CAKE__SLAB_SMALLEST)
+        return 0;
+    uint64_t class = 64 - 6 - (uint64_t)__builtin_clzll((unsigned long long)size - 1);
+    return class < CAKE__SLAB_CLASSES ? class : CAKE__SLAB_CLASSES;
+}
+
+static cake__slab_block_t *block_of(void *user)
+{
+    return (cake__slab_block_t *)user - 1;
+}
+
+static void *take(cake__slab_t *slab, size_t size)
+{
+    uint64_t class = class_of(size);
+    cake__slab_block_t *block = class < CAKE__SLAB_CLASSES ? slab->spare[class] : NULL;
+    if (block != NULL) {
+        slab->spare[class] = block->next;
+        slab->spare_bytes -= class_bytes(class);
+    } else {
+        size_t bytes = class < CAKE__SLAB_CLASSES ? class_bytes(class) : size;
+        if (bytes > SIZE_MAX - sizeof *block)
+            return NULL;
+        block = cake__malloc(slab->heap, sizeof *block + bytes);
+        if (block == NULL)
+            return NULL;
+        block->class = class;
+    }
+    slab->out_count++;
+    return block + 1;
+}
+
+static void give(cake__slab_t *slab, cake__slab_block_t *block)
+{
+    CAKE_ASSERT(slab->out_count > 0);
+    slab->out_count--;
+    if (block->class >= CAKE__SLAB_CLASSES || slab->spare_bytes >= CAKE__SLAB_SPARE_MAX) {
+        cake__free(slab->heap, block);
+        return;
+    }
+    block->next = slab->spare[block->class];
+    slab->spare[block->class] = block;
+    slab->spare_bytes += class_bytes(block->class);
+}
+
+/* From one kind of block to another; large ones grow in place where the heap can. */
+static void *move(cake__slab_t *slab, cake__slab_block_t *block, size_t size)
+{
+    if (block->class >= CAKE__SLAB_CLASSES && class_of(size) >= CAKE__SLAB_CLASSES) {
+        if (size > SIZE_MAX - sizeof *block)
+            return NULL;
+        block = cake__realloc(slab->heap, block, sizeof *block + size);
+        return block == NULL ? NULL : block + 1;
+    }
+    void *user = take(slab, size);
+    if (user == NULL)
+        return NULL;
+    size_t old = block->class < CAKE__SLAB_CLASSES ? class_bytes(block->class) : size;
+    memcpy(user, block + 1, old < size ? old : size);
+    give(slab, block);
+    return user;
+}
+
+static void *resize(void *ctx, void *user, size_t size)
+{
+    cake__slab_t *slab = ctx;
+    if (user == NULL)
+        return take(slab, size);
+    cake__slab_block_t *block = block_of(user);
+    if (size == 0) {
+        give(slab, block);
+        return NULL;
+    }
+    if (block->class < CAKE__SLAB_CLASSES && class_of(size) == block->class)
+        return user;
+    return move(slab, block, size);
+}
+
+void cake__slab_init(cake__slab_t *slab, const cake_alloc_t *heap)
+{
+    *slab = (cake__slab_t){.alloc = {resize, slab}, .heap = heap};
+}
+
+void cake__slab_free(cake__slab_t *slab)
+{
+    CAKE_ASSERT(slab->out_count == 0);
+    for (size_t i = 0; i < CAKE__SLAB_CLASSES; i++) {
+        while (slab->spare[i] != NULL) {
+            cake__slab_block_t *block = slab->spare[i];
+            slab->spare[i] = block->next;
+            cake__free(slab->heap, block);
+        }
+    }
+}
