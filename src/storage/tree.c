@@ -1,26 +1,30 @@
 #include "storage/tree.h"
 
-#define NODE_ENTRIES 32
-#define HEIGHT_MAX   16 /* a level is added only when the root has its 32 children */
+#define NODE_ENTRIES 48
+#define HEIGHT_MAX   16 /* a level is added only when the root has all its children */
 #define SPARES_KEPT  8
 
 typedef struct tag {
     uint64_t high, low;
 } tag_t;
 
+typedef union target {
+    cake__row_t *row;
+    cake__node_t *child;
+} target_t;
+
 typedef struct entry {
     tag_t tag;
-    union {
-        cake__row_t *row;
-        cake__node_t *child;
-    } to;
+    target_t to;
 } entry_t;
 
+/* The parts of entries lie apart: a search reads the high halves of tags, in few cache lines, and seldom more. */
 struct cake__node {
     cake__node_t *prev, *next; /* of leaves; next also links spares */
     uint16_t count;
     uint16_t level; /* 0: leaf */
-    entry_t entries[NODE_ENTRIES];
+    uint64_t high[NODE_ENTRIES], low[NODE_ENTRIES];
+    target_t to[NODE_ENTRIES];
 };
 
 /* Where a search went: at every level the node and the entry taken. */
@@ -47,23 +51,23 @@ static tag_t tag_of(cake_slice_t key)
     return (tag_t){load_be64(bytes), load_be64(bytes + 8)};
 }
 
-static const cake__row_t *leftmost(const entry_t *entry, unsigned level)
+static const cake__row_t *leftmost(target_t to, unsigned level)
 {
     for (; level > 0; level--)
-        entry = &entry->to.child->entries[0];
-    return entry->to.row;
+        to = to.child->to[0];
+    return to.row;
 }
 
-/* The entry against the key: below 0, 0 or above. */
-static int compare(const entry_t *entry, unsigned level, tag_t tag, cake_slice_t key)
+/* Entry i against the key: below 0, 0 or above. */
+static int compare(const cake__node_t *node, unsigned i, tag_t tag, cake_slice_t key)
 {
-    if (entry->tag.high != tag.high)
-        return entry->tag.high < tag.high ? -1 : 1;
-    if (entry->tag.low != tag.low)
-        return entry->tag.low < tag.low ? -1 : 1;
+    if (node->high[i] != tag.high)
+        return node->high[i] < tag.high ? -1 : 1;
+    if (node->low[i] != tag.low)
+        return node->low[i] < tag.low ? -1 : 1;
     if ((tag.low & 0xff) <= CAKE_ID_KEY_MAX)
         return 0;
-    return cake__slice_compare(cake__row_key(leftmost(entry, level)), key);
+    return cake__slice_compare(cake__row_key(leftmost(node->to[i], node->level)), key);
 }
 
 /* The first entry, from `low` on, that is not below the key. *found: it is the key. */
@@ -73,7 +77,7 @@ static unsigned lower_bound(const cake__node_t *node, unsigned low, tag_t tag, c
     *found = false;
     while (low < high) {
         unsigned middle = (low + high) / 2;
-        int order = compare(&node->entries[middle], node->level, tag, key);
+        int order = compare(node, middle, tag, key);
         if (order == 0) {
             *found = true;
             return middle;
@@ -96,7 +100,7 @@ static bool descend(const cake__tree_t *tree, tag_t tag, cake_slice_t key, path_
         at -= !found;
         path->nodes[node->level] = node;
         path->at[node->level] = at;
-        node = node->entries[at].to.child;
+        node = node->to[at].child;
     }
     path->nodes[0] = node;
     path->at[0] = lower_bound(node, 0, tag, key, &found);
@@ -153,8 +157,13 @@ static void give_spare(cake__spares_t *spares, cake__node_t *node)
 static void insert_at(cake__node_t *node, unsigned at, entry_t entry)
 {
     CAKE_ASSERT(node->count < NODE_ENTRIES && at <= node->count);
-    memmove(&node->entries[at + 1], &node->entries[at], (node->count - at) * sizeof entry);
-    node->entries[at] = entry;
+    size_t above = node->count - at;
+    memmove(&node->high[at + 1], &node->high[at], above * sizeof node->high[0]);
+    memmove(&node->low[at + 1], &node->low[at], above * sizeof node->low[0]);
+    memmove(&node->to[at + 1], &node->to[at], above * sizeof node->to[0]);
+    node->high[at] = entry.tag.high;
+    node->low[at] = entry.tag.low;
+    node->to[at] = entry.to;
     node->count++;
 }
 
@@ -164,7 +173,9 @@ static cake__node_t *split(cake__node_t *node, bool is_append, cake__spares_t *s
     cake__node_t *right = take_spare(spares, node->level);
     unsigned keep = is_append ? NODE_ENTRIES : NODE_ENTRIES / 2;
     right->count = (uint16_t)(node->count - keep);
-    memcpy(right->entries, &node->entries[keep], right->count * sizeof(entry_t));
+    memcpy(right->high, &node->high[keep], right->count * sizeof node->high[0]);
+    memcpy(right->low, &node->low[keep], right->count * sizeof node->low[0]);
+    memcpy(right->to, &node->to[keep], right->count * sizeof node->to[0]);
     node->count = (uint16_t)keep;
     if (node->level == 0) {
         right->prev = node;
@@ -191,11 +202,11 @@ static void insert_and_split(cake__tree_t *tree, cake__spares_t *spares, path_t 
             insert_at(node, at, entry);
         else
             insert_at(right, at - node->count, entry);
-        entry = (entry_t){.tag = right->entries[0].tag, .to.child = right};
+        entry = (entry_t){.tag = {right->high[0], right->low[0]}, .to.child = right};
     }
     cake__node_t *root = take_spare(spares, top + 1);
     CAKE_ASSERT(root->level < HEIGHT_MAX);
-    insert_at(root, 0, (entry_t){.tag = tree->root->entries[0].tag, .to.child = tree->root});
+    insert_at(root, 0, (entry_t){.to.child = tree->root});
     insert_at(root, 1, entry);
     tree->root = root;
 }
@@ -214,10 +225,19 @@ cake__row_t *cake__tree_put(cake__tree_t *tree, cake__spares_t *spares, cake__ro
         insert_and_split(tree, spares, &path, entry);
         return NULL;
     }
-    entry_t *place = &path.nodes[0]->entries[path.at[0]];
-    cake__row_t *old = place->to.row;
-    place->to.row = row;
+    target_t *place = &path.nodes[0]->to[path.at[0]];
+    cake__row_t *old = place->row;
+    place->row = row;
     return old;
+}
+
+static void remove_at(cake__node_t *node, unsigned at)
+{
+    CAKE_ASSERT(at < node->count);
+    size_t above = --node->count - at;
+    memmove(&node->high[at], &node->high[at + 1], above * sizeof node->high[0]);
+    memmove(&node->low[at], &node->low[at + 1], above * sizeof node->low[0]);
+    memmove(&node->to[at], &node->to[at + 1], above * sizeof node->to[0]);
 }
 
 static void unlink_leaf(cake__node_t *leaf)
@@ -233,13 +253,12 @@ cake__row_t *cake__tree_remove(cake__tree_t *tree, cake__spares_t *spares, cake_
     path_t path;
     if (tree->root == NULL || !descend(tree, tag_of(key), key, &path))
         return NULL;
-    cake__row_t *row = path.nodes[0]->entries[path.at[0]].to.row;
+    cake__row_t *row = path.nodes[0]->to[path.at[0]].row;
     unsigned top = tree->root->level;
     for (unsigned level = 0; level <= top; level++) {
         cake__node_t *node = path.nodes[level];
         unsigned at = path.at[level];
-        node->count--;
-        memmove(&node->entries[at], &node->entries[at + 1], (node->count - at) * sizeof(entry_t));
+        remove_at(node, at);
         if (node->count > 0)
             break;
         if (level == 0)
@@ -250,7 +269,7 @@ cake__row_t *cake__tree_remove(cake__tree_t *tree, cake__spares_t *spares, cake_
     }
     while (tree->root != NULL && tree->root->level > 0 && tree->root->count == 1) {
         cake__node_t *root = tree->root;
-        tree->root = root->entries[0].to.child;
+        tree->root = root->to[0].child;
         give_spare(spares, root);
     }
     return row;
@@ -261,7 +280,7 @@ cake__row_t *cake__tree_get(const cake__tree_t *tree, cake_slice_t key)
     path_t path;
     if (tree->root == NULL || !descend(tree, tag_of(key), key, &path))
         return NULL;
-    return path.nodes[0]->entries[path.at[0]].to.row;
+    return path.nodes[0]->to[path.at[0]].row;
 }
 
 cake__tree_cursor_t cake__tree_seek(const cake__tree_t *tree, cake_slice_t from)
@@ -281,16 +300,16 @@ const cake__row_t *cake__tree_next(cake__tree_cursor_t *cursor)
     }
     if (cursor->leaf == NULL)
         return NULL;
-    return cursor->leaf->entries[cursor->at++].to.row;
+    return cursor->leaf->to[cursor->at++].row;
 }
 
 static void free_node(cake__node_t *node, const cake_alloc_t *alloc)
 {
     for (unsigned i = 0; i < node->count; i++) {
         if (node->level > 0)
-            free_node(node->entries[i].to.child, alloc);
+            free_node(node->to[i].child, alloc);
         else
-            cake__free(alloc, node->entries[i].to.row);
+            cake__free(alloc, node->to[i].row);
     }
     cake__free(alloc, node);
 }
