@@ -173,7 +173,7 @@ bool cake__node_is_ready(const cake__trial_node_t *node)
     const cake__trial_t *trial = node->trial;
     if (node->state != CAKE__IS_UP || !node->store->is_joined)
         return false;
-    for (uint32_t i = 0; i < trial->first_count; i++) {
+    for (uint32_t i = 0; i < trial->node_count; i++) {
         uint16_t id = trial->nodes[i]->id;
         if (id == node->id)
             continue;

@@ -7,6 +7,7 @@
 #define POLL_NS        (100 * CAKE_NS_PER_MS)
 #define CONVERGENCE_NS (60 * CAKE__SECOND_NS)
 #define PURGE_GRACE_NS (20 * CAKE__SECOND_NS)
+#define QUEUE_NS         (15 * CAKE__SECOND_NS)
 #define STOP_NS        (30 * CAKE__SECOND_NS)
 #define RESTART_ONE_IN 8
 
@@ -99,11 +100,11 @@ void cake__settle(cake__trial_t *trial)
     if (trial->result->disk_losses > 0)
         age_ms += trial->plan.hole_age_ms;
     if (!await(trial, "tombstones", cake__are_tombstones_gone, age_ms * CAKE_NS_PER_MS + PURGE_GRACE_NS) ||
-        !await(trial, "convergence", is_whole, CONVERGENCE_NS))
+        !await(trial, "convergence", is_whole, CONVERGENCE_NS) ||
+        !await(trial, "resources", cake__are_queues_empty, QUEUE_NS))
         return;
     cake__note(trial, "the tombstones are gone");
     cake__check_final(trial);
-    cake__check_queues(trial);
     sum_up(trial);
     if (cake__has_failed(trial) || trial->options.no_shutdown_check || !stop_all(trial))
         return;

@@ -132,7 +132,7 @@ cake__trial_node_t *cake__cluster_add(cake__trial_t *trial);
 void cake__node_up(cake__trial_node_t *node, bool with_seeds); /* from outside of events; tries again when it fails */
 void cake__node_crash(cake__trial_node_t *node, cake__crash_t how);
 void cake__node_leave(cake__trial_node_t *node);          /* gracefully, in its own time */
-bool cake__node_is_ready(const cake__trial_node_t *node); /* up, joined, and knows all the first ones as replicas */
+bool cake__node_is_ready(const cake__trial_node_t *node); /* up, joined, and knows all others as replicas */
 
 /* ---- clients.c -----------------------------------------------------------------------------------------------------------*/
 
@@ -194,7 +194,7 @@ bool cake__are_tombstones_gone(cake__trial_t *trial, char *why, size_t size);
 void cake__check_membership_change(cake__trial_node_t *node, cake_membership_kind_t kind, const cake_member_t *member);
 bool cake__is_membership_exact(cake__trial_t *trial, char *why, size_t size); /* check_membership.c */
 void cake__check_heap(cake__trial_node_t *node, bool is_stopped);             /* check_resources.c */
-void cake__check_queues(cake__trial_t *trial);
+bool cake__are_queues_empty(cake__trial_t *trial, char *why, size_t size);
 
 /* ---- the trial -----------------------------------------------------------------------------------------------------------*/
 
