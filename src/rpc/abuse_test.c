@@ -1,0 +1,341 @@
+/* Peers that misbehave, as raw bytes against a server, and services that come and go under load. */
+#include <pthread.h>
+#include <stdio.h>
+
+#include "base/bytes.h"
+#include "rpc/fixture.h"
+
+static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/* ---- a raw peer ---- */
+
+typedef struct {
+    cake_env_t *env;
+    cake_stream_t *stream;
+    cake_addr_t addr;
+    const uint8_t *bytes;
+    size_t len, sent, got;
+    uint8_t last_goaway_code;
+    uint8_t in[4096];
+    atomic_bool is_over;
+    bool is_deaf; /* reads nothing */
+} raw_t;
+
+static void raw_send(raw_t *raw)
+{
+    cake_slice_t part = cake__slice(raw->bytes + raw->sent, cake__min_u64(raw->len - raw->sent, 8192));
+    raw->sent += part.len;
+    if (part.len > 0 && raw->env->ops->stream_write(raw->stream, &part, 1) != 0)
+        raw->env->ops->stream_close(raw->stream);
+}
+
+static void raw_connected(void *arg, int err)
+{
+    raw_t *raw = arg;
+    assert_int_equal(err, 0);
+    if (raw->is_deaf)
+        raw->env->ops->stream_pause(raw->stream);
+    raw_send(raw);
+}
+
+static void raw_buffer(void *arg, void **data, size_t *size)
+{
+    raw_t *raw = arg;
+    *data = raw->in;
+    *size = sizeof raw->in;
+}
+
+static void raw_read(void *arg, void *data, intptr_t len)
+{
+    raw_t *raw = arg;
+    if (len <= 0) {
+        raw->env->ops->stream_close(raw->stream);
+        return;
+    }
+    raw->got += (size_t)len;
+}
+
+static void raw_written(void *arg, int err)
+{
+    raw_t *raw = arg;
+    if (err != 0)
+        raw->env->ops->stream_close(raw->stream);
+    else
+        raw_send(raw);
+}
+
+static void raw_closed(void *arg)
+{
+    raw_t *raw = arg;
+    atomic_store(&raw->is_over, true);
+}
+
+static int raw_connect(void *arg)
+{
+    static const cake_stream_handlers_t handlers = {raw_connected, raw_buffer, raw_read, raw_written, raw_closed};
+    raw_t *raw = arg;
+    return raw->env->ops->connect(raw->env, &raw->addr, &handlers, raw, &raw->stream);
+}
+
+static int raw_close(void *arg)
+{
+    raw_t *raw = arg;
+    if (!atomic_load(&raw->is_over))
+        raw->env->ops->stream_close(raw->stream);
+    return 0;
+}
+
+static bool raw_is_over(void *arg)
+{
+    raw_t *raw = arg;
+    return atomic_load(&raw->is_over);
+}
+
+static void raw_start(fixture_t *fixture, raw_t *raw, const cake__buf_t *bytes)
+{
+    raw->env = fixture->client_env;
+    raw->bytes = bytes->data;
+    raw->len = bytes->len;
+    cake_addr_parse(cake_rpc_address(fixture->server), &raw->addr);
+    assert_int_equal(cake__run_on_loop(fixture->client_env, raw_connect, raw), 0);
+}
+
+static void put_frame(cake__buf_t *buf, uint8_t type, uint8_t flags, uint32_t stream, const void *data, size_t len)
+{
+    uint8_t head[9] = {(uint8_t)(len >> 16),    (uint8_t)(len >> 8),     (uint8_t)len,           type,           flags,
+                       (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream};
+    cake__put_bytes(buf, head, 9);
+    cake__put_bytes(buf, data, len);
+}
+
+static void put_preface(cake__buf_t *buf)
+{
+    cake__buf_init(buf, &cake__libc_alloc);
+    cake__put_bytes(buf, PREFACE, sizeof PREFACE - 1);
+    put_frame(buf, 4, 0, 0, NULL, 0);
+}
+
+/* :method POST, :scheme http, :path /test/park, without an index; :authority a */
+static const uint8_t REQUEST[] = {0x83, 0x86, 0x04, 10, '/', 't', 'e', 's', 't', '/', 'p', 'a', 'r', 'k', 0x01, 1, 'a'};
+
+/* Sends it all and sees the server end the connection, and nobody else's calls suffer. */
+static void is_thrown_out(cake__buf_t *bytes)
+{
+    fixture_t fixture;
+    raw_t raw = {.is_deaf = false};
+    cake_rpc_server_stats_t stats;
+    fixture_start(&fixture, true);
+    assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", "x", 1, NULL, NULL), 0);
+    raw_start(&fixture, &raw, bytes);
+    fixture_wait(&fixture, raw_is_over, &raw);
+    assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", "x", 1, NULL, NULL), 0);
+    cake__world_run_for(fixture.world, 2000 * CAKE_NS_PER_MS);
+    assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
+    assert_int_equal(stats.connections, 1);
+    for (int i = 0; i < fixture.parked_count; i++)
+        cake_rpc_reply(fixture.parked[i], NULL, 0);
+    fixture_stop(&fixture);
+    cake__buf_free(bytes);
+}
+
+static void garbage_ends_the_connection(void **state)
+{
+    cake__buf_t bytes;
+    cake__buf_init(&bytes, &cake__libc_alloc);
+    cake__put_bytes(&bytes, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 27);
+    is_thrown_out(&bytes);
+}
+
+static void rapid_resets_end_the_connection(void **state)
+{
+    cake__buf_t bytes;
+    put_preface(&bytes);
+    for (uint32_t i = 0; i < 3000; i++) {
+        put_frame(&bytes, 1, 4, 2 * i + 1, REQUEST, sizeof REQUEST);
+        put_frame(&bytes, 3, 0, 2 * i + 1, "\0\0\0\x08", 4);
+    }
+    is_thrown_out(&bytes);
+}
+
+static void ping_floods_end_the_connection(void **state)
+{
+    cake__buf_t bytes;
+    put_preface(&bytes);
+    for (int i = 0; i < 1000; i++)
+        put_frame(&bytes, 6, 0, 0, "12345678", 8);
+    is_thrown_out(&bytes);
+}
+
+static void settings_floods_end_the_connection(void **state)
+{
+    cake__buf_t bytes;
+    put_preface(&bytes);
+    for (int i = 0; i < 200; i++)
+        put_frame(&bytes, 4, 0, 0, NULL, 0);
+    is_thrown_out(&bytes);
+}
+
+static void continuation_floods_end_the_connection(void **state)
+{
+    cake__buf_t bytes;
+    put_preface(&bytes);
+    put_frame(&bytes, 1, 0, 1, REQUEST, sizeof REQUEST);
+    for (int i = 0; i < 5000; i++)
+        put_frame(&bytes, 9, 0, 1, NULL, 0);
+    is_thrown_out(&bytes);
+}
+
+/* One long header in the peer's table, then thousands of one-byte references to it. */
+static void header_bombs_stay_small(void **state)
+{
+    cake__buf_t bytes, block;
+    fixture_t fixture;
+    raw_t raw = {.is_deaf = false};
+    cake__heap_stats_t stats;
+    put_preface(&bytes);
+    cake__buf_init(&block, &cake__libc_alloc);
+    cake__put_bytes(&block, REQUEST, sizeof REQUEST);
+    cake__put_bytes(&block, "\x40\x01x\x7f\xa1\x1e", 6); /* x: 4000 bytes */
+    memset(cake__buf_extend(&block, 4000), 'a', 4000);
+    memset(cake__buf_extend(&block, 12000), 0xbe, 12000);
+    for (uint32_t i = 0; i < 100; i++)
+        put_frame(&bytes, 1, 5, 2 * i + 1, block.data, block.len);
+    fixture_start(&fixture, true);
+    raw_start(&fixture, &raw, &bytes);
+    cake__world_run_for(fixture.world, 3000 * CAKE_NS_PER_MS);
+    cake__host_heap_stats(fixture.hosts[0], &stats);
+    assert_true(stats.peak_bytes < 4u << 20);
+    cake__run_on_loop(fixture.client_env, raw_close, &raw);
+    fixture_stop(&fixture);
+    cake__buf_free(&bytes);
+    cake__buf_free(&block);
+}
+
+/* Asks for much, reads nothing: given up after stall_ms, and nobody else waits for it. */
+static void a_deaf_peer_delays_nobody(void **state)
+{
+    cake__buf_t bytes;
+    fixture_t fixture;
+    raw_t raw = {.is_deaf = true};
+    cake_rpc_server_stats_t stats;
+    static const uint8_t make[] = {0x83, 0x86, 0x04, 10,  '/', 't',  'e', 's', 't',
+                                   '/',  'm',  'a',  'k', 'e', 0x01, 1,   'a'};
+    put_preface(&bytes);
+    for (uint32_t i = 0; i < 50; i++) {
+        put_frame(&bytes, 1, 4, 2 * i + 1, make, sizeof make);
+        put_frame(&bytes, 0, 1, 2 * i + 1, "\0\0\x08\0", 4); /* 512 KiB */
+    }
+    fixture_start(&fixture, true);
+    raw_start(&fixture, &raw, &bytes);
+    for (int i = 0; i < 20; i++) {
+        uint64_t before = cake__world_now_ns(fixture.world);
+        assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", "x", 1, NULL, NULL), 0);
+        assert_true(cake__world_now_ns(fixture.world) - before < 50 * CAKE_NS_PER_MS);
+        cake__world_run_for(fixture.world, 3500 * CAKE_NS_PER_MS);
+    }
+    assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
+    assert_int_equal(stats.connections, 1);
+    cake__run_on_loop(fixture.client_env, raw_close, &raw);
+    fixture_stop(&fixture);
+    cake__buf_free(&bytes);
+}
+
+/* ---- services under load, on real threads ---- */
+
+typedef struct {
+    fixture_t *fixture;
+    const char *name;
+    atomic_bool *stop;
+    atomic_int alive; /* the service's state: 1 while it may be used */
+    uint64_t rounds;
+} churn_t;
+
+static void handle_alive(cake_rpc_call_t *call, void *arg)
+{
+    churn_t *churn = arg;
+    int is_alive = atomic_load(&churn->alive);
+    cake_rpc_reply(call, &is_alive, sizeof is_alive);
+}
+
+static void churn_removed(void *arg)
+{
+    churn_t *churn = arg;
+    atomic_store(&churn->alive, 0);
+}
+
+static void *churn_services(void *arg)
+{
+    churn_t *churn = arg;
+    static const cake_rpc_method_t methods[] = {{"now", handle_alive, 0}, {"lane", handle_alive, CAKE_RPC_BLOCKING}};
+    cake_rpc_service_t service = {churn->name, methods, 2, churn, churn_removed};
+    for (; churn->rounds > 0; churn->rounds--) {
+        atomic_store(&churn->alive, 1);
+        CAKE_ASSERT(cake_rpc_add_service(churn->fixture->server, &service) == 0);
+        CAKE_ASSERT(cake_rpc_remove_service(churn->fixture->server, churn->name) == 0);
+        CAKE_ASSERT(atomic_load(&churn->alive) == 0);
+    }
+    atomic_store(churn->stop, true);
+    return NULL;
+}
+
+typedef struct {
+    fixture_t *fixture;
+    atomic_bool *stop;
+    uint64_t answered, unavailable;
+} caller_t;
+
+static void *call_services(void *arg)
+{
+    static const char *const paths[] = {"/a/now", "/b/lane", "/a/lane", "/b/now"};
+    caller_t *caller = arg;
+    for (size_t i = 0; !atomic_load(caller->stop); i++) {
+        cake_reply_t *reply;
+        int err = cake_channel_call(caller->fixture->channel, paths[i % 4], NULL, 0, NULL, &reply);
+        CAKE_ASSERT(err == 0 || err == CAKE_EUNAVAILABLE);
+        caller->answered += err == 0;
+        caller->unavailable += err != 0;
+        if (err == 0) {
+            int is_alive;
+            memcpy(&is_alive, cake_reply_body(reply).data, sizeof is_alive);
+            CAKE_ASSERT(is_alive == 1); /* no call reaches a removed service */
+        }
+        cake_reply_free(reply);
+    }
+    return NULL;
+}
+
+static void services_come_and_go_under_load(void **state)
+{
+    const char *text = getenv("CAKE_ROUNDS");
+    uint64_t rounds = text != NULL ? strtoull(text, NULL, 10) : 2000;
+    fixture_t fixture;
+    fixture_start(&fixture, false);
+    atomic_bool stop = false;
+    churn_t churns[2] = {{.fixture = &fixture, .name = "a", .stop = &stop, .rounds = rounds},
+                         {.fixture = &fixture, .name = "b", .stop = &stop, .rounds = rounds}};
+    caller_t callers[2] = {{&fixture, &stop, 0, 0}, {&fixture, &stop, 0, 0}};
+    pthread_t threads[4];
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, churn_services, &churns[i]), 0);
+        assert_int_equal(pthread_create(&threads[2 + i], NULL, call_services, &callers[i]), 0);
+    }
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    assert_true(callers[0].answered + callers[1].answered + callers[0].unavailable > 0);
+    fixture_stop(&fixture);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(garbage_ends_the_connection),
+        cmocka_unit_test(rapid_resets_end_the_connection),
+        cmocka_unit_test(ping_floods_end_the_connection),
+        cmocka_unit_test(settings_floods_end_the_connection),
+        cmocka_unit_test(continuation_floods_end_the_connection),
+        cmocka_unit_test(header_bombs_stay_small),
+        cmocka_unit_test(a_deaf_peer_delays_nobody),
+        cmocka_unit_test(services_come_and_go_under_load),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
