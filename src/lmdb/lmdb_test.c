@@ -71,6 +71,19 @@ static void survives_being_killed(void **state)
     crash_kill_rounds(open_dir, 40, 1);
 }
 
+static int open_with_alloc(const char *dir, const cake_alloc_t *alloc, cake_storage_t **storage)
+{
+    cake_lmdb_options_t options = CAKE_LMDB_OPTIONS_INIT;
+    options.alloc = alloc;
+    return cake_lmdb_open(dir, &options, storage);
+}
+
+static void survives_failed_allocations(void **state)
+{
+    (void)state;
+    crash_fail_allocations(open_dir, open_with_alloc);
+}
+
 static void survives_a_full_disk(void **state)
 {
     (void)state;
@@ -343,6 +356,7 @@ int main(void)
         cmocka_unit_test(passes_the_suite),
         cmocka_unit_test(passes_the_suite_with_lanes),
         cmocka_unit_test(survives_being_killed),
+        cmocka_unit_test(survives_failed_allocations),
         cmocka_unit_test(survives_a_full_disk),
         cmocka_unit_test(refuses_what_is_not_its_own),
         cmocka_unit_test(refuses_other_programs_and_newer_versions),

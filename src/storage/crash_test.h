@@ -13,6 +13,7 @@
 
 #include "base/random.h"
 #include "storage/dir_test.h"
+#include "storage/heap_test.h"
 #include "storage/suite.h"
 
 #define CRASH_KEYS  300u
@@ -141,6 +142,72 @@ static inline cake_storage_t *crash_reopen(crash_open_fn open_fn, const char *di
         (void)crash_batch(++model->last, writes, keys, model);
     crash_compare(storage, model);
     return storage;
+}
+
+/* ---- out of memory ------------------------------------------------------------------------------------------------------ */
+
+typedef int (*crash_open_alloc_fn)(const char *dir, const cake_alloc_t *alloc, cake_storage_t **storage);
+
+static inline int crash_ignore_row(void *arg, const cake_row_t *row)
+{
+    (void)arg;
+    (void)row;
+    return 0;
+}
+
+/* Every kind of read; 0 or CAKE_ENOMEM. */
+static inline int crash_read_all(cake_storage_t *storage)
+{
+    cake_slice_t name = cake__slice_str("k");
+    cake_scan_t all = {.limit = 0};
+    cake_doc_t *doc = NULL;
+    char text[64];
+    cake_slice_t key = crash_key(0, text);
+    cake_id_t id = cake__suite_id(key);
+    uint64_t last = 0;
+    int err = storage->ops->get(storage, name, key, &doc);
+    if (err == 0)
+        cake_doc_free(doc);
+    if (err == 0 || err == CAKE_ENOTFOUND)
+        err = storage->ops->fetch(storage, name, &id, 1, crash_ignore_row, NULL);
+    if (err == 0)
+        err = storage->ops->scan(storage, name, &all, crash_ignore_row, NULL);
+    if (err == 0)
+        err = storage->ops->metadata(storage, name, crash_ignore_row, NULL);
+    return err != 0 ? err : storage->ops->metas(storage, 0, cake__slice_str("last"), crash_take_last, &last);
+}
+
+/* Opening, writing and reading with the nth allocation failing, for every n: CAKE_ENOMEM, nothing changed, nothing lost. */
+static inline void crash_fail_allocations(crash_open_fn open_fn, crash_open_alloc_fn open_alloc)
+{
+    unsigned failures = 0;
+    int err = CAKE_ENOMEM;
+    for (uint64_t nth = 0; err != 0; nth++) {
+        counting_heap_t heap = {.left = nth};
+        cake_alloc_t alloc = {counting_resize, &heap};
+        cake__test_dir_t dir;
+        crash_model_t model;
+        cake_storage_t *storage = NULL;
+        cake__test_dir_make(&dir);
+        crash_model_init(&model);
+        err = open_alloc(dir.path, &alloc, &storage);
+        for (unsigned i = 0; i < 5 && err == 0; i++)
+            err = crash_write(storage, model.last + 1, &model);
+        if (err == 0)
+            err = crash_read_all(storage);
+        assert_true(err == 0 || err == CAKE_ENOMEM);
+        failures += err != 0;
+        heap.left = UINT64_MAX;
+        if (storage != NULL) {
+            crash_compare(storage, &model);
+            assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+            cake_storage_close(storage);
+        }
+        assert_int_equal(heap.live, 0);
+        cake_storage_close(crash_reopen(open_fn, dir.path, &model, model.last));
+        cake__test_dir_remove(&dir);
+    }
+    assert_true(failures > 2);
 }
 
 /* ---- killed ------------------------------------------------------------------------------------------------------------- */

@@ -5,7 +5,7 @@
 #include <cmocka.h>
 #include <stdlib.h>
 
-#include "storage/storage.h"
+#include "storage/heap_test.h"
 #include "storage/suite.h"
 
 static int open_memory(void *arg, bool fresh, cake_storage_t **storage)
@@ -53,28 +53,6 @@ static void cap_is_reported_and_survived(void **state)
 }
 
 /* ---- allocations that fail ------------------------------------------------------------------------------------------ */
-
-typedef struct counting_heap {
-    uint64_t left; /* allocations before the one that fails */
-    uint64_t live;
-    uint64_t bytes;
-} counting_heap_t;
-
-static void *counting_resize(void *ctx, void *block, size_t size)
-{
-    counting_heap_t *heap = ctx;
-    if (size == 0) {
-        free(block);
-        heap->live--;
-        return NULL;
-    }
-    if (heap->left == 0)
-        return NULL;
-    heap->left--;
-    heap->live += block == NULL;
-    heap->bytes += size;
-    return realloc(block, size);
-}
 
 static const char long_name[] = "a long key that is not held by its id";
 
