@@ -558,7 +558,7 @@ def test_slow_clients_are_cut(cluster):
 
 
 def test_hostile_bytes_do_no_harm(cluster):
-    node = cluster.add()
+    node = cluster.add("--idle-s", "2")
     for request in (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20000, b"PUT /kv/%s/x HTTP/1.1\r\n\r\n" % (b"a" * 100000),
                     b"PUT /kv/a/b HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
                     b"PUT /kv/a/b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
@@ -632,6 +632,7 @@ def test_a_directory_belongs_to_one_node_and_one_process(cluster):
     refused(serve(cluster, "--node-id", "2", dir=mine), 5, "node 1", "node 2")
     refused(serve(cluster, "--cluster-id", "other", dir=mine), 5, "other")
     refused(serve(cluster, "--lanes", "3", dir=mine), 5, "--lanes")
+    refused(serve(cluster, "--storage", "memory", dir=mine), 5, "sqlite", "memory")
     # Also when the small files that say so are lost: the store knows itself whose it is.
     (node.dir / "data" / "node").unlink()
     refused(serve(cluster, "--node-id", "2", dir=mine), 5, "another node")
@@ -674,6 +675,18 @@ def test_the_generation_grows(cluster):
     (node.dir / "data" / "generation").write_text(f"{ahead}\n")
     node.start()
     assert int((node.dir / "data" / "generation").read_text()) == ahead + 1
+
+
+def test_lmdb_keeps_documents_as_well(cluster):
+    result = serve(cluster, "--storage", "lmdb", "--seed", "bad")  # refused for the seed where there is LMDB
+    if "does not have --storage lmdb" in result.err:
+        return
+    nodes = [cluster.add("--storage", kind) for kind in ("lmdb", "sqlite")]
+    cluster.wait_whole()
+    assert nodes[0].put("books", "x", b"1", "all").status == 200
+    nodes[0].stop()
+    nodes[0].start()
+    assert nodes[0].get("books", "x").body == nodes[1].get("books", "x").body == b"1"
 
 
 def test_what_this_build_lacks_is_said(cluster):

@@ -109,21 +109,21 @@ static int take_lock(datadir_t *datadir)
     return 0;
 }
 
-static int check_owner(datadir_t *datadir, uint16_t node_id, const char *cluster_id)
+static int check_owner(datadir_t *datadir, uint16_t node_id, const char *cluster_id, const char *storage)
 {
-    char text[SMALL_FILE_MAX], cluster[256] = "";
+    char text[SMALL_FILE_MAX], cluster[256] = "", kind[32] = "";
     unsigned id = 0;
     int err = read_small(datadir, "node", text);
     if (err == CAKE_ENOTFOUND) {
-        snprintf(text, sizeof(text), "node-id %u\ncluster-id %s\n", node_id, cluster_id);
+        snprintf(text, sizeof(text), "node-id %u\ncluster-id %s\nstorage %s\n", node_id, cluster_id, storage);
         return write_small(datadir, "node", text);
     }
     if (err != 0)
         return err;
-    if (sscanf(text, "node-id %u cluster-id %255[^\n]", &id, cluster) != 2)
+    if (sscanf(text, "node-id %u\ncluster-id %255[^\n]\nstorage %31s", &id, cluster, kind) != 3)
         return report(datadir, CAKE_ECORRUPT,
-                      "%s/node is damaged; it should read: node-id N, cluster-id NAME, on two "
-                      "lines",
+                      "%s/node is damaged; its three lines should read: node-id N, cluster-id NAME, "
+                      "storage KIND",
                       datadir->path);
     if (id != node_id)
         return report(datadir, CAKE_ECONFLICT,
@@ -135,6 +135,10 @@ static int check_owner(datadir_t *datadir, uint16_t node_id, const char *cluster
                       "%s holds data of cluster \"%s\", not of \"%s\"; give another --data-dir "
                       "or --cluster-id",
                       datadir->path, cluster, cluster_id);
+    if (strcmp(kind, storage) != 0)
+        return report(datadir, CAKE_ECONFLICT,
+                      "%s was made with --storage %s, not %s; give that, or another --data-dir", datadir->path, kind,
+                      storage);
     return 0;
 }
 
@@ -161,7 +165,7 @@ static int raise_generation(datadir_t *datadir)
     return write_small(datadir, "generation", text);
 }
 
-int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const char *cluster_id)
+int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const char *cluster_id, const char *storage)
 {
     memset(datadir, 0, sizeof(*datadir));
     datadir->lock = -1;
@@ -176,7 +180,7 @@ int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const c
     if (err == 0)
         err = take_lock(datadir);
     if (err == 0)
-        err = check_owner(datadir, node_id, cluster_id);
+        err = check_owner(datadir, node_id, cluster_id, storage);
     if (err == 0)
         err = raise_generation(datadir);
     return err;

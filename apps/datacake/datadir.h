@@ -1,7 +1,7 @@
 /* datadir.h: a node's directory: who it belongs to, that only one process uses it, and the count of its starts.
  *
  *   DIR/lock         held by flock() while a process runs; the process id is in it
- *   DIR/node         "node-id 1" and "cluster-id datacake": whose data this is, fixed by the first start
+ *   DIR/node         "node-id 1", "cluster-id datacake", "storage sqlite": whose data this is, fixed by the first start
  *   DIR/generation   a number that grows with each start, so that members know a restarted node from its past
  *   DIR/store/       the storage */
 #ifndef DATACAKE_APP_DATADIR_H
@@ -23,7 +23,7 @@ typedef struct datadir {
 
 /* Makes the directory where there is none, and raises the generation durably. CAKE_EIO, CAKE_EBUSY (another process),
  * CAKE_ECONFLICT (another node's or cluster's), CAKE_ECORRUPT. datadir_close in any case. */
-int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const char *cluster_id);
+int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const char *cluster_id, const char *storage);
 void datadir_close(datadir_t *datadir);
 
 #endif

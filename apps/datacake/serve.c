@@ -12,6 +12,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#ifdef CAKE_APP_LMDB
+#include <datacake/lmdb.h>
+#endif
 #include <datacake/sqlite.h>
 #include <datacake/uv.h>
 
@@ -160,11 +163,14 @@ static int read_flags(server_t *server)
         return fail(args, EXIT_USAGE, "--log-level is debug, info, warn or error, not \"%s\"", level);
     if (!server->log.is_json && strcmp(format, "text") != 0)
         return fail(args, EXIT_USAGE, "--log-format is text or json, not \"%s\"", format);
+#ifndef CAKE_APP_LMDB
     if (strcmp(server->storage_name, "lmdb") == 0)
         return fail(args, EXIT_USAGE, "this build does not have --storage lmdb; use sqlite");
-    if (strcmp(server->storage_name, "sqlite") != 0 && strcmp(server->storage_name, "memory") != 0)
+#endif
+    bool is_memory = strcmp(server->storage_name, "memory") == 0;
+    if (strcmp(server->storage_name, "sqlite") != 0 && strcmp(server->storage_name, "lmdb") != 0 && !is_memory)
         return fail(args, EXIT_USAGE, "--storage is sqlite, lmdb or memory, not \"%s\"", server->storage_name);
-    if (strcmp(server->storage_name, "sqlite") == 0 && !args_has(args, "data-dir"))
+    if (!is_memory && !args_has(args, "data-dir"))
         return fail(args, EXIT_USAGE, "give --data-dir DIR, or --storage memory to keep nothing");
     if (args_values(args, "seed", NULL, 0) > SEEDS_MAX)
         return fail(args, EXIT_USAGE, "more than %u seeds", SEEDS_MAX);
@@ -179,21 +185,34 @@ static int read_flags(server_t *server)
 
 /* ---- start -----------------------------------------------------------------------------------------------------------*/
 
+static int open_files(server_t *server)
+{
+#ifdef CAKE_APP_LMDB
+    if (strcmp(server->storage_name, "lmdb") == 0) {
+        cake_lmdb_options_t lmdb = CAKE_LMDB_OPTIONS_INIT;
+        lmdb.lanes = (unsigned)server->lanes;
+        lmdb.log = &server->hook;
+        return cake_lmdb_open(server->datadir.store_path, &lmdb, &server->storage);
+    }
+#endif
+    cake_sqlite_options_t sqlite = CAKE_SQLITE_OPTIONS_INIT;
+    sqlite.lanes = (unsigned)server->lanes;
+    sqlite.log = &server->hook;
+    return cake_sqlite_open(server->datadir.store_path, &sqlite, &server->storage);
+}
+
 static int open_storage(server_t *server)
 {
     const args_t *args = server->args;
     const char *path = args_value(args, "data-dir", NULL);
     if (path != NULL && datadir_open(&server->datadir, path, (uint16_t)server->node_id,
-                                     args_value(args, "cluster-id", "datacake")) != 0)
+                                     args_value(args, "cluster-id", "datacake"), server->storage_name) != 0)
         return fail(args, EXIT_OTHER, "%s", server->datadir.message);
     if (strcmp(server->storage_name, "memory") == 0) {
         int err = cake_memory_open(&server->storage);
         return err == 0 ? 0 : fail(args, EXIT_OTHER, "%s", cake_strerror(err));
     }
-    cake_sqlite_options_t options = CAKE_SQLITE_OPTIONS_INIT;
-    options.lanes = (unsigned)server->lanes;
-    options.log = &server->hook;
-    int err = cake_sqlite_open(server->datadir.store_path, &options, &server->storage);
+    int err = open_files(server);
     if (err == 0)
         return 0;
     const char *hint = "";

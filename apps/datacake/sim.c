@@ -1,274 +1,271 @@
-/* sim.c: `datacake sim`: runs simulated clusters from seeds, replays one, shrinks a failing one. */
+/* sim.c: `datacake sim`: the simulator's front: many seeds on all cores, one seed replayed, a failing one made smaller. */
 #include "command.h"
+#include "progress.h"
 
+#ifdef CAKE_APP_SIM
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <datacake/sim.h>
 
+#include "log.h"
+#endif
+
 static const flag_t flags[] = {
-    {"seed", "S", "replay this seed"},
+    {"seed", "S", "replay this seed, and show what it did"},
     {"seeds", "N", "run so many seeds (100)"},
-    {"from", "S", "beginning with this one (1, or what CAKE_SIM_FROM says)"},
-    {"failures", "N", "stop after so many failing seeds (1)"},
-    {"nodes", "N", "in the cluster (5)"},
-    {"virtual-seconds", "N", "of each run (60)"},
-    {"writes", "N", "of each run (500)"},
-    {"keys", "N", "per keyspace (drawn)"},
-    {"keyspaces", "N", "(drawn)"},
-    {"faults", "LIST", "that seeds may draw: all, none, or names (all)"},
-    {"force", NULL, "every one of these faults in each run"},
-    {"shrink", NULL, "look for a smaller run that fails too"},
-    {"budget", "SECONDS", "stop after so much time"},
-    {"verbose", NULL, "print what happens, line by line"},
-    {"log", NULL, "and what the nodes log"},
+    {"from", "S", "beginning with this one (1)"},
+    {"faults", "LIST", "kinds of faults that a seed may draw, as loss,crash; all or none (all)"},
+    {"nodes", "N", "nodes at the beginning (5)"},
+    {"seconds", "N", "virtual time of a run (60)"},
+    {"writes", "N", "documents put and deleted in a run (500)"},
+    {"failures", "N", "end after so many failed seeds (1)"},
+    {"jobs", "N", "seeds at once (one per core)"},
+    {"trace", NULL, "with --seed: every event"},
+    {"log-level", "LEVEL", "with --trace: the nodes' own log, from debug, info, warn or error up"},
+    {"shrink", NULL, "with --seed: look for a smaller run that fails, too"},
+    {"progress", "KIND", "bar, lines or none (a bar on a terminal)"},
     {NULL, NULL, NULL},
 };
 
-typedef struct front {
-    const cake_sim_options_t *options;
-    double began, budget;
-    uint64_t runs, events, writes_asked, writes_acked, writes_refused, writes_unknown, reads, crashes, stops,
-        partitions;
-    uint64_t disk_losses, disk_errors, joins, sessions, repairs, purged, peak_heap_bytes, converged_ms, virtual_ms;
-} front_t;
+#ifndef CAKE_APP_SIM
 
-static volatile uint64_t seed_under_way; /* for the handler of a crash */
-
-static double now(void)
+static int run(const args_t *args)
 {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+    return fail(args, EXIT_USAGE, "this build does not have the simulator");
 }
 
-/* An assertion or worse: the seed is the most important thing to know. */
-static void on_crash(int number)
+#else
+
+#define JOBS_MAX        256u
+#define SHRINK_RUNS_MAX 300u
+
+typedef struct campaign {
+    const args_t *args;
+    cake_sim_options_t options;
+    uint64_t from, count, failures_max, jobs;
+    char flags_text[256]; /* those that a replay needs as well */
+
+    pthread_mutex_t lock; /* of all below */
+    progress_t progress;
+    uint64_t next, done, failures, events, writes_acked, crashes, partitions, virtual_ms;
+} campaign_t;
+
+/* The seed of each thread, for the last words of a run that an assertion ends. */
+static _Thread_local uint64_t running_seed;
+
+/* Only what a signal handler may do. */
+static void say_seed(int signal)
 {
-    char line[96];
-    int len = snprintf(line, sizeof(line), "datacake sim: seed %llu crashes; replay: datacake sim --seed %llu\n",
-                       (unsigned long long)seed_under_way, (unsigned long long)seed_under_way);
-    if (len > 0 && write(STDERR_FILENO, line, (size_t)len) < 0)
+    static const char text[] = "datacake sim: an assertion ended the run of seed ";
+    char digits[24];
+    size_t at = sizeof(digits);
+    uint64_t seed = running_seed;
+    digits[--at] = '\n';
+    do
+        digits[--at] = (char)('0' + seed % 10);
+    while ((seed /= 10) != 0);
+    if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0 || write(STDERR_FILENO, digits + at, sizeof(digits) - at) < 0)
         _exit(EXIT_OTHER);
-    signal(number, SIG_DFL);
-    raise(number);
 }
 
-static void print_line(void *arg, const char *line)
+static void note_seed(void *arg, uint64_t seed)
 {
-    (void)arg;
-    puts(line);
+    running_seed = seed;
 }
 
-/* ---- what is said about a seed --------------------------------------------------------------------------------------------*/
-
-static void print_options(const cake_sim_options_t *options)
+static int note_result(void *arg, const cake_sim_result_t *result)
 {
-    char faults[512];
-    if (options->nodes != 0)
-        printf(" --nodes %u", options->nodes);
-    if (options->seconds != 0)
-        printf(" --virtual-seconds %u", options->seconds);
-    if (options->writes != 0)
-        printf(" --writes %u", options->writes);
-    if (options->keys != 0)
-        printf(" --keys %u", options->keys);
-    if (options->keyspaces != 0)
-        printf(" --keyspaces %u", options->keyspaces);
-    cake_sim_faults_format(options->faults, faults, sizeof(faults));
-    if (options->faults != 0 && options->faults != CAKE_SIM_ALL)
-        printf(" --faults %s", faults);
-    if (options->force_faults)
-        printf(" --force");
-}
-
-static void print_failure(const cake_sim_result_t *result, const cake_sim_options_t *options)
-{
-    printf("seed %llu FAILS: %s\n  %s\n  replay: datacake sim --seed %llu", (unsigned long long)result->seed,
-           result->violation, result->faults, (unsigned long long)result->seed);
-    print_options(options);
-    printf(" --verbose\n");
-    fflush(stdout);
-}
-
-static void print_run(const cake_sim_result_t *result)
-{
-    printf("seed %llu: %s, hash %016llx, %.1f virtual s, %llu events, equal %.1f s after healing\n",
-           (unsigned long long)result->seed, result->ok ? "ok" : "FAILS", (unsigned long long)result->trace_hash,
-           (double)result->virtual_ms / 1000, (unsigned long long)result->events, (double)result->converged_ms / 1000);
-    printf("  writes: %llu asked, calls %llu acknowledged, %llu refused, %llu unknown; %llu reads\n",
-           (unsigned long long)result->writes_asked, (unsigned long long)result->writes_acked,
-           (unsigned long long)result->writes_refused, (unsigned long long)result->writes_unknown,
-           (unsigned long long)result->reads);
-    printf("  %llu crashes, %llu stops, %llu partitions, %llu pauses, %llu clock jumps, %llu disk errors, %llu disks "
-           "lost, %llu joins\n",
-           (unsigned long long)result->crashes, (unsigned long long)result->stops,
-           (unsigned long long)result->partitions, (unsigned long long)result->pauses,
-           (unsigned long long)result->jumps, (unsigned long long)result->disk_errors,
-           (unsigned long long)result->disk_losses, (unsigned long long)result->joins);
-    printf("  %llu sessions, %llu repairs, %llu tombstones purged, heap of a node up to %llu KiB\n",
-           (unsigned long long)result->sessions, (unsigned long long)result->repairs,
-           (unsigned long long)result->tombstones_purged, (unsigned long long)result->peak_heap_bytes / 1024);
-}
-
-/* ---- running --------------------------------------------------------------------------------------------------------------*/
-
-static void on_begin(void *arg, uint64_t seed)
-{
-    (void)arg;
-    seed_under_way = seed;
-}
-
-static int on_done(void *arg, const cake_sim_result_t *result)
-{
-    front_t *front = arg;
-    front->runs++;
-    front->events += result->events;
-    front->writes_asked += result->writes_asked;
-    front->writes_acked += result->writes_acked;
-    front->writes_refused += result->writes_refused;
-    front->writes_unknown += result->writes_unknown;
-    front->reads += result->reads;
-    front->crashes += result->crashes;
-    front->stops += result->stops;
-    front->partitions += result->partitions;
-    front->disk_losses += result->disk_losses;
-    front->disk_errors += result->disk_errors;
-    front->joins += result->joins;
-    front->sessions += result->sessions;
-    front->repairs += result->repairs;
-    front->purged += result->tombstones_purged;
-    front->virtual_ms += result->virtual_ms;
-    if (result->converged_ms > front->converged_ms)
-        front->converged_ms = result->converged_ms;
-    if (result->peak_heap_bytes > front->peak_heap_bytes)
-        front->peak_heap_bytes = result->peak_heap_bytes;
-    if (!result->ok)
-        print_failure(result, front->options);
-    return front->budget > 0 && now() - front->began > front->budget;
-}
-
-static void print_sum(const front_t *front, uint64_t failures)
-{
-    double took = now() - front->began;
-    printf("%llu seeds, %llu failed, %.1f s, %.1f seeds/s, %.0f virtual s, %.1f M events\n",
-           (unsigned long long)front->runs, (unsigned long long)failures, took, (double)front->runs / took,
-           (double)front->virtual_ms / 1000, (double)front->events / 1e6);
-    printf("  writes: %llu asked, calls %llu acknowledged, %llu refused, %llu unknown; %llu reads\n",
-           (unsigned long long)front->writes_asked, (unsigned long long)front->writes_acked,
-           (unsigned long long)front->writes_refused, (unsigned long long)front->writes_unknown,
-           (unsigned long long)front->reads);
-    printf("  %llu crashes, %llu stops, %llu partitions, %llu disk errors, %llu disks lost, %llu joins\n",
-           (unsigned long long)front->crashes, (unsigned long long)front->stops, (unsigned long long)front->partitions,
-           (unsigned long long)front->disk_errors, (unsigned long long)front->disk_losses,
-           (unsigned long long)front->joins);
-    printf(
-        "  %llu sessions, %llu repairs, %llu tombstones purged; equal at most %.1f s after healing; heap of a node up "
-        "to %llu KiB\n",
-        (unsigned long long)front->sessions, (unsigned long long)front->repairs, (unsigned long long)front->purged,
-        (double)front->converged_ms / 1000, (unsigned long long)front->peak_heap_bytes / 1024);
-}
-
-static int run_range(const args_t *args, const cake_sim_options_t *options, uint64_t from, uint64_t count,
-                     uint64_t failures_max)
-{
-    uint64_t budget = 0;
-    if (args_number(args, "budget", 1, 10000000, &budget) != 0)
-        return EXIT_USAGE;
-    front_t front = {.options = options, .began = now(), .budget = (double)budget};
-    cake_sim_range_t range = CAKE_SIM_RANGE_INIT;
-    range.from = from;
-    range.count = count;
-    range.failures_max = failures_max;
-    range.begin = on_begin;
-    range.done = on_done;
-    range.arg = &front;
-    uint64_t failures = cake_sim_run_range(&range, options);
-    print_sum(&front, failures);
-    return failures == 0 ? EXIT_DONE : EXIT_OTHER;
-}
-
-static int run_one(const args_t *args, cake_sim_options_t *options, uint64_t seed)
-{
-    cake_sim_result_t result;
-    seed_under_way = seed;
-    if (cake_sim_run(seed, options, &result) != 0)
-        return fail(args, EXIT_USAGE, "options out of bounds; see: datacake help sim");
-    print_run(&result);
-    if (result.ok)
-        return EXIT_DONE;
-    print_failure(&result, options);
-    if (args_has(args, "shrink")) {
-        options->trace = NULL;
-        unsigned runs = cake_sim_shrink(seed, options, &result, 300);
-        printf("the smallest that fails, of %u tried:\n", runs);
-        print_failure(&result, options);
+    campaign_t *campaign = arg;
+    pthread_mutex_lock(&campaign->lock);
+    campaign->done++;
+    campaign->events += result->events;
+    campaign->writes_acked += result->writes_acked;
+    campaign->crashes += result->crashes;
+    campaign->partitions += result->partitions;
+    campaign->virtual_ms += result->virtual_ms;
+    if (!result->ok) {
+        campaign->failures++;
+        progress_clear(&campaign->progress);
+        printf("seed %llu failed: %s\n  drew: %s\n  replay: datacake sim --seed %llu%s\n",
+               (unsigned long long)result->seed, result->violation, result->faults, (unsigned long long)result->seed,
+               campaign->flags_text);
+        fflush(stdout);
     }
-    return EXIT_OTHER;
-}
-
-static int read_numbers(const args_t *args, cake_sim_options_t *options)
-{
-    const struct {
-        const char *name;
-        uint32_t *to;
-        uint64_t most;
-    } numbers[] = {{"nodes", &options->nodes, 32},
-                   {"virtual-seconds", &options->seconds, 86400},
-                   {"writes", &options->writes, 250000},
-                   {"keys", &options->keys, 4096},
-                   {"keyspaces", &options->keyspaces, 16}};
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-        uint64_t value = 0;
-        if (args_number(args, numbers[i].name, 1, numbers[i].most, &value) != 0)
-            return EXIT_USAGE;
-        *numbers[i].to = (uint32_t)value;
-    }
+    progress_show(&campaign->progress, campaign->done, campaign->done);
+    pthread_mutex_unlock(&campaign->lock);
     return 0;
 }
 
-static int read_options(const args_t *args, cake_sim_options_t *options)
+static void *run_seeds(void *arg)
 {
-    if (read_numbers(args, options) != 0)
+    campaign_t *campaign = arg;
+    for (;;) {
+        cake_sim_range_t range = CAKE_SIM_RANGE_INIT;
+        pthread_mutex_lock(&campaign->lock);
+        bool goes_on = campaign->next < campaign->count && campaign->failures < campaign->failures_max;
+        range.from = campaign->from + campaign->next++;
+        pthread_mutex_unlock(&campaign->lock);
+        if (!goes_on)
+            return NULL;
+        range.count = 1;
+        range.begin = note_seed;
+        range.done = note_result;
+        range.arg = campaign;
+        cake_sim_run_range(&range, &campaign->options);
+    }
+}
+
+static int run_campaign(campaign_t *campaign)
+{
+    pthread_t threads[JOBS_MAX];
+    uint64_t started = 0;
+    if (progress_start(&campaign->progress, args_value(campaign->args, "progress", NULL), "sim", campaign->count) != 0)
+        return fail(campaign->args, EXIT_USAGE, "--progress is bar, lines or none");
+    campaign->progress.unit = "seeds";
+    pthread_mutex_init(&campaign->lock, NULL);
+    while (started < campaign->jobs && pthread_create(&threads[started], NULL, run_seeds, campaign) == 0)
+        started++;
+    for (uint64_t i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    pthread_mutex_destroy(&campaign->lock);
+    if (started == 0)
+        return fail(campaign->args, EXIT_OTHER, "no thread can be started");
+    progress_clear(&campaign->progress);
+    double spent_s = (double)(progress_now_ms() - campaign->progress.started_ms) / 1000;
+    printf(
+        "%llu seeds from %llu, %llu failed, in %.1f s (%.0f seeds per minute): %llu events, %.1f virtual hours, %llu "
+        "writes acknowledged, %llu crashes, %llu partitions\n",
+        (unsigned long long)campaign->done, (unsigned long long)campaign->from, (unsigned long long)campaign->failures,
+        spent_s, spent_s > 0 ? (double)campaign->done * 60 / spent_s : 0.0, (unsigned long long)campaign->events,
+        (double)campaign->virtual_ms / 3600000, (unsigned long long)campaign->writes_acked,
+        (unsigned long long)campaign->crashes, (unsigned long long)campaign->partitions);
+    return campaign->failures == 0 ? EXIT_DONE : EXIT_OTHER;
+}
+
+/* ---- one seed --------------------------------------------------------------------------------------------------------*/
+
+static void print_line(void *arg, const char *line)
+{
+    printf("%s\n", line);
+}
+
+static void print_result(const cake_sim_result_t *result)
+{
+    printf("seed %llu drew: %s\n", (unsigned long long)result->seed, result->faults);
+    printf("%llu events in %llu virtual ms, equal %llu ms after healing, hash %016llx\n",
+           (unsigned long long)result->events, (unsigned long long)result->virtual_ms,
+           (unsigned long long)result->converged_ms, (unsigned long long)result->trace_hash);
+    printf("writes: %llu asked, %llu acknowledged, %llu refused, %llu unknown; %llu reads\n",
+           (unsigned long long)result->writes_asked, (unsigned long long)result->writes_acked,
+           (unsigned long long)result->writes_refused, (unsigned long long)result->writes_unknown,
+           (unsigned long long)result->reads);
+    printf(
+        "faults: %llu crashes, %llu stops, %llu disks lost, %llu disk errors, %llu partitions, %llu pauses, %llu clock "
+        "jumps, %llu joins\n",
+        (unsigned long long)result->crashes, (unsigned long long)result->stops, (unsigned long long)result->disk_losses,
+        (unsigned long long)result->disk_errors, (unsigned long long)result->partitions,
+        (unsigned long long)result->pauses, (unsigned long long)result->jumps, (unsigned long long)result->joins);
+    printf("sync sessions: %llu, repairs: %llu, tombstones purged: %llu, most heap of a node: %llu KiB\n",
+           (unsigned long long)result->sessions, (unsigned long long)result->repairs,
+           (unsigned long long)result->tombstones_purged, (unsigned long long)(result->peak_heap_bytes >> 10));
+    printf("%s%s\n", result->ok ? "passed" : "FAILED: ", result->violation);
+}
+
+static void print_options(const cake_sim_options_t *options, uint64_t seed)
+{
+    char faults[512];
+    cake_sim_faults_format(options->faults, faults, sizeof(faults));
+    printf("smaller: datacake sim --seed %llu --nodes %u --seconds %u --writes %u --faults %s\n",
+           (unsigned long long)seed, options->nodes, options->seconds, options->writes, faults);
+}
+
+static int run_one(campaign_t *campaign, uint64_t seed)
+{
+    cake_sim_result_t *result = calloc(1, sizeof(*result));
+    if (result == NULL)
+        return fail(campaign->args, EXIT_OTHER, "out of memory");
+    bool has_trace = args_has(campaign->args, "trace");
+    campaign->options.trace = has_trace ? print_line : NULL;
+    note_seed(NULL, seed);
+    int err = cake_sim_run(seed, &campaign->options, result);
+    int status = err != 0 || !result->ok ? EXIT_OTHER : EXIT_DONE;
+    if (err != 0)
+        fail(campaign->args, EXIT_OTHER, "cannot run that: %s", cake_strerror(err));
+    else
+        print_result(result);
+    if (err == 0 && !result->ok && args_has(campaign->args, "shrink")) {
+        campaign->options.trace = NULL;
+        unsigned runs = cake_sim_shrink(seed, &campaign->options, result, SHRINK_RUNS_MAX);
+        printf("after %u runs:\n", runs);
+        print_options(&campaign->options, seed);
+        print_result(result);
+    }
+    free(result);
+    return status;
+}
+
+/* ---- flags -----------------------------------------------------------------------------------------------------------*/
+
+static int read_options(campaign_t *campaign)
+{
+    const args_t *args = campaign->args;
+    cake_sim_options_t *options = &campaign->options;
+    const char *faults = args_value(args, "faults", NULL), *level = args_value(args, "log-level", NULL);
+    uint64_t nodes = 0, seconds = 0, writes = 0;
+    if (args_number(args, "nodes", 1, 32, &nodes) != 0 || args_number(args, "seconds", 1, 1000000, &seconds) != 0 ||
+        args_number(args, "writes", 1, 100000000, &writes) != 0)
         return EXIT_USAGE;
-    const char *faults = args_value(args, "faults", NULL);
+    options->nodes = (uint32_t)nodes;
+    options->seconds = (uint32_t)seconds;
+    options->writes = (uint32_t)writes;
     if (faults != NULL && cake_sim_faults_parse(faults, &options->faults) != 0)
-        return fail(args, EXIT_USAGE, "--faults takes all, none, or names such as loss,crash,partition");
-    options->force_faults = args_has(args, "force");
-    if (args_has(args, "verbose") || args_has(args, "log"))
-        options->trace = print_line;
-    options->has_log = args_has(args, "log");
-    options->least_log = CAKE_LOG_DEBUG;
+        return fail(args, EXIT_USAGE, "there is no such kind of faults in \"%s\"", faults);
+    options->has_log = level != NULL;
+    if (level != NULL && log_level_parse(level, &options->least_log) != 0)
+        return fail(args, EXIT_USAGE, "--log-level is debug, info, warn or error, not \"%s\"", level);
+    static const char *const replayed[] = {"faults", "nodes", "seconds", "writes"};
+    for (size_t i = 0; i < sizeof(replayed) / sizeof(replayed[0]); i++) {
+        const char *value = args_value(args, replayed[i], NULL);
+        size_t len = strlen(campaign->flags_text);
+        if (value != NULL)
+            snprintf(campaign->flags_text + len, sizeof(campaign->flags_text) - len, " --%s %s", replayed[i], value);
+    }
     return 0;
 }
 
 static int run(const args_t *args)
 {
-    cake_sim_options_t options = CAKE_SIM_OPTIONS_INIT;
-    uint64_t seed = 0, from = 1, count = 100, failures_max = 1;
-    const char *given_from = getenv("CAKE_SIM_FROM");
-    if (given_from != NULL && parse_number(given_from, 0, UINT64_MAX / 2, &from) != 0)
-        return fail(args, EXIT_USAGE, "CAKE_SIM_FROM is no number");
-    if (read_options(args, &options) != 0 || args_number(args, "seed", 0, UINT64_MAX / 2, &seed) != 0 ||
-        args_number(args, "seeds", 1, UINT64_MAX / 2, &count) != 0 ||
-        args_number(args, "from", 0, UINT64_MAX / 2, &from) != 0 ||
-        args_number(args, "failures", 1, UINT64_MAX / 2, &failures_max) != 0)
+    campaign_t campaign = {.args = args, .options = CAKE_SIM_OPTIONS_INIT, .from = 1, .count = 100, .failures_max = 1};
+    uint64_t seed = 0;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    campaign.jobs = cores < 1 ? 1 : cores > (long)JOBS_MAX ? JOBS_MAX : (uint64_t)cores;
+    if (args_number(args, "seed", 0, UINT64_MAX, &seed) != 0 ||
+        args_number(args, "seeds", 1, UINT64_MAX, &campaign.count) != 0 ||
+        args_number(args, "from", 0, UINT64_MAX, &campaign.from) != 0 ||
+        args_number(args, "failures", 1, UINT64_MAX, &campaign.failures_max) != 0 ||
+        args_number(args, "jobs", 1, JOBS_MAX, &campaign.jobs) != 0 || read_options(&campaign) != 0)
         return EXIT_USAGE;
-    signal(SIGABRT, on_crash);
-    signal(SIGSEGV, on_crash);
-    if (args_has(args, "seed"))
-        return run_one(args, &options, seed);
-    return run_range(args, &options, from, count, failures_max);
+    if (args_has(args, "seed") && args_has(args, "seeds"))
+        return fail(args, EXIT_USAGE, "give --seed to replay one, or --seeds to run many");
+    signal(SIGABRT, say_seed);
+    return args_has(args, "seed") ? run_one(&campaign, seed) : run_campaign(&campaign);
 }
+
+#endif
 
 const command_t sim_command = {
     .name = "sim",
     .operands = "",
     .summary = "run simulated clusters from seeds, with faults and checkers",
+    .details =
+        "Each seed is a whole run: a cluster under virtual time, the faults that the seed draws, then healing and the\n"
+        "demand that all replicas are equal and nothing acknowledged is lost. The same seed gives the same run.",
     .flags = flags,
     .run = run,
 };
