@@ -154,7 +154,10 @@ static void a_paused_node_accuses_nobody(void **state)
         cluster.nodes[1].paused_until_ns = cluster.now_ns + pause_ns;
         cluster.nodes[1].excused_until_ns = cluster.nodes[1].paused_until_ns + 3 * VIRTUAL_SECOND;
         virtual_run(&cluster, pause_ns + 30 * VIRTUAL_SECOND);
+        cake__gossip_counters_t counters;
+        cake__gossip_counters(cluster.nodes[1].gossip, &counters);
         CHECK(&cluster, deaths_seen_by_paused == 0);
+        CHECK(&cluster, counters.suspicions == 0 && cluster.nodes[1].isolated_at_ns == 0);
         CHECK(&cluster, cluster.false_deaths == 0);
         CHECK(&cluster, virtual_all_see_all(&cluster));
         CHECK(&cluster, virtual_all_equal(&cluster));
