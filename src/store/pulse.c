@@ -1,6 +1,7 @@
 /* Pulses: once a second every node tells every peer the digest of its contexts, and the contexts of the keyspaces that have
  * changed since it told them last. So peers learn what is durable here (for levels and for dropping tombstones), and what
- * they lack; equal digests mean that nothing is to be done, at the cost of some thirty bytes.
+ * they lack; equal digests mean that nothing is to be done, at the cost of some thirty bytes. Peers that were equal when asked
+ * last, with nothing changed since, are asked every sync_interval_ms.
  *
  *   pulse  hail, is_complete u8, count varint, entries: keyspace string, context      answer  hail, is_equal u8
  *   list   hail, after string, a digest u64 per bucket of keyspaces                   answer  hail, has_more u8, registry, entries
@@ -167,6 +168,7 @@ void cake__pulse_peer(cake__peer_t *peer)
     int err = out.err;
     if (err == 0)
         err = cake__store_call(store, peer->node_id, "pulse", &body, 1, PULSE_TIMEOUT_MS, on_pulse_answered, asking);
+    peer->pulsed_ns = cake__now_ns(store->env);
     if (err == 0)
         peer->is_pulsing = true;
     else
@@ -180,18 +182,27 @@ void cake__pulse_all(cake_store_t *store)
     cake__pulse_peer(CAKE_CONTAINER_OF(link, cake__peer_t, link));
 }
 
+static bool is_due(const cake__peer_t *peer, uint64_t now_ns)
+{
+    uint64_t idle_ns = now_ns - peer->pulsed_ns;
+    if (!peer->has_store && peer->pulse_failures > 0)
+        return idle_ns >= ABSENT_PULSE_FACTOR * CAKE__PULSE_MS * CAKE_NS_PER_MS;
+    bool is_quiet = peer->actor != 0 && !peer->has_mismatch && peer->pulse_failures == 0 &&
+                    peer->equal_version == peer->store->version;
+    return !is_quiet || idle_ns >= peer->store->options.sync_interval_ms * CAKE_NS_PER_MS;
+}
+
 static void on_pulse_timer(void *arg)
 {
     cake_store_t *store = arg;
+    uint64_t now_ns = cake__now_ns(store->env);
     cake__peers_give_up_unseen(store);
     store->candidates_are_valid = false; /* silence counts by the clock */
     CAKE_LIST_FOR_EACH(link, &store->peers)
     {
         cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        if (!peer->has_store && peer->pulse_failures > 0 && ++peer->skipped_pulses < ABSENT_PULSE_FACTOR)
-            continue;
-        peer->skipped_pulses = 0;
-        cake__pulse_peer(peer);
+        if (is_due(peer, now_ns))
+            cake__pulse_peer(peer);
     }
     uint64_t jitter_ms = cake__draw_u64(store->env) % 100;
     cake__timer_arm_ms(store->env, &store->pulse_timer, CAKE__PULSE_MS - 50 + jitter_ms);

@@ -178,7 +178,8 @@ struct cake__peer {
     cake_timer_t flush_timer;
 
     bool is_pulsing, pulses_again, has_mismatch, is_listing;
-    uint32_t skipped_pulses, pulse_failures, unexplained;
+    uint32_t pulse_failures, unexplained;
+    uint64_t pulsed_ns;     /* when it was asked last */
     uint64_t equal_version; /* keyspaces unchanged since are equal there */
     uint64_t told_version;  /* contexts of keyspaces changed up to here were told */
 };
