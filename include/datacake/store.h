@@ -144,6 +144,24 @@ CAKE_API int cake_store_scan(cake_store_t *store, const char *keyspace, const ca
                              void *arg);
 CAKE_API int cake_store_keyspaces(cake_store_t *store, cake_name_fn fn, void *arg); /* ordered by name */
 
+/* ---- a handle bound to a keyspace ---------------------------------------------------------------------------------------
+ * The same calls without naming it each time. Costs its name; closing it closes nothing else. It must not outlive the store. */
+typedef struct cake_keyspace cake_keyspace_t;
+
+CAKE_API int cake_keyspace_open(cake_store_t *store, const char *name, cake_keyspace_t **keyspace); /* writes nothing */
+CAKE_API void cake_keyspace_close(cake_keyspace_t *keyspace);                                       /* NULL allowed */
+CAKE_API const char *cake_keyspace_name(const cake_keyspace_t *keyspace);
+CAKE_API int cake_keyspace_put(cake_keyspace_t *keyspace, cake_key_t key, const void *value, size_t len,
+                               cake_consistency_t level);
+CAKE_API int cake_keyspace_put_many(cake_keyspace_t *keyspace, const cake_item_t *items, size_t count,
+                                    cake_consistency_t level);
+CAKE_API int cake_keyspace_del(cake_keyspace_t *keyspace, cake_key_t key, cake_consistency_t level);
+CAKE_API int cake_keyspace_del_many(cake_keyspace_t *keyspace, const cake_key_t *keys, size_t count,
+                                    cake_consistency_t level);
+CAKE_API int cake_keyspace_get(cake_keyspace_t *keyspace, cake_key_t key, cake_doc_t **doc);
+CAKE_API int cake_keyspace_get_many(cake_keyspace_t *keyspace, const cake_key_t *keys, size_t count, cake_doc_t **docs);
+CAKE_API int cake_keyspace_scan(cake_keyspace_t *keyspace, const cake_scan_t *range, cake_doc_fn fn, void *arg);
+
 /* ---- state --------------------------------------------------------------------------------------------------------------*/
 typedef struct cake_keyspace_info {
     const char *name;

@@ -217,6 +217,26 @@ static void bad_input_is_refused_and_changes_nothing(void **state)
     cluster_close(&cluster);
 }
 
+static void a_handle_does_what_the_store_does_in_its_keyspace(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    cake_keyspace_t *keyspace;
+    cake_doc_t *doc;
+    cluster_open(&cluster, 2, 11, NULL);
+    assert_int_equal(cake_keyspace_open(cluster.members[1].store, "", &keyspace), CAKE_EINVAL);
+    assert_null(keyspace);
+    assert_int_equal(cake_keyspace_open(cluster.members[1].store, "ks", &keyspace), 0);
+    assert_int_equal(cake_keyspace_put(keyspace, cake_key_str("a"), "1", 1, CAKE_ALL), 0);
+    assert_text(&cluster, 2, "a", "1");
+    assert_int_equal(cake_keyspace_get(keyspace, cake_key_str("a"), &doc), 0);
+    cake_doc_free(doc);
+    assert_int_equal(cake_keyspace_del(keyspace, cake_key_str("a"), CAKE_ALL), 0);
+    assert_text(&cluster, 2, "a", NULL);
+    cake_keyspace_close(keyspace);
+    cluster_close(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +249,7 @@ int main(void)
         cmocka_unit_test(data_centre_levels_count_within_data_centres),
         cmocka_unit_test(a_stalled_peer_cannot_hang_a_put),
         cmocka_unit_test(a_read_with_a_level_finds_the_newest_and_mends_the_others),
+        cmocka_unit_test(a_handle_does_what_the_store_does_in_its_keyspace),
         cmocka_unit_test(bad_input_is_refused_and_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
