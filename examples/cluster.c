@@ -1,6 +1,8 @@
 /* Three nodes with replicated stores in one process: cc cluster.c $(pkg-config --cflags --libs datacake) */
 #include <datacake/datacake.h>
 #include <stdio.h>
+#include <string.h>
+#include <time.h>
 
 #define NODES 3
 
@@ -28,14 +30,25 @@ static int start(member_t *member, uint16_t id, const char *seed)
     return err;
 }
 
-/* Each node may take writes only once it has caught up with one that has: until then puts say CAKE_ENOTJOINED. */
-static int put_when_joined(cake_store_t *store, const char *key, const char *value, cake_consistency_t level)
+/* Levels count the replicas that a store knows: it gets to know another one by exchanging documents with it for the first time,
+ * which comes a moment after the members have found each other. Until then ALL would mean fewer than three. */
+static int wait_for_replicas(const member_t *member)
 {
-    int err;
-    do
-        err = cake_store_put(store, "books", cake_key_str(key), value, strlen(value), level);
-    while (err == CAKE_ENOTJOINED || err == CAKE_ENOTENOUGHNODES);
-    return err;
+    const struct timespec pause = {.tv_nsec = 5000000};
+    cake_store_stats_t stats;
+    for (int attempt = 0; attempt < 4000; attempt++) {
+        int err = cake_store_stats(member->store, &stats);
+        if (err != 0 || (stats.is_joined && stats.replicas == NODES))
+            return err;
+        nanosleep(&pause, NULL);
+    }
+    return CAKE_ETIMEDOUT;
+}
+
+static int put(cake_store_t *store, const char *key, const char *value)
+{
+    /* ALL: acknowledged once every replica has it, so that each of them can be read at once. */
+    return cake_store_put(store, "books", cake_key_str(key), value, strlen(value), CAKE_ALL);
 }
 
 static int show(const member_t *member, const char *key)
@@ -58,15 +71,17 @@ static int run(member_t members[NODES])
     for (int i = 0; err == 0 && i < NODES; i++)
         err = cake_node_wait_for(members[i].node, ids, NODES, 10000);
 
-    /* ALL: acknowledged once every replica has it, so that each of them can be read at once. */
+    for (int i = 0; err == 0 && i < NODES; i++)
+        err = wait_for_replicas(&members[i]);
+
     if (err == 0)
-        err = put_when_joined(members[0].store, "moby-dick", "Call me Ishmael.", CAKE_ALL);
+        err = put(members[0].store, "moby-dick", "Call me Ishmael.");
     for (int i = 0; err == 0 && i < NODES; i++)
         err = show(&members[i], "moby-dick");
 
     /* Any node takes writes; the later one wins everywhere. */
     if (err == 0)
-        err = put_when_joined(members[2].store, "moby-dick", "It was the whiteness of the whale.", CAKE_ALL);
+        err = put(members[2].store, "moby-dick", "It was the whiteness of the whale.");
     if (err == 0)
         err = show(&members[1], "moby-dick");
     return err;

@@ -36,8 +36,10 @@ static void format_time(char *out, size_t size)
 static void write_line(void *ctx, cake_log_level_t level, const char *message)
 {
     log_t *log = ctx;
-    if (log->keeps_errors && level == CAKE_LOG_ERROR) {
+    if (level == CAKE_LOG_ERROR && atomic_load(&log->keeps_errors)) {
+        pthread_mutex_lock(&log->lock);
         snprintf(log->kept, sizeof(log->kept), "%s", message);
+        pthread_mutex_unlock(&log->lock);
         return;
     }
     char when[40], line[LINE_MAX_BYTES];
@@ -70,6 +72,13 @@ void log_line(const log_t *log, cake_log_level_t level, const char *format, ...)
     vsnprintf(message, sizeof(message), format, list);
     va_end(list);
     write_line((void *)(uintptr_t)log, level, message);
+}
+
+void log_kept(log_t *log, const char *otherwise, char out[LOG_KEPT_MAX])
+{
+    pthread_mutex_lock(&log->lock);
+    snprintf(out, LOG_KEPT_MAX, "%s", log->kept[0] != 0 ? log->kept : otherwise);
+    pthread_mutex_unlock(&log->lock);
 }
 
 cake_log_t log_hook(log_t *log)

@@ -220,8 +220,10 @@ static int open_storage(server_t *server)
         hint = "; move it away and start again: the node gets its data from the others";
     else if (err == CAKE_ECONFLICT)
         hint = "; give the --lanes it was made with, or another --data-dir";
-    if (server->log.kept[0] != 0)
-        return fail(args, EXIT_OTHER, "%s%s", server->log.kept, hint);
+    char kept[LOG_KEPT_MAX];
+    log_kept(&server->log, "", kept);
+    if (kept[0] != 0)
+        return fail(args, EXIT_OTHER, "%s%s", kept, hint);
     return fail(args, EXIT_OTHER, "cannot open the storage in %s: %s%s", server->datadir.store_path, cake_strerror(err),
                 hint);
 }
@@ -279,7 +281,8 @@ static int open_store(server_t *server)
         server->storage = NULL; /* the store's now */
         return 0;
     }
-    const char *why = server->log.kept[0] != 0 ? server->log.kept : cake_strerror(err);
+    char why[LOG_KEPT_MAX];
+    log_kept(&server->log, cake_strerror(err), why);
     if (err == CAKE_ECONFLICT)
         return fail(server->args, EXIT_OTHER,
                     "%s holds the data of another node or cluster (%s); give another --data-dir",
@@ -380,8 +383,9 @@ static void stop(server_t *server)
 static int run(const args_t *given)
 {
     args_t args = *given;
-    server_t server = {.args = &args, .datadir = {.lock = -1}, .http_socket = -1, .log = {.keeps_errors = true}};
+    server_t server = {.args = &args, .datadir = {.lock = -1}, .http_socket = -1, .log = LOG_INIT};
     sigset_t signals;
+    atomic_store(&server.log.keeps_errors, true);
     /* Before any thread starts, so that all of them leave the signals to this one. */
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
@@ -404,7 +408,7 @@ static int run(const args_t *given)
         status = open_store(&server);
     if (status == 0)
         status = start_http(&server);
-    server.log.keeps_errors = false;
+    atomic_store(&server.log.keeps_errors, false);
     if (status == 0) {
         say_ready(&server);
         wait_for_end(&server, &signals);
