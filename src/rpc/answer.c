@@ -383,18 +383,27 @@ static void on_headers(void *arg, cake__h2_stream_t *stream)
         return;
     call->has_head = true;
     const cake__method_t *method = cake__service_find(call->server, cake__slice(call->path, call->path_len));
-    if (stream->header_bytes > limits->max_header_bytes)
-        reject(call, CAKE_ETOOBIG, "the headers are larger than the limit");
-    else if (call->head_err == CAKE_ECONFLICT)
-        reject(call, CAKE_ECONFLICT, "this server belongs to another cluster");
-    else if (call->head_err != 0)
-        reject(call, call->head_err, NULL);
-    else if (method == NULL)
-        reject(call, CAKE_EUNAVAILABLE, NULL);
-    else if ((method->method.flags & CAKE_RPC_STREAM) != 0)
+    bool is_stream = method != NULL && (method->method.flags & CAKE_RPC_STREAM) != 0;
+    if (stream->header_bytes > limits->max_header_bytes) {
+        call->head_err = CAKE_ETOOBIG;
+        call->head_why = "the headers are larger than the limit";
+    } else if (call->head_err == CAKE_ECONFLICT) {
+        call->head_why = "this server belongs to another cluster";
+    } else if (call->head_err == 0 && method == NULL) {
+        call->head_err = CAKE_EUNAVAILABLE;
+    } else if (call->head_err == 0 && is_stream) {
         dispatch(call, method);
-    else if (call->content_length != UINT64_MAX && call->content_length > limits->max_body_bytes)
+    } else if (call->content_length != UINT64_MAX && call->content_length > limits->max_body_bytes) {
         reject(call, CAKE_ETOOBIG, "the body is larger than the limit");
+    }
+}
+
+/* The body of a call that is refused goes nowhere; a long one is cut short. */
+static void discard(cake_rpc_call_t *call, size_t len)
+{
+    call->discarded += len;
+    if (call->discarded > CAKE__DISCARD_MAX)
+        reject(call, call->head_err, call->head_why);
 }
 
 static void gather(cake_rpc_call_t *call, const uint8_t *data, size_t len)
@@ -432,7 +441,9 @@ static void on_data(void *arg, cake__h2_stream_t *stream, const uint8_t *data, s
     cake_rpc_call_t *call = call_of(stream);
     cake__conn_t *conn = arg;
     bool is_stream = call->is_dispatched && (call->method->flags & CAKE_RPC_STREAM) != 0;
-    if (is_stream && !call->is_answered && call->events != NULL) {
+    if (call->head_err != 0) {
+        discard(call, len);
+    } else if (is_stream && !call->is_answered && call->events != NULL) {
         if (call->events->on_data != NULL) {
             call->events->on_data(call->events_arg, cake__slice(data, len));
             return;
@@ -463,6 +474,10 @@ static void on_end(void *arg, cake__h2_stream_t *stream)
         return;
     if (call->is_dispatched) {
         tell_end(call, 0);
+        return;
+    }
+    if (call->head_err != 0) {
+        reject(call, call->head_err, call->head_why);
         return;
     }
     /* it may have been removed since the headers came */

@@ -20,7 +20,8 @@
 #define CAKE__SMALL_BODY    256u  /* kept in the call itself */
 #define CAKE__PIN_BELOW     2048u /* bodies from here on are read in the receive buffer when they lie there whole */
 #define CAKE__MESSAGE_MAX   1000u
-#define CAKE__CALL_COST     512u       /* counted for each reply waiting, beside its bytes */
+#define CAKE__DISCARD_MAX   65536u /* a refused call may finish its body up to here: not all clients hear us before */
+#define CAKE__CALL_COST     512u   /* counted for each reply waiting, beside its bytes */
 #define CAKE__STREAM_BUFFER (1u << 20) /* written and not sent: cake_rpc_write gives CAKE_EBUSY beyond */
 
 typedef struct cake__method {
@@ -82,7 +83,9 @@ struct cake_rpc_call {
     bool is_told;             /* the end of its stream, just now */
     bool is_held, is_working; /* the other two references, see above; the stream's is conn != NULL */
     bool has_head, is_dispatched, is_answered, has_begun_reply;
-    int head_err; /* the first thing wrong with the headers */
+    int head_err;         /* the first thing wrong with the headers */
+    const char *head_why; /* NULL: the code's text */
+    size_t discarded;     /* of the body of a call that is refused */
     atomic_bool is_canceled;
     uint64_t deadline_ns, queued;
     cake_addr_t peer;
