@@ -201,6 +201,14 @@ def test_a_document_at_all_is_read_at_once_on_the_others(cluster):
             assert (answer.status, answer.body) == (200, value)
 
 
+def test_a_ready_node_is_counted_by_all(cluster):
+    for count in (1, 2, 3, 4):
+        cluster.add()
+        assert [node.status()["store"]["replicas"] for node in cluster.nodes] == [count] * count
+        assert cluster.nodes[0].put("books", str(count), b"1", "all").status == 200
+        assert all(node.get("books", str(count)).status == 200 for node in cluster.nodes)
+
+
 def test_all_with_a_node_just_killed_fails_in_time_and_the_node_gets_it_later(cluster):
     one, two, three = cluster.of(3)
     assert one.put("books", "before", b"1", "all").status == 200

@@ -29,6 +29,7 @@ typedef struct http_options {
 } http_options_t;
 
 #define HTTP_MESSAGE_MAX 256
+#define HTTP_GREETING_MS 5000u
 
 /* Binds the address, before the node makes itself known: returns the socket, or CAKE_EADDRINUSE, CAKE_EPARSE, CAKE_EINVAL
  * (no address of this machine), CAKE_EIO and message: one line. */
@@ -37,6 +38,10 @@ int http_listen(const char *address, char message[HTTP_MESSAGE_MAX]);
 /* The socket becomes the server's, also after an error. CAKE_ENOMEM, CAKE_EINTERNAL. */
 int http_start(const http_options_t *options, int socket, http_t **out);
 const char *http_address(const http_t *http); /* with the port it has; a wildcard stays one */
+
+/* Whether this node takes writes, and the levels of all nodes count it: it has joined, and has exchanged words with the store of
+ * every live member (or tried for HTTP_GREETING_MS: one may be out of reach). Once true it stays true. */
+bool http_is_ready(http_t *http);
 
 /* Takes no new requests and waits until no thread of libmicrohttpd is inside the store. Requests that wait for other nodes
  * still end when the store closes. */

@@ -336,14 +336,46 @@ enum MHD_Result info_health(request_t *request)
     return request_json(request, 200, json_pack("{s:s}", "status", "ok"), 0);
 }
 
-enum MHD_Result info_ready(request_t *request)
+static bool has_met(const cake_peer_info_t *peers, size_t count, uint16_t id)
+{
+    for (size_t i = 0; i < count; i++)
+        if (peers[i].node_id == id)
+            return peers[i].last_heard_ms_ago != UINT64_MAX;
+    return false;
+}
+
+static bool has_met_all(http_t *http)
+{
+    cake_peer_info_t *peers = NULL;
+    cake_member_t *members = NULL;
+    size_t peer_count = 0, member_count = 0;
+    bool has = cake_store_peers(http->options.store, &peers, &peer_count) == 0 &&
+               cake_node_members(http->options.node, &members, &member_count) == 0;
+    for (size_t i = 0; has && i < member_count; i++)
+        has = members[i].is_self || members[i].status != CAKE_ALIVE || has_met(peers, peer_count, members[i].node_id);
+    cake_peers_free(peers);
+    cake_members_free(members);
+    return has;
+}
+
+bool http_is_ready(http_t *http)
 {
     cake_store_stats_t stats = {0};
-    int err = cake_store_stats(request->http->options.store, &stats);
-    if (err == 0 && !stats.is_joined)
-        err = CAKE_ENOTJOINED;
-    if (err != 0)
-        return request_error(request, err, NULL);
+    if (!http_enter(http))
+        return false;
+    bool is_ready = atomic_load(&http->is_ready);
+    if (!is_ready && cake_store_stats(http->options.store, &stats) == 0 && stats.is_joined)
+        is_ready = http_now_ms() - http->started_ms > HTTP_GREETING_MS || has_met_all(http);
+    if (is_ready)
+        atomic_store(&http->is_ready, true);
+    http_leave(http);
+    return is_ready;
+}
+
+enum MHD_Result info_ready(request_t *request)
+{
+    if (!http_is_ready(request->http))
+        return request_error(request, CAKE_ENOTJOINED, NULL);
     return request_json(request, 200, json_pack("{s:s}", "status", "ready"), 0);
 }
 

@@ -103,8 +103,9 @@ struct http {
     uint16_t node_id;
 
     atomic_bool is_stopping;
-    atomic_int inside;  /* threads of libmicrohttpd that use the store right now */
-    atomic_int waiting; /* suspended requests that the store will answer */
+    atomic_bool is_ready; /* was once */
+    atomic_int inside;    /* threads of libmicrohttpd that use the store right now */
+    atomic_int waiting;   /* suspended requests that the store will answer */
     atomic_uint_fast64_t body_bytes;
     atomic_uint_fast64_t answers[HTTP_STATUS_MAX];
     atomic_uint_fast64_t received_bytes, sent_bytes, connections_cut;

@@ -357,10 +357,19 @@ static void read_faults(server_t *server)
 /* Until SIGINT or SIGTERM. SIGHUP without faults to read is nothing to end for. */
 static void wait_for_end(server_t *server, const sigset_t *signals)
 {
-    int received = 0;
-    while (sigwait(signals, &received) == 0 && received == SIGHUP)
-        if (args_has(server->args, "demo-faults") && server->datadir.path[0] != 0)
+    const struct timespec briefly = {.tv_nsec = 10000000};
+    bool is_ready = false;
+    for (;;) {
+        int received = is_ready ? sigwaitinfo(signals, NULL) : sigtimedwait(signals, NULL, &briefly);
+        if (received == SIGINT || received == SIGTERM)
+            return;
+        if (received == SIGHUP && args_has(server->args, "demo-faults") && server->datadir.path[0] != 0)
             read_faults(server);
+        if (!is_ready && http_is_ready(server->http)) {
+            is_ready = true;
+            say_ready(server);
+        }
+    }
 }
 
 /* ---- end -------------------------------------------------------------------------------------------------------------*/
@@ -410,7 +419,8 @@ static int run(const args_t *given)
         status = start_http(&server);
     atomic_store(&server.log.keeps_errors, false);
     if (status == 0) {
-        say_ready(&server);
+        log_line(&server.log, CAKE_LOG_INFO, "node %u serves http://%s", cake_node_id(server.node),
+                 http_address(server.http));
         wait_for_end(&server, &signals);
         log_line(&server.log, CAKE_LOG_INFO, "node %u leaves", cake_node_id(server.node));
         pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second signal ends the process at once */
