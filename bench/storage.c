@@ -22,6 +22,7 @@
 #define VALUE_BYTES 100
 #define BATCH_MAX   4096
 #define KEY_MAX     64
+#define SLICES      20
 
 /* What is measured: one shape for ours and raw. n numbers the rows; the same n is the same key. */
 typedef struct engine {
@@ -340,69 +341,131 @@ static void clear(const char *dir)
     check(system(command) == 0, "rm");
 }
 
-static double write_rate(const engine_t *engine, void *state, size_t batch, double seconds, uint64_t *next)
-{
-    double start = now_s(), took;
-    uint64_t rows = 0;
-    do {
-        engine->write(state, *next, batch);
-        *next += batch;
-        rows += batch;
-        took = now_s() - start;
-    } while (took < seconds);
-    return (double)rows / took;
-}
-
-static double read_rate(const engine_t *engine, void *state, const settings_t *settings)
-{
-    double start = now_s(), took;
-    uint64_t reads = 0;
-    do {
-        for (int i = 0; i < 256; i++, reads++)
-            engine->read(state, cake__mix64(reads) % settings->rows);
-        took = now_s() - start;
-    } while (took < settings->seconds * 2);
-    return (double)reads / took;
-}
-
-static void measure_bulk(const engine_t *engine, const settings_t *settings, const char *path, double *out)
-{
-    void *state = engine->open(path);
-    double start = now_s();
-    for (uint64_t n = 0; n < settings->rows; n += BATCH_MAX)
-        engine->write(state, n, settings->rows - n < BATCH_MAX ? settings->rows - n : BATCH_MAX);
-    out[BULK] = (double)settings->rows / (now_s() - start);
-    if (engine->is_lasting) {
-        engine->close(state);
-        start = now_s();
-        state = engine->open(path);
-        engine->read(state, 0);
-        out[REOPEN] = now_s() - start;
-    }
-    (void)read_rate(engine, state, settings); /* warm */
-    out[READS] = read_rate(engine, state, settings);
-    start = now_s();
-    check(engine->scan(state) == settings->rows, "scan");
-    out[SCAN] = (double)settings->rows / (now_s() - start);
-    engine->close(state);
-}
-
-static void measure_engine(const engine_t *engine, const settings_t *settings, double *out)
-{
+/* One engine of a group that is measured together: in turns, a slice each, so that a busy machine is busy for both. */
+typedef struct runner {
+    const engine_t *engine;
+    double *out;
+    void *state;
+    uint64_t next, done;
+    double spent_s;
     char path[256];
-    uint64_t next = 0;
-    snprintf(path, sizeof path, "%s/bench-storage-data", settings->dir);
+} runner_t;
+
+static void write_slice(runner_t *runner, size_t batch, double slice_s)
+{
+    double start = now_s(), took;
+    do {
+        runner->engine->write(runner->state, runner->next, batch);
+        runner->next += batch;
+        runner->done += batch;
+        took = now_s() - start;
+    } while (took < slice_s);
+    runner->spent_s += took;
+}
+
+static void read_slice(runner_t *runner, uint64_t rows, double slice_s)
+{
+    double start = now_s(), took;
+    do {
+        for (int i = 0; i < 64; i++)
+            runner->engine->read(runner->state, cake__mix64(runner->done++) % rows);
+        took = now_s() - start;
+    } while (took < slice_s);
+    runner->spent_s += took;
+}
+
+static void settle(runner_t *runners, size_t count, measure_t measure)
+{
+    for (size_t i = 0; i < count; i++) {
+        runners[i].out[measure] = (double)runners[i].done / runners[i].spent_s;
+        runners[i].done = 0;
+        runners[i].spent_s = 0;
+    }
+}
+
+static void measure_writes(runner_t *runners, size_t count, const settings_t *settings)
+{
+    for (int m = BATCH_1; m <= BATCH_4096; m++) {
+        for (int slice = 0; slice < SLICES; slice++) {
+            for (size_t i = 0; i < count; i++)
+                write_slice(&runners[i], batches[m], settings->seconds / SLICES);
+        }
+        settle(runners, count, (measure_t)m);
+    }
+}
+
+static void measure_bulk(runner_t *runners, size_t count, const settings_t *settings)
+{
+    for (uint64_t n = 0; n < settings->rows; n += BATCH_MAX) {
+        for (size_t i = 0; i < count; i++) {
+            size_t batch = settings->rows - n < BATCH_MAX ? (size_t)(settings->rows - n) : BATCH_MAX;
+            runners[i].next = n;
+            write_slice(&runners[i], batch, 0);
+        }
+    }
+    settle(runners, count, BULK);
+    for (size_t i = 0; i < count && runners[i].engine->is_lasting; i++) {
+        runner_t *runner = &runners[i];
+        runner->engine->close(runner->state);
+        double start = now_s();
+        runner->state = runner->engine->open(runner->path);
+        runner->engine->read(runner->state, 0);
+        runner->out[REOPEN] = now_s() - start;
+    }
+}
+
+static void measure_reads(runner_t *runners, size_t count, const settings_t *settings)
+{
+    for (size_t i = 0; i < count; i++)
+        read_slice(&runners[i], settings->rows, settings->seconds); /* warm */
+    settle(runners, count, READS);
+    for (int slice = 0; slice < SLICES; slice++) {
+        for (size_t i = 0; i < count; i++)
+            read_slice(&runners[i], settings->rows, 2 * settings->seconds / SLICES);
+    }
+    settle(runners, count, READS);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < count; i++) {
+            double start = now_s();
+            check(runners[i].engine->scan(runners[i].state) == settings->rows, "scan");
+            runners[i].spent_s += now_s() - start;
+            runners[i].done += settings->rows;
+        }
+    }
+    settle(runners, count, SCAN);
+}
+
+static void open_group(runner_t *runners, size_t count, const settings_t *settings)
+{
     clear(settings->dir);
-    void *state = engine->open(path);
-    for (int i = 0; i < 4; i++)
-        out[BATCH_1 + i] = write_rate(engine, state, batches[i], settings->seconds, &next);
-    engine->close(state);
-    clear(settings->dir);
-    measure_bulk(engine, settings, path, out);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(runners[i].path, sizeof runners[i].path, "%s/bench-storage-data/%zu", settings->dir, i);
+        runners[i].state = runners[i].engine->open(runners[i].path);
+    }
+}
+
+static void close_group(runner_t *runners, size_t count, const settings_t *settings)
+{
+    for (size_t i = 0; i < count; i++)
+        runners[i].engine->close(runners[i].state);
     clear(settings->dir);
 }
 
-static void print_table(double results[ENGINES][MEASURES])
+static void measure_group(size_t first, size_t count, const settings_t *settings, double results[][MEASURES])
+{
+    runner_t runners[2] = {{.engine = NULL}};
+    for (size_t i = 0; i < count; i++)
+        runners[i] = (runner_t){.engine = &engines[first + i], .out = results[first + i]};
+    open_group(runners, count, settings);
+    measure_writes(runners, count, settings);
+    close_group(runners, count, settings);
+    open_group(runners, count, settings);
+    measure_bulk(runners, count, settings);
+    measure_reads(runners, count, settings);
+    close_group(runners, count, settings);
+}
+
+static void print_table(double results[][MEASURES])
 {
     printf("%-20s", "");
     for (size_t i = 0; i < ENGINES; i++)
@@ -441,9 +504,9 @@ int main(int argc, char **argv)
     }
     check(settings.rows > 0 && key_bytes >= 8 && key_bytes <= 32, "the choice of --rows and --key-bytes (8 to 32)");
     memset(value, 'v', sizeof value);
-    for (size_t i = 0; i < ENGINES; i++) {
-        if (settings.only == NULL || strstr(engines[i].name, settings.only) != NULL)
-            measure_engine(&engines[i], &settings, results[i]);
+    for (size_t i = 0; i < ENGINES; i += i == 0 ? 1 : 2) { /* memory alone, the others with their raw counterpart */
+        if (settings.only == NULL || strcmp(engines[i].name, settings.only) == 0)
+            measure_group(i, i == 0 ? 1 : 2, &settings, results);
     }
     printf("%" PRIu64 " rows, keys of %u bytes, values of %d\n", settings.rows, key_bytes, VALUE_BYTES);
     print_table(results);

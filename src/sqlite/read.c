@@ -18,15 +18,16 @@ static const char *const texts[CAKE__READ_STATEMENTS] = {
     [CAKE__READ_BEGIN] = "BEGIN",
     [CAKE__READ_END] = "COMMIT",
     [CAKE__READ_GET] = "SELECT hlc, actor, seq, value FROM documents WHERE keyspace = ?1 AND key = ?2",
-    [CAKE__READ_BY_KEY] = "SELECT " ROW_COLUMNS ", value FROM documents WHERE keyspace = ?1 AND key = ?2",
-    [CAKE__READ_BY_ID] = "SELECT " ROW_COLUMNS ", value FROM documents WHERE keyspace = ?1 AND id = ?2",
-    [CAKE__READ_SCAN] = "SELECT " ROW_COLUMNS ", value FROM documents"
-                        " WHERE keyspace = ?1 AND key >= ?2 AND key < ?3 AND value IS NOT NULL ORDER BY key",
-    [CAKE__READ_SCAN_KEYS] = "SELECT " ROW_COLUMNS ", x'' FROM documents"
-                             " WHERE keyspace = ?1 AND key >= ?2 AND key < ?3 AND value IS NOT NULL ORDER BY key",
+    [CAKE__READ_BY_KEY] = ("SELECT " ROW_COLUMNS ", value FROM documents WHERE keyspace = ?1 AND key = ?2"),
+    [CAKE__READ_BY_ID] = ("SELECT " ROW_COLUMNS ", value FROM documents WHERE keyspace = ?1 AND id = ?2"),
+    [CAKE__READ_SCAN] = ("SELECT " ROW_COLUMNS ", value FROM documents"
+                         " WHERE keyspace = ?1 AND key >= ?2 AND key < ?3 AND value IS NOT NULL ORDER BY key"),
+    [CAKE__READ_SCAN_KEYS] = ("SELECT " ROW_COLUMNS ", x'' FROM documents"
+                              " WHERE keyspace = ?1 AND key >= ?2 AND key < ?3 AND value IS NOT NULL ORDER BY key"),
     [CAKE__READ_COUNT] = "SELECT count(*), (SELECT max(rowid) FROM documents) FROM documents WHERE keyspace = ?1",
-    [CAKE__READ_METADATA] = "SELECT " ROW_COLUMNS ", value IS NULL FROM documents WHERE keyspace = ?1",
-    [CAKE__READ_METADATA_ALL] = "SELECT " ROW_COLUMNS ", value IS NULL FROM documents NOT INDEXED WHERE keyspace = ?1",
+    [CAKE__READ_METADATA] = ("SELECT " ROW_COLUMNS ", value IS NULL FROM documents WHERE keyspace = ?1"),
+    [CAKE__READ_METADATA_ALL] =
+        ("SELECT " ROW_COLUMNS ", value IS NULL FROM documents NOT INDEXED WHERE keyspace = ?1"),
     [CAKE__READ_METAS] = "SELECT name, value FROM metas WHERE name >= ?1 AND name < ?2",
 };
 

@@ -6,14 +6,14 @@
 
 /* Each query gives rows only where something is wrong. */
 static const char *const own_checks[] = {
-    "SELECT 'a document of keyspace number ' || keyspace || ', which has no name' FROM documents"
-    " WHERE keyspace NOT IN (SELECT number FROM keyspaces) LIMIT 1",
-    "SELECT 'a document whose key has ' || length(key) || ' bytes' FROM documents"
-    " WHERE length(key) NOT BETWEEN 1 AND 511 LIMIT 1",
-    "SELECT 'a document whose id does not fit its key: ' || hex(key) FROM documents"
-    " WHERE (length(key) > 15) <> (id IS NOT NULL) OR length(id) <> 16 LIMIT 1",
-    "SELECT 'a name of ' || length(name) || ' bytes among the metas' FROM metas"
-    " WHERE length(name) NOT BETWEEN 1 AND 255 LIMIT 1",
+    ("SELECT 'a document of keyspace number ' || keyspace || ', which has no name' FROM documents"
+     " WHERE keyspace NOT IN (SELECT number FROM keyspaces) LIMIT 1"),
+    ("SELECT 'a document whose key has ' || length(key) || ' bytes' FROM documents"
+     " WHERE length(key) NOT BETWEEN 1 AND 511 LIMIT 1"),
+    ("SELECT 'a document whose id does not fit its key: ' || hex(key) FROM documents"
+     " WHERE (length(key) > 15) <> (id IS NOT NULL) OR length(id) <> 16 LIMIT 1"),
+    ("SELECT 'a name of ' || length(name) || ' bytes among the metas' FROM metas"
+     " WHERE length(name) NOT BETWEEN 1 AND 255 LIMIT 1"),
 };
 
 static int check_one(cake__sqlite_lane_t *lane, sqlite3 *db, const char *sql, char *report, size_t size)

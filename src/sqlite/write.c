@@ -17,14 +17,14 @@ static const char *const texts[CAKE__WRITE_STATEMENTS] = {
     [CAKE__WRITE_BEGIN] = "BEGIN IMMEDIATE",
     [CAKE__WRITE_COMMIT] = "COMMIT",
     [CAKE__WRITE_ROLLBACK] = "ROLLBACK",
-    [CAKE__WRITE_ROW] = "INSERT INTO documents (keyspace, key, hlc, actor, seq, id, value)"
-                        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (keyspace, key) DO UPDATE SET"
-                        " hlc = excluded.hlc, actor = excluded.actor, seq = excluded.seq, value = excluded.value",
+    [CAKE__WRITE_ROW] = ("INSERT INTO documents (keyspace, key, hlc, actor, seq, id, value)"
+                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (keyspace, key) DO UPDATE SET"
+                         " hlc = excluded.hlc, actor = excluded.actor, seq = excluded.seq, value = excluded.value"),
     [CAKE__WRITE_ERASE_KEY] = "DELETE FROM documents WHERE keyspace = ?1 AND key = ?2",
     [CAKE__WRITE_ERASE_ID] = "DELETE FROM documents WHERE keyspace = ?1 AND id = ?2",
     [CAKE__WRITE_KEYSPACE] = "INSERT INTO keyspaces (name) VALUES (?1)",
-    [CAKE__WRITE_META] = "INSERT INTO metas (name, value) VALUES (?1, ?2)"
-                         " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    [CAKE__WRITE_META] = ("INSERT INTO metas (name, value) VALUES (?1, ?2)"
+                          " ON CONFLICT (name) DO UPDATE SET value = excluded.value"),
     [CAKE__WRITE_META_REMOVAL] = "DELETE FROM metas WHERE name = ?1",
 };
 
