@@ -41,7 +41,8 @@ extern "C" {
     X(DISK_ERROR, 17, "disk-error", "writes and reads of storages fail, also with effect")                             \
     X(DISK_LOSS, 18, "disk-loss", "a node comes back with an empty storage")                                           \
     X(JOIN, 19, "join", "new nodes join")                                                                              \
-    X(ALLOC, 20, "alloc", "allocations fail; only when asked for")
+    X(ALLOC, 20, "alloc", "allocations fail; only when asked for")                                                     \
+    X(FORGET, 21, "forget", "nodes away for so long that they are forgotten, and come back")
 
 enum cake_sim_fault {
 #define CAKE_SIM_FAULT_ENUM(symbol, bit, name, text) CAKE_SIM_##symbol = 1 << (bit),
@@ -49,8 +50,8 @@ enum cake_sim_fault {
 #undef CAKE_SIM_FAULT_ENUM
 };
 
-#define CAKE_SIM_ALL     ((1u << 20) - 1) /* all but ALLOC */
-#define CAKE_SIM_NOTHING (1u << 31)       /* no fault at all: 0 means the default */
+#define CAKE_SIM_ALL     (((1u << 22) - 1) & ~(1u << 20)) /* all but ALLOC */
+#define CAKE_SIM_NOTHING (1u << 31)                       /* no fault at all: 0 means the default */
 
 /* Zero: the default in parentheses. */
 typedef struct cake_sim_options {
@@ -82,8 +83,9 @@ typedef struct cake_sim_result {
     uint64_t trace_hash;               /* equal for equal runs */
     uint64_t virtual_ms, converged_ms; /* how long all took; from healing to equality */
     uint64_t events;
+    uint64_t changes_told, scans;
     uint64_t writes_asked, writes_acked, writes_refused, writes_unknown, reads;
-    uint64_t crashes, stops, disk_losses, partitions, pauses, jumps, disk_errors, joins;
+    uint64_t crashes, stops, disk_losses, partitions, pauses, jumps, disk_errors, joins, forgotten;
     uint64_t sessions, repairs, tombstones_purged;
     uint64_t peak_heap_bytes; /* of the host with the most */
 } cake_sim_result_t;

@@ -53,7 +53,7 @@ static cake__trial_node_t *any_node(cake__trial_t *trial, cake__process_state_t 
     uint32_t first = (uint32_t)below(trial, trial->node_count);
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__trial_node_t *node = trial->nodes[(first + i) % trial->node_count];
-        if (node->state == state)
+        if (node->state == state && node->waiting == 0)
             return node;
     }
     return NULL;
@@ -198,6 +198,48 @@ static void lose_disk(cake__trial_t *trial)
     come_back(node);
 }
 
+/* ---- absence: so long that the others drop tombstones without the node ---------------------------------------------*/
+
+static void forget(void *arg)
+{
+    cake__trial_node_t *node = arg;
+    cake__trial_t *trial = node->trial;
+    int err = node->state == CAKE__IS_UP ? cake_store_forget(node->store, node->forget_id) : CAKE_ECLOSED;
+    node->is_forgetting = false;
+    trial->result->forgotten += err == 0;
+    cake__note(trial, "node %u: forgets node %u: %s", node->id, node->forget_id, err == 0 ? "ok" : cake_err_name(err));
+    if (err != 0 && err != CAKE_ENOTFOUND && err != CAKE_EBUSY && err != CAKE_ECLOSED)
+        cake__violation(trial, "answers", "forgetting a node fails with %s", cake_err_name(err));
+}
+
+static void on_given_up(void *arg)
+{
+    happening_t happening = *(happening_t *)arg;
+    cake__trial_t *trial = happening.trial;
+    cake__free(&cake__libc_alloc, arg);
+    cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
+    if (!trial->is_chaotic || happening.node->state != CAKE__IS_DOWN || node == NULL || node->is_forgetting)
+        return;
+    node->is_forgetting = true;
+    node->forget_id = happening.node->id;
+    node->forget_post = (cake_post_t){.fn = forget, .arg = node};
+    cake_env_t *env = cake__host_env(node->host);
+    env->ops->post(env, &node->forget_post);
+}
+
+static void be_absent(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
+    if (node == NULL)
+        return;
+    trial->result->crashes++;
+    cake__node_crash(node, CAKE__CRASH_DRAWN);
+    happening_t happening = {.trial = trial, .node = node};
+    if (trial->plan.forget_after_ms == 0)
+        later(trial, 5000 + below(trial, 8000), on_given_up, happening);
+    later(trial, 8000 + below(trial, 20000), on_back, happening);
+}
+
 static void jump_clock(cake__trial_t *trial)
 {
     cake__trial_node_t *node = trial->nodes[below(trial, trial->node_count)];
@@ -239,6 +281,7 @@ void cake__chaos_start(cake__trial_t *trial)
     start_chain(trial, plan->disk_loss_ms, lose_disk);
     start_chain(trial, plan->jump_ms, jump_clock);
     start_chain(trial, plan->join_ms, join_one);
+    start_chain(trial, plan->absence_ms, be_absent);
 }
 
 void cake__mend_clock(cake__trial_node_t *node)

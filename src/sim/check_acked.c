@@ -2,6 +2,12 @@
  * moment; a refused one is on none; a read at a quorum is not older than what a quorum had acknowledged before. */
 #include "sim/sim.h"
 
+/* A lost disk takes copies along, a forgotten node no longer counts: then the numbers of the levels say nothing. */
+static bool do_levels_hold(const cake__trial_t *trial)
+{
+    return trial->result->disk_losses == 0 && trial->result->forgotten == 0 && trial->plan.forget_after_ms == 0;
+}
+
 static size_t place(const cake__trial_t *trial, const cake__op_t *op, uint32_t item)
 {
     return (size_t)op->keyspace * trial->plan.keys + op->keys[item];
@@ -86,10 +92,10 @@ void cake__check_acked(cake__trial_t *trial, const cake__op_t *op)
     if (!disk_has(node, op))
         cake__violation(trial, "acknowledged", "operation %u is not on the disk of node %u that acknowledged it",
                         op->number, node->id);
-    else if (trial->result->disk_losses == 0 && holders < required(op, of))
+    else if (do_levels_hold(trial) && holders < required(op, of))
         cake__violation(trial, "acknowledged", "operation %u at %s is on %u disks, which takes %u", op->number,
                         cake_consistency_name((cake_consistency_t)op->level), holders, required(op, of));
-    else if (trial->result->disk_losses == 0 && op->level == CAKE_EACH_QUORUM)
+    else if (do_levels_hold(trial) && op->level == CAKE_EACH_QUORUM)
         check_each(trial, op);
     raise_quorum_floor(trial, op);
 }
@@ -116,17 +122,25 @@ static void check_document(cake__trial_t *trial, const cake__op_t *op, const cak
         cake__violation(trial, "reads", "operation %u reads %u, which was refused", op->number, number);
 }
 
-/* What was on the disk when it was asked, or something later that came meanwhile. */
-static void check_local(cake__trial_t *trial, const cake__op_t *op, cake_hlc_t found)
+/* What was on the disk when it was asked, or something later that came meanwhile. A repair may erase. */
+static void check_local(cake__trial_t *trial, const cake__op_t *op, const cake__stamp_t *before,
+                        const cake__stamp_t *now, cake_hlc_t found)
 {
-    const cake__stamp_t *now = &trial->nodes[op->node_id - 1]->disk.seen[place(trial, op, 0)];
-    bool has_changed = cake__stamp_is_above(now, &op->seen);
-    bool was_live = op->seen.hlc != 0 && !op->seen.is_tombstone;
-    bool is_lawful =
-        found != 0 ? found >= op->seen.hlc && (has_changed || found == op->seen.hlc) : !was_live || has_changed;
+    bool has_changed = cake__stamp_is_above(now, before);
+    bool was_live = before->hlc != 0 && !before->is_tombstone;
+    bool may_be_killed = trial->result->disk_losses + trial->result->forgotten > 0 || trial->plan.forget_after_ms > 0;
+    bool is_lawful = found != 0 ? found >= before->hlc && (has_changed || found == before->hlc)
+                                : !was_live || has_changed || may_be_killed;
     if (!is_lawful)
         cake__violation(trial, "reads", "operation %u reads %llx, its node had %llx (%s)", op->number,
-                        (unsigned long long)found, (unsigned long long)op->seen.hlc, was_live ? "live" : "dead");
+                        (unsigned long long)found, (unsigned long long)before->hlc, was_live ? "live" : "dead");
+}
+
+void cake__check_scan(cake__trial_t *trial, const cake__op_t *op, const cake__stamp_t *before, const cake_hlc_t *found)
+{
+    const cake__stamp_t *now = &trial->nodes[op->node_id - 1]->disk.seen[(size_t)op->keyspace * trial->plan.keys];
+    for (uint32_t key = 0; key < trial->plan.keys; key++)
+        check_local(trial, op, &before[key], &now[key], found[key]);
 }
 
 void cake__check_read(cake__trial_t *trial, const cake__op_t *op, const cake_result_t *result)
@@ -138,9 +152,9 @@ void cake__check_read(cake__trial_t *trial, const cake__op_t *op, const cake_res
     if (is_found)
         check_document(trial, op, result->docs[0]);
     if (op->kind == CAKE__OP_GET)
-        check_local(trial, op, found);
+        check_local(trial, op, &op->seen, &trial->nodes[op->node_id - 1]->disk.seen[place(trial, op, 0)], found);
     bool is_quorum = op->kind == CAKE__OP_GET_AT && (op->level == CAKE_QUORUM || op->level == CAKE_ALL);
-    if (is_quorum && is_found && found < op->key_floor && trial->result->disk_losses == 0)
+    if (is_quorum && is_found && found < op->key_floor && do_levels_hold(trial))
         cake__violation(trial, "reads", "operation %u at %s reads %llx, and %llx was acknowledged before", op->number,
                         cake_consistency_name((cake_consistency_t)op->level), (unsigned long long)found,
                         (unsigned long long)op->key_floor);

@@ -2,19 +2,6 @@
  * per disk and key, the greatest write that was ever durable there: the other checkers compare with it. */
 #include "sim/sim.h"
 
-static bool find_keyspace(const cake__trial_t *trial, cake_slice_t name, uint32_t *out)
-{
-    char text[32];
-    for (uint32_t i = 0; i < trial->plan.keyspaces; i++) {
-        cake__keyspace_name(i, text);
-        if (cake__slice_equal(name, cake__slice_str(text))) {
-            *out = i;
-            return true;
-        }
-    }
-    return false;
-}
-
 static void check_value(cake__disk_t *disk, const cake_write_t *write, uint32_t keyspace, uint32_t key,
                         uint32_t *number)
 {
@@ -40,7 +27,7 @@ void cake__check_row(cake__disk_t *disk, const cake_write_t *write)
     cake__trial_t *trial = disk->trial;
     cake__stamp_t stamp = {write->hlc, write->dot, CAKE__OP_NONE, write->kind == CAKE_WRITE_TOMBSTONE};
     uint32_t keyspace, key;
-    if (!find_keyspace(trial, write->keyspace, &keyspace) || !cake__key_parse(write->key, &key) ||
+    if (!cake__keyspace_parse(trial, write->keyspace, &keyspace) || !cake__key_parse(write->key, &key) ||
         key >= trial->plan.keys) {
         cake__violation(trial, "rows", "node %u stores a key that nobody wrote", disk->node->id);
         return;
@@ -50,6 +37,7 @@ void cake__check_row(cake__disk_t *disk, const cake_write_t *write)
     cake__stamp_t *seen = &disk->seen[keyspace * trial->plan.keys + key];
     if (cake__stamp_is_above(&stamp, seen))
         *seen = stamp;
+    disk->node->written[keyspace * trial->plan.keys + key] = write->hlc;
 }
 
 void cake__check_may_turn_up(cake__trial_t *trial, const cake_write_t *write)

@@ -33,6 +33,19 @@ void cake__keyspace_name(uint32_t keyspace, char out[32])
     snprintf(out, 32, "space-%u", (unsigned)keyspace);
 }
 
+bool cake__keyspace_parse(const cake__trial_t *trial, cake_slice_t name, uint32_t *keyspace)
+{
+    char text[32];
+    for (uint32_t i = 0; i < trial->plan.keyspaces; i++) {
+        cake__keyspace_name(i, text);
+        if (cake__slice_equal(name, cake__slice_str(text))) {
+            *keyspace = i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static uint8_t filler(uint32_t op, uint32_t item, size_t at)
 {
     return (uint8_t)(op * 31 + item * 7 + at);
@@ -68,7 +81,7 @@ bool cake__value_parse(cake_slice_t value, uint32_t *op, uint32_t *item)
 
 /* ---- answers ----------------------------------------------------------------------------------------------------------------*/
 
-static const char *const kind_names[] = {"put", "del", "get", "get_at"};
+static const char *const kind_names[] = {"put", "del", "get", "get_at", "scan"};
 
 static bool is_write(const cake__op_t *op)
 {
@@ -218,7 +231,7 @@ static void draw_op(cake__trial_t *trial, cake__op_t *op)
     bool is_read = chance < trial->plan.read_share;
     chance = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, 100);
     if (is_read)
-        op->kind = chance < 50 ? CAKE__OP_GET : CAKE__OP_GET_AT;
+        op->kind = chance < trial->plan.scan_share ? CAKE__OP_SCAN : chance < 60 ? CAKE__OP_GET : CAKE__OP_GET_AT;
     else
         op->kind = chance < trial->plan.delete_share ? CAKE__OP_DEL : CAKE__OP_PUT;
     op->level = (uint8_t)draw_level(trial);
@@ -250,6 +263,55 @@ static int ask_put(cake_store_t *store, const char *keyspace, cake__op_t *op)
     return err;
 }
 
+/* ---- scans: they wait, as an application's thread does ----------------------------------------------------------------*/
+
+typedef struct {
+    cake__op_t *op;
+    cake_hlc_t *found; /* per key */
+    cake_slice_t last;
+    char last_text[64];
+} scanning_t;
+
+static int on_scanned(void *arg, const cake_doc_t *doc)
+{
+    scanning_t *scanning = arg;
+    cake__trial_t *trial = scanning->op->trial;
+    cake_slice_t key = cake_doc_key(doc);
+    uint32_t number, item, at = 0;
+    if (!cake__key_parse(key, &at) || at >= trial->plan.keys || !cake__value_parse(cake_doc_value(doc), &number, &item))
+        cake__violation(trial, "reads", "scan %u finds what nobody wrote", scanning->op->number);
+    else if (cake__slice_compare(scanning->last, key) >= 0)
+        cake__violation(trial, "reads", "scan %u is out of order", scanning->op->number);
+    if (cake__has_failed(trial))
+        return CAKE_ECORRUPT;
+    scanning->found[at] = cake_doc_timestamp(doc);
+    memcpy(scanning->last_text, key.data, key.len);
+    scanning->last = cake__slice(scanning->last_text, key.len);
+    return 0;
+}
+
+static void scan(cake__trial_t *trial, cake__trial_node_t *node, cake__op_t *op)
+{
+    uint32_t keys = trial->plan.keys;
+    cake__stamp_t *before = cake__sim_alloc(keys * sizeof *before);
+    scanning_t scanning = {.op = op, .found = cake__sim_alloc(keys * sizeof(cake_hlc_t))};
+    char keyspace[32];
+    cake__keyspace_name(op->keyspace, keyspace);
+    memcpy(before, &node->disk.seen[(size_t)op->keyspace * keys], keys * sizeof *before);
+    trial->result->scans++;
+    node->waiting++;
+    op->err = cake_store_scan(node->store, keyspace, NULL, on_scanned, &scanning);
+    node->waiting--;
+    op->state = op->err == 0 ? CAKE__OP_ACKED : CAKE__OP_REFUSED;
+    cake__note(trial, "node %u: scan #%u ends: %s", node->id, op->number, op->err == 0 ? "ok" : cake_err_name(op->err));
+    if (op->err == 0)
+        cake__check_scan(trial, op, before, scanning.found);
+    else if (!is_expected(trial, op->err))
+        cake__violation(trial, "answers", "scan %u fails with %s", op->number, cake_err_name(op->err));
+    cake__free(&cake__libc_alloc, before);
+    cake__free(&cake__libc_alloc, scanning.found);
+}
+
 static int ask(cake_store_t *store, cake__op_t *op)
 {
     char keyspace[32], texts[CAKE__OP_ITEMS_MAX][64];
@@ -266,6 +328,8 @@ static int ask(cake_store_t *store, cake__op_t *op)
                              : cake_store_del_async(store, keyspace, keys[0], level, on_done, op);
     case CAKE__OP_GET:
         return cake_store_get_async(store, keyspace, keys[0], on_done, op);
+    case CAKE__OP_SCAN:
+        break;
     case CAKE__OP_GET_AT:
         return cake_store_get_at_async(store, keyspace, keys[0], level, on_done, op);
     }
@@ -292,6 +356,10 @@ static void ask_something(cake__trial_t *trial, cake__trial_node_t *node)
     cake__note(trial, "node %u: %s #%u %u/%s%s at %s", node->id, kind_names[op->kind], op->number,
                (unsigned)op->keyspace, key, op->count > 1 ? " and more" : "",
                cake_consistency_name((cake_consistency_t)op->level));
+    if (op->kind == CAKE__OP_SCAN) {
+        scan(trial, node, op);
+        return;
+    }
     int err = ask(node->store, op);
     if (err == 0)
         return;
@@ -317,7 +385,7 @@ static void on_client(void *arg)
     for (unsigned i = 0; i < burst && trial->writes_left > 0; i++) {
         uint64_t which = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, trial->node_count);
         cake__trial_node_t *node = trial->nodes[which];
-        if (node->state == CAKE__IS_UP)
+        if (node->state == CAKE__IS_UP && node->waiting == 0)
             ask_something(trial, node);
     }
     cake__world_at(trial->world, now_ns + cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, mean_ns * 2 + 2), on_client,

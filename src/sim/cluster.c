@@ -19,6 +19,16 @@ static void on_membership(void *arg, cake_membership_kind_t kind, const cake_mem
     cake__check_membership_change(arg, kind, member);
 }
 
+static void on_change(void *arg, const cake_change_t *change)
+{
+    cake__check_change(arg, change);
+}
+
+static size_t key_count(const cake__trial_t *trial)
+{
+    return (size_t)trial->plan.keyspaces * trial->plan.keys;
+}
+
 /* Every other node that was ever there; the very first node starts without, and so the cluster begins. */
 static size_t gather_seeds(cake__trial_node_t *node, const char **seeds)
 {
@@ -54,8 +64,13 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     options.tombstone_min_age_ms = trial->plan.tombstone_min_age_ms;
     options.hole_age_ms = trial->plan.hole_age_ms;
     options.timeout_ms = trial->plan.timeout_ms;
+    options.forget_after_ms = trial->plan.forget_after_ms;
+    memset(node->told, 0, key_count(trial) * sizeof *node->told);
     cake__disk_open(&node->disk);
     err = cake_store_open(node->node, &node->disk.base, &options, &node->store);
+    if (err == 0)
+        err = cake_store_watch(node->store, NULL, on_change, node, &node->changes);
+    memset(node->written, 0, key_count(trial) * sizeof *node->written); /* what came before is not told */
     if (err == 0)
         err = cake_node_watch(node->node, on_membership, node, &node->watch);
     return err;
@@ -73,7 +88,8 @@ static void forget_process(cake__trial_node_t *node)
     node->disk.is_open = false;
     node->node = NULL;
     node->store = NULL;
-    node->watch = NULL;
+    node->watch = node->changes = NULL;
+    node->is_forgetting = false;
     node->read_floor = 0; /* of other nodes' documents: no promise across restarts */
     node->is_paused = node->is_slow = node->is_stopped = false;
     node->state = CAKE__IS_DOWN;
@@ -85,6 +101,7 @@ static void give_up_start(cake__trial_node_t *node, int err)
 {
     cake__trial_t *trial = node->trial;
     cake__note(trial, "node %u: cannot start: %s", node->id, cake_err_name(err));
+    cake_watch_stop(node->changes);
     if (node->node != NULL)
         cake_node_stop(node->node);
     cake_env_t *env = cake__host_env(node->host);
@@ -152,7 +169,8 @@ static void begin_stop(void *arg)
 {
     cake__trial_node_t *node = arg;
     cake_watch_stop(node->watch);
-    node->watch = NULL;
+    cake_watch_stop(node->changes);
+    node->watch = node->changes = NULL;
     cake__node_stop(node->node, on_stopped, node);
 }
 
@@ -196,6 +214,8 @@ cake__trial_node_t *cake__cluster_add(cake__trial_t *trial)
     cake_addr_format(&addr, node->address);
     snprintf(node->data_center, sizeof node->data_center, "dc-%u",
              (unsigned)(trial->node_count % trial->plan.data_centers) + 1);
+    node->told = cake__sim_alloc(key_count(trial) * sizeof *node->told);
+    node->written = cake__sim_alloc(key_count(trial) * sizeof *node->written);
     cake__disk_new(trial, node);
     trial->nodes[trial->node_count++] = node;
     return node;
@@ -215,6 +235,8 @@ void cake__cluster_free(cake__trial_t *trial)
 {
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__disk_free(&trial->nodes[i]->disk);
+        cake__free(&cake__libc_alloc, trial->nodes[i]->told);
+        cake__free(&cake__libc_alloc, trial->nodes[i]->written);
         cake__free(&cake__libc_alloc, trial->nodes[i]);
     }
 }

@@ -34,7 +34,9 @@ static void draw_kinds(cake__trial_t *trial)
     if (bits >> 60 == 1)
         kinds = 0;
     if ((others & 7) != 0)
-        kinds &= ~(uint32_t)CAKE_SIM_DISK_LOSS; /* what may be lost then weakens other checks: less often */
+        kinds &= ~(uint32_t)CAKE_SIM_DISK_LOSS; /* both weaken other checks: less often */
+    if ((others >> 3 & 7) != 0)
+        kinds &= ~(uint32_t)CAKE_SIM_FORGET;
     if ((trial->options.faults & CAKE_SIM_ALLOC) != 0)
         kinds |= CAKE_SIM_ALLOC;
     trial->plan.kinds = (trial->options.force_faults ? ~UINT32_C(0) : kinds) & trial->options.faults;
@@ -60,7 +62,7 @@ static void draw_net(cake__trial_t *trial)
     net->connect_timeout_rate = is_on(trial, CAKE_SIM_CONNECT) ? rate(trial, 0.1) : 0;
     net->lane_stall_rate = is_on(trial, CAKE_SIM_LANE) ? rate(trial, 0.05) : 0;
     net->lane_stall_max_ns = between(trial, 10, 4000) * CAKE_NS_PER_MS;
-    net->alloc_fail_rate = is_on(trial, CAKE_SIM_ALLOC) ? rate(trial, 0.001) : 0;
+    net->alloc_fail_rate = is_on(trial, CAKE_SIM_ALLOC) ? rate(trial, 0.02) : 0;
 }
 
 static void draw_hosts(cake__trial_t *trial)
@@ -80,6 +82,7 @@ static void draw_hosts(cake__trial_t *trial)
     plan->clock_drift_ppm = is_on(trial, CAKE_SIM_CLOCK) ? between(trial, 1, 10000) : 0;
     plan->disk_loss_ms = is_on(trial, CAKE_SIM_DISK_LOSS) ? between(trial, 10000, 40000) : 0;
     plan->join_ms = is_on(trial, CAKE_SIM_JOIN) ? between(trial, 8000, 30000) : 0;
+    plan->absence_ms = is_on(trial, CAKE_SIM_FORGET) ? between(trial, 8000, 30000) : 0;
     plan->write_error_rate = is_on(trial, CAKE_SIM_DISK_ERROR) ? rate(trial, 0.05) : 0;
     plan->read_error_rate = is_on(trial, CAKE_SIM_DISK_ERROR) ? rate(trial, 0.02) : 0;
     plan->ambiguous_share = below(trial, 3) == 0 ? 0 : (double)below(trial, 100) / 100;
@@ -95,11 +98,13 @@ static void draw_work(cake__trial_t *trial)
     plan->many_share = between(trial, 0, 30);
     plan->delete_share = between(trial, 10, 60);
     plan->read_share = between(trial, 10, 40);
+    plan->scan_share = between(trial, 0, 20);
     plan->levels = levels[below(trial, CAKE_COUNT_OF(levels))];
     plan->max_value_bytes = below(trial, 4) == 0 ? 60000 : 300;
     plan->data_centers = below(trial, 3) == 0 ? between(trial, 2, 3) : 1;
     plan->tombstone_min_age_ms = between(trial, 500, 10000);
-    plan->hole_age_ms = is_on(trial, CAKE_SIM_DISK_LOSS) ? 20000 : 3600000;
+    plan->hole_age_ms = is_on(trial, CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET) ? 20000 : 3600000;
+    plan->forget_after_ms = is_on(trial, CAKE_SIM_FORGET) && below(trial, 2) == 0 ? between(trial, 6000, 15000) : 0;
     plan->timeout_ms = between(trial, 500, 3000);
 }
 
@@ -165,6 +170,9 @@ void cake__plan_print(const cake__trial_t *trial, char *out, size_t size)
     append_mean(out, size, "clock jump", plan->jump_ms);
     append_mean(out, size, "lost disk", plan->disk_loss_ms);
     append_mean(out, size, "join", plan->join_ms);
+    append_mean(out, size, "absence", plan->absence_ms);
+    if (plan->forget_after_ms > 0)
+        append(out, size, " forgotten after %.1f s,", (double)plan->forget_after_ms / 1000);
     size_t len = strlen(out);
     if (len > 0 && out[len - 1] == ',')
         out[len - 1] = '\0';

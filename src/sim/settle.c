@@ -7,7 +7,7 @@
 #define POLL_NS        (100 * CAKE_NS_PER_MS)
 #define CONVERGENCE_NS (60 * CAKE__SECOND_NS)
 #define PURGE_GRACE_NS (20 * CAKE__SECOND_NS)
-#define QUEUE_NS         (15 * CAKE__SECOND_NS)
+#define QUEUE_NS       (15 * CAKE__SECOND_NS)
 #define STOP_NS        (30 * CAKE__SECOND_NS)
 #define RESTART_ONE_IN 8
 
@@ -96,8 +96,9 @@ void cake__settle(cake__trial_t *trial)
     trial->result->converged_ms = (cake__world_now_ns(trial->world) - began_ns) / CAKE_NS_PER_MS;
     cake__note(trial, "the replicas are equal");
     cake__check_final(trial);
+    cake__check_told(trial);
     uint64_t age_ms = trial->plan.tombstone_min_age_ms + trial->plan.clock_offset_ms * 2;
-    if (trial->result->disk_losses > 0)
+    if (trial->plan.hole_age_ms < 60000)
         age_ms += trial->plan.hole_age_ms;
     if (!await(trial, "tombstones", cake__are_tombstones_gone, age_ms * CAKE_NS_PER_MS + PURGE_GRACE_NS) ||
         !await(trial, "convergence", is_whole, CONVERGENCE_NS) ||

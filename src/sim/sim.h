@@ -45,17 +45,17 @@ typedef struct cake__plan {
     uint64_t latency_max_ns;
     uint64_t clock_offset_ms, clock_drift_ppm;
     /* mean time between two of them in the whole cluster, in ms; 0: never */
-    uint32_t partition_ms, pause_ms, slow_ms, crash_ms, stop_ms, jump_ms, disk_loss_ms, join_ms;
+    uint32_t partition_ms, pause_ms, slow_ms, crash_ms, stop_ms, jump_ms, disk_loss_ms, join_ms, absence_ms;
     uint32_t partition_shapes; /* bits of cake__shape */
     uint32_t partition_len_ms, pause_len_ms, down_len_ms;
     double write_error_rate, read_error_rate, ambiguous_share;
     /* the workload */
     uint32_t keys, keyspaces, lanes;
-    uint32_t many_share, delete_share, read_share; /* percent */
-    uint32_t levels;                               /* bits of cake_consistency_t that clients use */
+    uint32_t many_share, delete_share, read_share, scan_share; /* percent */
+    uint32_t levels;                                           /* bits of cake_consistency_t that clients use */
     uint32_t max_value_bytes;
     uint32_t data_centers;
-    uint64_t tombstone_min_age_ms, hole_age_ms, timeout_ms;
+    uint64_t tombstone_min_age_ms, hole_age_ms, timeout_ms, forget_after_ms;
 } cake__plan_t;
 
 void cake__plan_draw(cake__trial_t *trial);
@@ -122,7 +122,12 @@ struct cake__trial_node {
     cake_watch_t *watch;
     cake__disk_t disk;
     cake_hlc_t write_floor, read_floor; /* the greatest stamps its clients were given; of reads in this run of it */
-    cake_post_t stop_post;
+    cake_watch_t *changes;
+    cake_hlc_t *told, *written; /* per key, in this run of it: by the watch; to the disk */
+    uint32_t waiting;           /* application threads that wait for it: it is not crashed meanwhile */
+    cake_post_t stop_post, forget_post;
+    bool is_forgetting;
+    uint16_t forget_id;
     bool is_stopped; /* the graceful stop is through; the environment closes in an event of its own */
 };
 
@@ -136,7 +141,7 @@ bool cake__node_is_ready(const cake__trial_node_t *node); /* up, joined, and kno
 
 /* ---- clients.c -----------------------------------------------------------------------------------------------------------*/
 
-typedef enum cake__op_kind { CAKE__OP_PUT, CAKE__OP_DEL, CAKE__OP_GET, CAKE__OP_GET_AT } cake__op_kind_t;
+typedef enum cake__op_kind { CAKE__OP_PUT, CAKE__OP_DEL, CAKE__OP_GET, CAKE__OP_GET_AT, CAKE__OP_SCAN } cake__op_kind_t;
 
 typedef enum cake__op_state {
     CAKE__OP_PENDING,
@@ -170,6 +175,7 @@ void cake__clients_node_gone(cake__trial_node_t *node); /* its callbacks will no
 size_t cake__key_text(uint32_t key, char out[64]);
 bool cake__key_parse(cake_slice_t text, uint32_t *key);
 size_t cake__value_make(const cake__op_t *op, uint32_t item, uint8_t *out);
+bool cake__keyspace_parse(const cake__trial_t *trial, cake_slice_t name, uint32_t *keyspace);
 bool cake__value_parse(cake_slice_t value, uint32_t *op, uint32_t *item);
 void cake__keyspace_name(uint32_t keyspace, char out[32]);
 
@@ -184,10 +190,13 @@ void cake__settle(cake__trial_t *trial); /* waits, and demands */
 
 void cake__check_acked(cake__trial_t *trial, const cake__op_t *op); /* check_acked.c */
 void cake__check_read(cake__trial_t *trial, const cake__op_t *op, const cake_result_t *result);
+void cake__check_scan(cake__trial_t *trial, const cake__op_t *op, const cake__stamp_t *before, const cake_hlc_t *found);
 void cake__check_refused(cake__trial_t *trial, const cake__op_t *op);
 void cake__check_row(cake__disk_t *disk, const cake_write_t *write); /* check_rows.c: every row written */
 void cake__check_may_turn_up(cake__trial_t *trial, const cake_write_t *write);
-void cake__check_clock(cake__trial_t *trial, const cake__op_t *op);    /* check_clock.c */
+void cake__check_clock(cake__trial_t *trial, const cake__op_t *op);             /* check_clock.c */
+void cake__check_change(cake__trial_node_t *node, const cake_change_t *change); /* check_watch.c */
+void cake__check_told(cake__trial_t *trial);
 bool cake__is_converged(cake__trial_t *trial, char *why, size_t size); /* check_convergence.c */
 void cake__check_final(cake__trial_t *trial);
 bool cake__are_tombstones_gone(cake__trial_t *trial, char *why, size_t size);

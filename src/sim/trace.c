@@ -85,11 +85,12 @@ static void dump_node(cake__trial_t *trial, cake__trial_node_t *node)
         return;
     for (size_t cursor = 0; (keyspace = cake__map_next(&node->store->keyspaces, &cursor)) != NULL;) {
         const cake__summary_t *summary = cake__orswot_summary(keyspace->set);
-        cake__note(trial, "  node %u, %s: %llu live, %llu tombstones, horizon %llx, oldest %llx%s%s%s", node->id, keyspace->name,
-                   (unsigned long long)cake_orswot_live(keyspace->set),
+        cake__note(trial, "  node %u, %s: %llu live, %llu tombstones, horizon %llx, oldest %llx%s%s%s", node->id,
+                   keyspace->name, (unsigned long long)cake_orswot_live(keyspace->set),
                    (unsigned long long)cake_orswot_tombstones(keyspace->set), (unsigned long long)summary->horizon,
                    (unsigned long long)cake__orswot_oldest_tombstone(keyspace->set),
-                   keyspace->is_purging ? ", purging" : "", keyspace->pull != NULL ? ", pulling" : "", keyspace->serving_count > 0 ? ", serving" : "");
+                   keyspace->is_purging ? ", purging" : "", keyspace->pull != NULL ? ", pulling" : "",
+                   keyspace->serving_count > 0 ? ", serving" : "");
         dump_context(trial, &summary->context, "C");
         for (uint32_t i = 0; i < keyspace->acked_count; i++) {
             char whose[32];
