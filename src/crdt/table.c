@@ -7,10 +7,27 @@ static uint64_t fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+/* Keys that differ only in the low bits of their last byte, as numbers in a row do, share the upper bits of the hash and so
+ * their group of the index: one cache line serves them all. Their tags differ for certain. */
+#define NEIGHBOUR_MASK UINT64_C(7)
+
+static uint64_t split_off_neighbours(cake__id_pair_t *id)
+{
+    uint64_t len = id->high >> 56;
+    if (len == 0 || len > CAKE_ID_KEY_MAX)
+        return 0;
+    uint64_t *word = len <= 8 ? &id->low : &id->high;
+    uint64_t shift = (len - 1) % 8 * 8, bits = *word >> shift & NEIGHBOUR_MASK;
+    *word ^= bits << shift;
+    return bits;
+}
+
 uint64_t cake__table_hash(const cake__table_t *table, cake__id_pair_t id)
 {
+    uint64_t neighbour = split_off_neighbours(&id);
     uint64_t folded = fold(id.low ^ table->seed, id.high ^ UINT64_C(0xa0761d6478bd642f));
     uint64_t hash = fold(folded ^ UINT64_C(0xe7037ed1a0b428db), table->seed | 1);
+    hash = (hash & ~UINT64_C(0xff)) | ((hash + neighbour * 31) & 0xff);
     return hash == 0 ? 1 : hash; /* 0 means none */
 }
 
