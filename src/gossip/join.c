@@ -17,6 +17,7 @@
 #define CLAIM_RETRY_MS  200u
 #define WHO_INTERVAL_MS 100u
 #define LEAVE_RETRY_MS  100u
+#define LEAVE_BLIND     3u    /* times that seeds are told, of which no answer is expected */
 #define FAST_SYNC_MS    2000u /* of quicker state gossip after joining */
 #define JOIN_SEEDS      3u    /* tried at a time */
 
@@ -329,16 +330,32 @@ void cake__gossip_leave_acked(cake__gossip_t *gossip)
     gossip->leave_acks++;
 }
 
+/* Nobody has answered, but one of those that we asked may have heard us, and would hold us SUSPECT, then DEAD. */
+static void tell_seeds(cake__gossip_t *gossip)
+{
+    for (size_t i = 0; i < gossip->seed_count; i++) {
+        cake__gossip_frame_begin(gossip, &gossip->frame, GOSSIP_RUMOUR);
+        (void)cake__gossip_put_record(gossip, &gossip->frame, gossip->self, true);
+        cake__gossip_frame_send(gossip, &gossip->frame, &gossip->seeds[i]);
+    }
+    gossip->leave_told_seeds++;
+}
+
 void cake__gossip_leave_run(cake__gossip_t *gossip)
 {
     size_t goal = leave_goal(gossip);
-    if (gossip->leave_acks >= goal || gossip->now_ns >= gossip->leave_until_ns) {
+    bool is_told = gossip->live_count > 0 || gossip->seed_count == 0 || gossip->leave_told_seeds == LEAVE_BLIND;
+    if ((is_told && gossip->leave_acks >= goal) || gossip->now_ns >= gossip->leave_until_ns) {
         gossip->is_over = cake__gossip_act(gossip, CAKE__GOSSIP_LEAVE_DONE) != NULL;
         return;
     }
     if (gossip->now_ns < gossip->leave_next_ns)
         return;
     gossip->leave_next_ns = gossip->now_ns + cake__gossip_ms(LEAVE_RETRY_MS);
+    if (goal == 0) {
+        tell_seeds(gossip);
+        return;
+    }
     size_t start = cake__random_below(&gossip->random, gossip->live_count);
     for (size_t i = 0; i < goal - gossip->leave_acks; i++) {
         const cake__gossip_peer_t *peer = gossip->live[(start + i) % gossip->live_count];

@@ -191,7 +191,7 @@ struct cake__gossip {
     bool is_leaving, is_over;
     uint64_t leave_until_ns, leave_next_ns;
     uint64_t leave_seq;
-    uint32_t leave_acks;
+    uint32_t leave_acks, leave_told_seeds;
 
     /* what the current step makes */
     cake__gossip_action_t *actions;

@@ -373,6 +373,21 @@ static void try_dead(cake__gossip_t *gossip)
     cake__gossip_ping_now(gossip, peer); /* tells it that it is held dead, so that it can refute */
 }
 
+/* Who is accused by us and no longer pinged by us: others have come nearer in its ring, as they do when a partition ends.
+ * Its observers see it answer, so that nobody but us could tell it, and state gossip knows nothing of suspicions. */
+static void ask_suspects(cake__gossip_t *gossip)
+{
+    size_t start = cake__random_below(&gossip->random, gossip->live_count), asked = 0;
+    size_t looked_max = gossip->suspect_count > 0 ? gossip->live_count : 0;
+    for (size_t i = 0; i < looked_max && asked < gossip->params.sync_fanout; i++) {
+        cake__gossip_peer_t *peer = gossip->live[(start + i) % gossip->live_count];
+        if (peer->status != CAKE__GOSSIP_SUSPECT || !peer->is_accused_by_us || cake__gossip_is_edge(gossip, peer))
+            continue;
+        cake__gossip_ping_now(gossip, peer);
+        asked++;
+    }
+}
+
 /* Keys changed, here or by a delta: the next round comes sooner, so that news goes round in a few hops of 200 ms and a
  * lost frame costs little. */
 void cake__gossip_sync_soon(cake__gossip_t *gossip)
@@ -393,6 +408,7 @@ void cake__gossip_sync_run(cake__gossip_t *gossip)
     size_t count = cake__gossip_draw(gossip, NULL, peers, gossip->params.sync_fanout);
     for (size_t i = 0; i < count; i++)
         send_sync(gossip, peers[i]);
+    ask_suspects(gossip);
     if (!is_fast)
         try_dead(gossip);
 }
