@@ -25,6 +25,8 @@
 #define DIR_MAX          3000
 #define READY_TIMEOUT_MS 60000u
 #define STOP_TIMEOUT_MS  20000u
+#define PORTS_FROM       10000u
+#define PORTS_TO         32000u
 
 extern char **environ;
 
@@ -130,21 +132,22 @@ static int bind_port(int type, unsigned port)
     return handle;
 }
 
-/* A port that is free for TCP and UDP. 0: none. */
+/* A port that is free for TCP and UDP, below those that the system gives to outgoing connections: one of these might have it
+ * when the node comes back. 0: none. */
 static unsigned find_port(void)
 {
-    for (int attempt = 0; attempt < 100; attempt++) {
-        struct sockaddr_in bound = {0};
-        socklen_t len = sizeof(bound);
-        int tcp = bind_port(SOCK_STREAM, 0), udp = -1;
-        if (tcp >= 0 && getsockname(tcp, (struct sockaddr *)&bound, &len) == 0)
-            udp = bind_port(SOCK_DGRAM, ntohs(bound.sin_port));
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    unsigned start = (unsigned)now.tv_nsec / 64 + (unsigned)getpid();
+    for (unsigned attempt = 0; attempt < 1000; attempt++) {
+        unsigned port = PORTS_FROM + (start + attempt) % (PORTS_TO - PORTS_FROM);
+        int tcp = bind_port(SOCK_STREAM, port), udp = tcp < 0 ? -1 : bind_port(SOCK_DGRAM, port);
         if (tcp >= 0)
             close(tcp);
         if (udp < 0)
             continue;
         close(udp);
-        return ntohs(bound.sin_port);
+        return port;
     }
     return 0;
 }

@@ -124,6 +124,8 @@ json_t *request_error_body(const answer_t *answer, unsigned *status)
         snprintf(message, sizeof(message),
                  "%u of %u replicas had it after %llu ms; the write stays and goes on replicating", answer->responses,
                  answer->required, (unsigned long long)answer->timeout_ms);
+    if (answer->err == CAKE_ECONFLICT)
+        snprintf(message, sizeof(message), "the document is not what the condition says; nothing was written");
     json_t *error = json_pack("{s:s,s:s}", "code", row.code, "message", message);
     if (error == NULL)
         error = json_pack("{s:s,s:s}", "code", row.code, "message", cake_strerror(answer->err));
@@ -131,6 +133,10 @@ json_t *request_error_body(const answer_t *answer, unsigned *status)
         json_object_set_new(error, "live", json_integer(answer->live));
     if (answer->err == CAKE_ECONSISTENCY)
         json_object_set_new(error, "responses", json_integer(answer->responses));
+    char stamp[CAKE_HLC_TEXT_MAX];
+    if (answer->err == CAKE_ECONFLICT && answer->timestamp != 0 &&
+        cake_hlc_format(answer->timestamp, stamp, sizeof(stamp)) > 0)
+        json_object_set_new(error, "timestamp", json_string(stamp));
     if (answer->err == CAKE_ENOTENOUGHNODES || answer->err == CAKE_ECONSISTENCY)
         json_object_set_new(error, "required", json_integer(answer->required));
     if (answer->err == CAKE_ECONSISTENCY)

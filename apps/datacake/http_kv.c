@@ -24,8 +24,34 @@ static void refuse_large(request_t *request)
                    (unsigned long long)request->http->options.max_value_bytes);
 }
 
+/* If-Match: a tag that this API gave, of which the stamp decides. If-None-Match: * for a document that must not be there. */
+static void take_condition(request_t *request)
+{
+    const char *match = MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "If-Match");
+    const char *none = MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "If-None-Match");
+    if (match == NULL && none == NULL)
+        return;
+    unsigned long long stamp = 0;
+    int end = 0;
+    bool is_create = match == NULL && strcmp(none, "*") == 0;
+    bool is_tag = match != NULL && none == NULL &&
+                  sscanf(match, "\"%16llx-%*16[0-9a-f]-%*16[0-9a-f]\"%n", &stamp, &end) == 1 && end > 0 &&
+                  match[end] == 0 && stamp != 0;
+    if (!is_create && !is_tag)
+        request_refuse(request, 400, "invalid_argument",
+                       "writes take If-Match with one ETag of a document, or If-None-Match: *");
+    request->has_expected = true;
+    request->expected = stamp;
+}
+
+void kv_begin_delete(request_t *request)
+{
+    take_condition(request);
+}
+
 void kv_begin_write(request_t *request)
 {
+    take_condition(request);
     const char *length = MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "Content-Length");
     uint64_t announced = length == NULL ? 0 : strtoull(length, NULL, 10);
     if (announced > request->http->options.max_value_bytes)
@@ -62,10 +88,14 @@ enum MHD_Result kv_put(request_t *request)
 {
     if (request->is_started)
         return answer_write(request);
+    cake_store_t *store = request->http->options.store;
+    const char *value = request->body.len == 0 ? "" : request->body.data;
     request_suspend(request);
-    int err = cake_store_put_async(request->http->options.store, request->keyspace, key_of(request),
-                                   request->body.len == 0 ? "" : request->body.data, request->body.len, request->level,
-                                   request_done, request);
+    int err = request->has_expected
+                  ? cake_store_put_if_async(store, request->keyspace, key_of(request), value, request->body.len,
+                                            request->expected, request->level, request_done, request)
+                  : cake_store_put_async(store, request->keyspace, key_of(request), value, request->body.len,
+                                         request->level, request_done, request);
     if (err != 0)
         request_not_started(request, err);
     return MHD_YES;
@@ -75,9 +105,12 @@ enum MHD_Result kv_delete(request_t *request)
 {
     if (request->is_started)
         return answer_write(request);
+    cake_store_t *store = request->http->options.store;
     request_suspend(request);
-    int err = cake_store_del_async(request->http->options.store, request->keyspace, key_of(request), request->level,
-                                   request_done, request);
+    int err = request->has_expected ? cake_store_del_if_async(store, request->keyspace, key_of(request),
+                                                              request->expected, request->level, request_done, request)
+                                    : cake_store_del_async(store, request->keyspace, key_of(request), request->level,
+                                                           request_done, request);
     if (err != 0)
         request_not_started(request, err);
     return MHD_YES;

@@ -62,7 +62,9 @@ typedef struct request {
     size_t key_len;
     cake_consistency_t level;
     bool has_level;
-    cake_hlc_t seen; /* the stamp the client sent; 0: none */
+    cake_hlc_t seen;     /* the stamp the client sent; 0: none */
+    cake_hlc_t expected; /* with has_expected: the document's, for the write to be made; 0: there is none */
+    bool has_expected;
 
     bool is_begun, is_started; /* started: the store was asked at least once */
     atomic_bool is_waiting;    /* for the store; libmicrohttpd may still call in with the next piece of a body */
@@ -158,6 +160,7 @@ bool http_charge(request_t *request, uint64_t bytes); /* false: too much is held
 
 /* ---- routes ---------------------------------------------------------------------------------------------------------------*/
 void kv_begin_write(request_t *request);
+void kv_begin_delete(request_t *request);
 void kv_take_body(request_t *request, const char *data, size_t *len);
 enum MHD_Result kv_put(request_t *request);
 enum MHD_Result kv_get(request_t *request);

@@ -32,7 +32,11 @@ const route_t http_routes[] = {
      .body = kv_take_body,
      .finish = kv_put},
     {.path = "/kv/{}/{}", .method = METHOD_GET, .queries = read_queries, .finish = kv_get},
-    {.path = "/kv/{}/{}", .method = METHOD_DELETE, .queries = write_queries, .finish = kv_delete},
+    {.path = "/kv/{}/{}",
+     .method = METHOD_DELETE,
+     .queries = write_queries,
+     .begin = kv_begin_delete,
+     .finish = kv_delete},
     {.path = "/watch/{}", .method = METHOD_GET, .queries = watch_queries, .finish = watch_keyspace},
 };
 
