@@ -9,8 +9,9 @@ typedef enum cake__shape {
     SHAPE_ALONE    /* one node */
 } cake__shape_t;
 
-/* One chain, or the end of something that goes on for a while. Lives until the event has run. */
+/* One chain, or the end of something that goes on for a while. Lives until the event has run, or the trial ends. */
 typedef struct {
+    cake__list_t link; /* in trial->happenings */
     cake__trial_t *trial;
     cake__trial_node_t *node;
     uint32_t mean_ms, starts;
@@ -26,14 +27,24 @@ static void later(cake__trial_t *trial, uint64_t delay_ms, cake_event_fn fn, hap
 {
     happening_t *kept = cake__sim_alloc(sizeof *kept);
     *kept = happening;
+    cake__list_init(&kept->link);
+    cake__list_push_back(&trial->happenings, &kept->link);
     cake__world_at(trial->world, cake__world_now_ns(trial->world) + delay_ms * CAKE_NS_PER_MS, fn, kept);
+}
+
+/* What an event of the world was given, which then is no more. */
+static happening_t take(void *arg)
+{
+    happening_t *kept = arg, happening = *kept;
+    cake__list_remove(&kept->link);
+    cake__free(&cake__libc_alloc, kept);
+    return happening;
 }
 
 static void on_chain(void *arg)
 {
-    happening_t happening = *(happening_t *)arg;
+    happening_t happening = take(arg);
     cake__trial_t *trial = happening.trial;
-    cake__free(&cake__libc_alloc, arg);
     if (!trial->is_chaotic || cake__has_failed(trial))
         return;
     happening.fn(trial);
@@ -63,13 +74,11 @@ static cake__trial_node_t *any_node(cake__trial_t *trial, cake__process_state_t 
 
 static void on_mended(void *arg)
 {
-    happening_t happening = *(happening_t *)arg;
-    cake__free(&cake__libc_alloc, arg);
+    happening_t happening = take(arg);
     if (!happening.trial->is_chaotic)
         return;
     cake__note(happening.trial, "the net is whole again");
     cake__world_heal(happening.trial->world);
-    happening.trial->cut_groups = 0;
 }
 
 static void cut(cake__trial_t *trial, cake__shape_t shape, uint64_t side, uint64_t pairs)
@@ -101,7 +110,6 @@ static void partition(cake__trial_t *trial)
     cake__note(trial, "the net %s (%llx)", names[shape],
                (unsigned long long)(side & ((UINT64_C(2) << trial->node_count) - 2)));
     cut(trial, shape, side, pairs);
-    trial->cut_groups++;
     trial->result->partitions++;
     later(trial, 100 + below(trial, trial->plan.partition_len_ms), on_mended, (happening_t){.trial = trial});
 }
@@ -110,9 +118,8 @@ static void partition(cake__trial_t *trial)
 
 static void on_resumed(void *arg)
 {
-    happening_t happening = *(happening_t *)arg;
+    happening_t happening = take(arg);
     cake__trial_node_t *node = happening.node;
-    cake__free(&cake__libc_alloc, arg);
     if (node->starts != happening.starts || !node->is_paused)
         return;
     cake__note(node->trial, "node %u: goes on", node->id);
@@ -146,9 +153,8 @@ static void slow_one(cake__trial_t *trial)
 
 static void on_back(void *arg)
 {
-    happening_t happening = *(happening_t *)arg;
+    happening_t happening = take(arg);
     cake__trial_node_t *node = happening.node;
-    cake__free(&cake__libc_alloc, arg);
     if (!node->trial->is_chaotic || node->state == CAKE__IS_UP || node->state == CAKE__IS_STARTING)
         return;
     if (node->state == CAKE__IS_DOWN)
@@ -214,9 +220,8 @@ static void forget(void *arg)
 
 static void on_given_up(void *arg)
 {
-    happening_t happening = *(happening_t *)arg;
+    happening_t happening = take(arg);
     cake__trial_t *trial = happening.trial;
-    cake__free(&cake__libc_alloc, arg);
     cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
     if (!trial->is_chaotic || happening.node->state != CAKE__IS_DOWN || node == NULL || node->is_forgetting)
         return;
@@ -282,6 +287,12 @@ void cake__chaos_start(cake__trial_t *trial)
     start_chain(trial, plan->jump_ms, jump_clock);
     start_chain(trial, plan->join_ms, join_one);
     start_chain(trial, plan->absence_ms, be_absent);
+}
+
+void cake__chaos_free(cake__trial_t *trial)
+{
+    while (!cake__list_is_empty(&trial->happenings))
+        (void)take(CAKE_CONTAINER_OF(trial->happenings.next, happening_t, link));
 }
 
 void cake__mend_clock(cake__trial_node_t *node)

@@ -97,6 +97,7 @@ static void free_trial(cake__trial_t *trial)
 {
     trial->is_over = true;
     cake__world_free(trial->world);
+    cake__chaos_free(trial);
     cake__cluster_free(trial);
     cake__clients_free(trial);
     cake__free(&cake__libc_alloc, trial->quorum_floor);
@@ -108,6 +109,7 @@ int cake_sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_resu
     cake__trial_t *trial = cake__sim_alloc(sizeof *trial);
     *result = (cake_sim_result_t){.seed = seed};
     trial->seed = seed;
+    cake__list_init(&trial->happenings);
     trial->result = result;
     int err = fill_options(trial, options);
     if (err != 0) {

@@ -182,6 +182,7 @@ void cake__keyspace_name(uint32_t keyspace, char out[32]);
 /* ---- chaos.c, settle.c ---------------------------------------------------------------------------------------------------*/
 
 void cake__chaos_start(cake__trial_t *trial);
+void cake__chaos_free(cake__trial_t *trial);
 void cake__chaos_end(cake__trial_t *trial); /* mends everything, starts whoever is down */
 void cake__mend_clock(cake__trial_node_t *node);
 void cake__settle(cake__trial_t *trial); /* waits, and demands */
@@ -228,7 +229,7 @@ struct cake__trial {
     bool is_chaotic, is_over;
     bool disks_hold; /* the cluster is forming: disks do not fail yet */
     uint64_t chaos_ends_ns, calm_since_ns;
-    uint32_t cut_groups; /* partitions in force */
+    cake__list_t happenings; /* of chaos.c, to come */
 
     cake__op_t **ops;
     uint32_t op_count, op_capacity;
