@@ -141,6 +141,18 @@ CAKE_API bool cake_orswot_has_seen(const cake_orswot_t *set, cake_dot_t dot);
 CAKE_API bool cake_orswot_is_in_sync(const cake_orswot_t *a,
                                      const cake_orswot_t *b); /* equal contexts: equal live sets */
 
+/* ---- as bytes ----------------------------------------------------------------------------------------------------------
+ * Versioned, checksummed, and canonical: equal sets give equal bytes. O(n), in pieces of some kilobytes.
+ * write: 0, or a negative code that save returns. read: how many bytes it put into data, at most len; 0 at the end, or a
+ * negative code that load returns. It may read beyond the set; what follows it is not used.
+ * load: CAKE_EPARSE (cut or malformed), CAKE_EVERSION, CAKE_ETOOBIG, CAKE_ECORRUPT (checksum), CAKE_EDUPLICATE (config->actor
+ * has written before: draw another). config->is_joined is not used. */
+typedef int (*cake_orswot_write_fn)(void *ctx, const void *data, size_t len);
+typedef int (*cake_orswot_read_fn)(void *ctx, void *data, size_t len);
+CAKE_API int cake_orswot_save(cake_orswot_t *set, cake_orswot_write_fn write, void *ctx);
+CAKE_API int cake_orswot_load(const cake_orswot_config_t *config, cake_orswot_read_fn read, void *ctx,
+                              cake_orswot_t **set);
+
 /* ---- sessions in one process -------------------------------------------------------------------------------------------
  * a takes what b has (a delta, or a repair after one of them dropped what the other has not seen). CAKE_EBUSY: a drop came
  * in between or a stamp of b is too far ahead; safe to try again. O(actors + holes + what a lacks); a repair O(n). */
