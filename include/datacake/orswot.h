@@ -160,6 +160,35 @@ CAKE_API int cake_orswot_pull(cake_orswot_t *a, cake_orswot_t *b, uint64_t wall_
 /* Both ways: afterwards both have equal contexts and equal live sets. */
 CAKE_API int cake_orswot_merge(cake_orswot_t *a, cake_orswot_t *b, uint64_t wall_ms);
 
+/* ---- sessions between processes ----------------------------------------------------------------------------------------
+ * One side pulls: it asks and takes; the other answers and does not change. Whatever carries the bytes may lose a session
+ * at any point: what was taken stays, and a new session goes on from there.
+ *
+ *   pulling:   cake_pull_new(set, random, &pull);                      answering:  cake_answer_new(set, random, &answer);
+ *              while (cake_pull_next(pull, &request) > 0) {                        per request:
+ *                  ... send request, receive reply ...                             cake_answer_next(answer, request, &reply)
+ *                  cake_pull_take(pull, wall_ms, reply);                           ... send reply ...
+ *              }
+ *
+ * The random number tells sessions apart: draw a new one for each. Sets must outlive their sessions. */
+typedef struct cake_pull cake_pull_t;
+typedef struct cake_answer cake_answer_t;
+
+#define CAKE_PULL_RECORDS_MAX 1024u /* of one reply */
+
+CAKE_API int cake_pull_new(cake_orswot_t *set, uint64_t random, cake_pull_t **out);
+CAKE_API void cake_pull_free(cake_pull_t *pull); /* NULL allowed */
+/* 1: *request is to be sent, and valid until the next call; 0: everything was taken; CAKE_EBUSY: given up, as in
+ * cake_orswot_pull; a new session may succeed. */
+CAKE_API int cake_pull_next(cake_pull_t *pull, cake_slice_t *request);
+/* CAKE_EPARSE, CAKE_EVERSION, CAKE_ETOOBIG: the reply makes no sense, and the session is given up. */
+CAKE_API int cake_pull_take(cake_pull_t *pull, uint64_t wall_ms, cake_slice_t reply);
+
+CAKE_API int cake_answer_new(cake_orswot_t *set, uint64_t random, cake_answer_t **out);
+CAKE_API void cake_answer_free(cake_answer_t *answer); /* NULL allowed */
+/* *reply is valid until the next call. CAKE_EPARSE, CAKE_EVERSION, CAKE_ETOOBIG: the request makes no sense. */
+CAKE_API int cake_answer_next(cake_answer_t *answer, cake_slice_t request, cake_slice_t *reply);
+
 #ifdef __cplusplus
 }
 #endif

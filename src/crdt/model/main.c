@@ -73,8 +73,8 @@ int main(int argc, char **argv)
     return 0;
 }
 #else
-#define MUTANT_SEEDS   1500u
-#define DIRECTED_SEEDS 300u /* of those that a directed schedule catches */
+#define MUTANT_SEEDS                 1500u
+#define DIRECTED_SEEDS               300u /* of those that a directed schedule catches */
 
 enum cake__mutant_name cake__mutant;
 
