@@ -182,7 +182,10 @@ typedef struct cake_storage_suite_options {
     const char *only; /* cases whose name contains this; NULL: all */
 } cake_storage_suite_options_t;
 
-#define CAKE_STORAGE_SUITE_OPTIONS_INIT {.size = sizeof(cake_storage_suite_options_t)}
+#define CAKE_STORAGE_SUITE_OPTIONS_INIT                                                                                \
+    {                                                                                                                  \
+        .size = sizeof(cake_storage_suite_options_t)                                                                   \
+    }
 
 CAKE_API int cake_storage_suite_run_with(const cake_storage_suite_options_t *options, cake_storage_factory_fn factory,
                                          void *arg, FILE *report);
@@ -209,17 +212,20 @@ typedef struct cake_instrument_options {
     FILE *file; /* when call is NULL: one line per call goes here */
 } cake_instrument_options_t;
 
-#define CAKE_INSTRUMENT_OPTIONS_INIT {.size = sizeof(cake_instrument_options_t)}
+#define CAKE_INSTRUMENT_OPTIONS_INIT                                                                                   \
+    {                                                                                                                  \
+        .size = sizeof(cake_instrument_options_t)                                                                      \
+    }
 
 CAKE_API int cake_storage_instrument(cake_storage_t *inner, const cake_instrument_options_t *options,
                                      cake_storage_t **storage);
 
 typedef struct cake_fault {
-    bool is_read;       /* false: write() fails; true: the reading calls */
-    bool is_repeated;   /* every call from that one on */
-    bool is_applied;    /* the write happens and is durable; the error is returned all the same */
-    uint64_t nth;       /* which call from now on: 1 the next; 0: none */
-    int err;            /* what it returns */
+    bool is_read;     /* false: write() fails; true: the reading calls */
+    bool is_repeated; /* every call from that one on */
+    bool is_applied;  /* the write happens and is durable; the error is returned all the same */
+    uint64_t nth;     /* which call from now on: 1 the next; 0: none */
+    int err;          /* what it returns */
 } cake_fault_t;
 
 CAKE_API int cake_storage_inject(cake_storage_t *inner, const cake_alloc_t *alloc, cake_storage_t **storage);

@@ -5,7 +5,7 @@
 
 static void *pattern(size_t len)
 {
-    uint8_t *data = malloc(len + 1);
+    uint8_t *data = calloc(1, len + 1);
     for (size_t i = 0; i < len; i++)
         data[i] = (uint8_t)i;
     return data;
