@@ -677,6 +677,16 @@ def test_a_directory_belongs_to_one_node_and_one_process(cluster):
     assert node.get("books", "x").body == b"1"
 
 
+def test_a_second_node_of_the_same_id_is_refused(cluster):
+    node = cluster.add()
+    seed = ("--seed", f"127.0.0.1:{node.listen}")
+    refused_later = serve(cluster, *seed)  # ends by itself, with one line that names both
+    assert refused_later.status == 5 and f"127.0.0.1:{node.listen}" in refused_later.err, refused_later.err
+    assert "twice" in refused_later.err.splitlines()[-2 if refused_later.err.endswith("leaves\n") else -1], refused_later.err
+    assert node.put("books", "x", b"1", "all").status == 200  # the first one goes on
+    assert serve(cluster, *seed, "--node-id", "2", "--cluster-id", "other", "--lanes", "0").status == 2
+
+
 def test_damaged_files_are_named_and_nothing_is_lost(cluster):
     node = cluster.add()
     assert node.put("books", "x", b"1").status == 200

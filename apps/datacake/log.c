@@ -36,11 +36,12 @@ static void format_time(char *out, size_t size)
 static void write_line(void *ctx, cake_log_level_t level, const char *message)
 {
     log_t *log = ctx;
-    if (level == CAKE_LOG_ERROR && atomic_load(&log->keeps_errors)) {
+    if (level == CAKE_LOG_ERROR) {
         pthread_mutex_lock(&log->lock);
         snprintf(log->kept, sizeof(log->kept), "%s", message);
         pthread_mutex_unlock(&log->lock);
-        return;
+        if (atomic_load(&log->keeps_errors))
+            return;
     }
     char when[40], line[LINE_MAX_BYTES];
     format_time(when, sizeof(when));

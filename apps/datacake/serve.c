@@ -305,6 +305,13 @@ static int open_http(server_t *server)
     return 0;
 }
 
+static int fail_duplicate(server_t *server)
+{
+    char why[LOG_KEPT_MAX];
+    log_kept(&server->log, "another node of the cluster has the same node id", why);
+    return fail(server->args, EXIT_OTHER, "%s; give this one another --node-id and an empty --data-dir", why);
+}
+
 static int start_http(server_t *server)
 {
     http_options_t options = {
@@ -324,6 +331,9 @@ static int start_http(server_t *server)
     const char *address = err == 0 ? http_address(server->http) : "";
     if (err == 0)
         err = cake_node_publish(server->node, "http", address, strlen(address));
+    cake_node_stats_t stats = {0};
+    if (err != 0 && cake_node_stats(server->node, &stats) == 0 && stats.is_duplicate)
+        return fail_duplicate(server);
     return err == 0 ? 0 : fail(server->args, EXIT_OTHER, "cannot start the HTTP server: %s", cake_strerror(err));
 }
 
@@ -354,17 +364,21 @@ static void read_faults(server_t *server)
     log_line(&server->log, CAKE_LOG_WARN, "the addresses in %s are not heard", path);
 }
 
-/* Until SIGINT or SIGTERM. SIGHUP without faults to read is nothing to end for. */
-static void wait_for_end(server_t *server, const sigset_t *signals)
+/* Until SIGINT or SIGTERM, or until another node with our id turns out to have been there first. SIGHUP without faults to read
+ * is nothing to end for. */
+static int wait_for_end(server_t *server, const sigset_t *signals)
 {
-    const struct timespec briefly = {.tv_nsec = 10000000};
+    const struct timespec briefly = {.tv_nsec = 10000000}, second = {.tv_sec = 1};
     bool is_ready = false;
     for (;;) {
-        int received = is_ready ? sigwaitinfo(signals, NULL) : sigtimedwait(signals, NULL, &briefly);
+        cake_node_stats_t stats = {0};
+        int received = sigtimedwait(signals, NULL, is_ready ? &second : &briefly);
         if (received == SIGINT || received == SIGTERM)
-            return;
+            return EXIT_DONE;
         if (received == SIGHUP && args_has(server->args, "demo-faults") && server->datadir.path[0] != 0)
             read_faults(server);
+        if (cake_node_stats(server->node, &stats) == 0 && stats.is_duplicate)
+            return fail_duplicate(server);
         if (!is_ready && http_is_ready(server->http)) {
             is_ready = true;
             say_ready(server);
@@ -421,7 +435,7 @@ static int run(const args_t *given)
     if (status == 0) {
         log_line(&server.log, CAKE_LOG_INFO, "node %u serves http://%s", cake_node_id(server.node),
                  http_address(server.http));
-        wait_for_end(&server, &signals);
+        status = wait_for_end(&server, &signals);
         log_line(&server.log, CAKE_LOG_INFO, "node %u leaves", cake_node_id(server.node));
         pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second signal ends the process at once */
     }
