@@ -708,6 +708,30 @@ def test_damaged_files_are_named_and_nothing_is_lost(cluster):
     assert node.get("books", "x").body == b"1"
 
 
+def test_a_full_disk_refuses_and_keeps(cluster):
+    (cluster.dir / "node-1").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", cluster.dir / "node-1"], capture_output=True)
+    if mounted.returncode != 0:
+        return  # only root may, and not everywhere
+    try:
+        node = cluster.add()
+        value = os.urandom(300000)
+        statuses = [node.put("books", str(i), value).status for i in range(16)]
+        stored = statuses.count(200)
+        assert statuses == [200] * stored + [507] * (16 - stored) and stored > 2, statuses
+        assert all(node.get("books", str(i)).body == value for i in range(stored))
+        assert node.get("books", str(stored)).status == 404
+        node.kill()
+        node.start()
+        assert node.status()["store"]["live"] == stored
+        assert all(node.get("books", str(i)).body == value for i in range(stored))
+        node.stop()
+    finally:
+        cluster.abandon()
+        cluster.nodes.clear()
+        subprocess.run(["umount", "-l", cluster.dir / "node-1"], check=True)
+
+
 def test_the_generation_grows(cluster):
     node = cluster.add()
     generations = []

@@ -56,8 +56,6 @@ void kv_begin_write(request_t *request)
     uint64_t announced = length == NULL ? 0 : strtoull(length, NULL, 10);
     if (announced > request->http->options.max_value_bytes)
         refuse_large(request);
-    else
-        http_charge(request, announced);
 }
 
 void kv_take_body(request_t *request, const char *data, size_t *len)
