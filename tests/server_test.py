@@ -722,8 +722,18 @@ def test_a_full_disk_refuses_and_keeps(cluster):
         assert all(node.get("books", str(i)).body == value for i in range(stored))
         assert node.get("books", str(stored)).status == 404
         node.kill()
+        (cluster.dir / "node-1" / "more").write_bytes(b"")
+        with open(cluster.dir / "node-1" / "more", "wb", buffering=0) as more:  # not a byte is left
+            try:
+                while more.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+        refused(serve(cluster, dir="node-1/data"), 5, "space")
+        subprocess.run(["mount", "-o", "remount,size=9m", cluster.dir / "node-1"], check=True)
         node.start()
         assert node.status()["store"]["live"] == stored
+        assert node.put("books", "more", value).status == 200
         assert all(node.get("books", str(i)).body == value for i in range(stored))
         node.stop()
     finally:
