@@ -81,8 +81,8 @@ class Node:
         self.dir.mkdir(exist_ok=True)
         self.log = open(self.dir / "log", "ab")
         self.process = subprocess.Popen(
-            [DATACAKE, "serve", "--node-id", str(self.id), "--listen", f"127.0.0.1:{self.listen}", "--http",
-             f"127.0.0.1:{self.http}", "--data-dir", str(self.dir / "data"), *seeds, *self.flags],
+            [DATACAKE, "serve", "--timeout-ms", "30000", "--node-id", str(self.id), "--listen",
+             f"127.0.0.1:{self.listen}", "--http", f"127.0.0.1:{self.http}", "--data-dir", str(self.dir / "data"), *seeds, *self.flags],
             stdout=self.log, stderr=self.log, env=ENVIRONMENT)
         if wait:
             wait_for(f"node {self.id} ready", self.is_ready)
@@ -215,7 +215,7 @@ def test_a_ready_node_is_counted_by_all(cluster):
 
 
 def test_all_with_a_node_just_killed_fails_in_time_and_the_node_gets_it_later(cluster):
-    one, two, three = cluster.of(3)
+    one, two, three = cluster.of(3, "--timeout-ms", "2000")
     assert one.put("books", "before", b"1", "all").status == 200
     two.kill()
     began = time.monotonic()
@@ -413,13 +413,13 @@ def test_bulk_needs_little_memory(cluster):
     node = cluster.add("--storage", "memory", "--max-body-mib", "16")
 
     def lines():
-        for i in range(600):
+        for i in range(200):
             yield b"".join(b'{"key":"%d","value":"%s"}\n' % (j % 10, b"x" * 10000) for j in range(20))
     answer = node.ask("POST", "/kv/bulk?consistency=none", lines(), {"Transfer-Encoding": "chunked"})
-    assert answer.status == 200 and answer.json()["put"] == 12000  # 120 MB through 16
+    assert answer.status == 200 and answer.json()["put"] == 4000  # 40 MB through 16
     status = pathlib.Path(f"/proc/{node.process.pid}/status").read_text()
     peak_kib = int(re.search(r"VmHWM:\s+(\d+)", status)[1])
-    assert peak_kib < 400 << 10 or "asan" in DATACAKE or "tsan" in DATACAKE, peak_kib
+    assert peak_kib < 150 << 10 or "asan" in DATACAKE or "tsan" in DATACAKE, peak_kib
 
 
 def test_bad_requests_get_the_right_status(cluster):
@@ -813,7 +813,7 @@ def test_a_configuration_file_and_json_logs(cluster):
 def test_a_node_under_load_stops_in_order(cluster):
     node = cluster.add()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        load = pool.submit(node.run, "bench", "--duration-s", "3", "--writers", "16", "--reads", "30")
+        load = pool.submit(node.run, "bench", "--duration-s", "60", "--writers", "16", "--reads", "30")
         wait_for("load", lambda: node.status()["store"]["writes"] > 200)
         acknowledged = node.put("books", "last", b"1")
         assert acknowledged.status == 200
