@@ -189,6 +189,9 @@ typedef struct cake_store_stats {
     uint64_t commits, commits_failed;
     uint64_t tombstones_purged;
     uint64_t replicas; /* this node included */
+    uint64_t session_calls,
+        session_bytes;            /* round trips of sessions that this node asked for; both ways, without framing */
+    uint64_t pulses, pulse_bytes; /* likewise, comparisons of contexts */
 } cake_store_stats_t;
 
 CAKE_API int cake_store_stats(cake_store_t *store, cake_store_stats_t *out);

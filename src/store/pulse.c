@@ -123,6 +123,7 @@ static void on_pulse_answered(cake_reply_t *reply, void *arg)
     cake__hail_t hail;
     bool is_equal = false;
     int err = cake_reply_err(reply);
+    store->stats.pulse_bytes += body.len;
     if (err == 0)
         err = cake__get_hail(store, &reader, &hail);
     if (err == 0) {
@@ -169,10 +170,13 @@ void cake__pulse_peer(cake__peer_t *peer)
     if (err == 0)
         err = cake__store_call(store, peer->node_id, "pulse", &body, 1, PULSE_TIMEOUT_MS, on_pulse_answered, asking);
     peer->pulsed_ns = cake__now_ns(store->env);
-    if (err == 0)
+    if (err == 0) {
         peer->is_pulsing = true;
-    else
+        store->stats.pulses++;
+        store->stats.pulse_bytes += body.len;
+    } else {
         cake__free(store->alloc, asking);
+    }
     cake__buf_free(&out);
 }
 

@@ -121,6 +121,8 @@ static int call_peer(pull_t *pull, const char *method, cake__buf_t *out)
     int err = out->err;
     if (err == 0)
         err = cake__store_call(pull->store, pull->node_id, method, &body, 1, PULL_TIMEOUT_MS, on_answer, pull);
+    pull->store->stats.session_calls += err == 0;
+    pull->store->stats.session_bytes += err == 0 ? body.len : 0;
     cake__buf_free(out);
     return err;
 }
@@ -182,6 +184,7 @@ static void on_answer(cake_reply_t *reply, void *arg)
     cake_slice_t body = cake_reply_body(reply);
     cake__hail_t hail;
     int err = cake_reply_err(reply);
+    store->stats.session_bytes += body.len;
     if (err == 0)
         err = cake__session_answer_decode(&pull->answer, store, body, &hail);
     if (err == 0 && hail.node_id != pull->node_id) {

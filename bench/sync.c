@@ -1,0 +1,323 @@
+/* What it costs to become equal again: two nodes in this process, connected over loopback; one is closed while the other
+ * writes, and starts again on the storage it had.
+ *
+ *   bench-sync [keys (100000; up to some millions)]
+ *
+ * A row per number of differences: wire bytes (all streams of both nodes, framing and comparisons included; without the
+ * values, 100 random bytes each), bytes and round trips of the sessions alone, CPU of both nodes, time until both are equal from
+ * the first call of the session on, and documents per second of that time. Rows: overwritten documents; an emptied disk; deletes
+ * whose tombstones have gone meanwhile, so that the node is compared by ranges. Then what an in-sync round takes, and
+ * how long a node needs to open what it has. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <datacake/datacake.h>
+#include <datacake/sqlite.h>
+#include <datacake/uv.h>
+
+#define VALUE_BYTES 100
+#define MANY        1000
+#define SPACE       "bench"
+#define PATIENCE_S  300
+
+static void check(int err, const char *what)
+{
+    if (err == 0)
+        return;
+    fprintf(stderr, "bench-sync: %s: %s\n", what, cake_strerror(err));
+    exit(1);
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static double cpu_seconds(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+}
+
+static void pause_briefly(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+}
+
+/* ---- bytes on the wire: every environment of this process counts what its streams write ---------------------------------*/
+
+static atomic_ullong wire_bytes;
+static cake_env_ops_t counting_ops;
+static int (*real_write)(cake_stream_t *stream, const cake_slice_t *iov, size_t count);
+
+static int count_write(cake_stream_t *stream, const cake_slice_t *iov, size_t count)
+{
+    int err = real_write(stream, iov, count);
+    for (size_t i = 0; err == 0 && i < count; i++)
+        wire_bytes += iov[i].len;
+    return err;
+}
+
+static cake_env_t *open_env(void)
+{
+    cake_env_t *env;
+    check(cake_uv_env_new(NULL, &env), "environment");
+    real_write = env->ops->stream_write;
+    counting_ops = *env->ops;
+    counting_ops.stream_write = count_write;
+    env->ops = &counting_ops;
+    return env;
+}
+
+/* ---- storages in memory that outlive their store --------------------------------------------------------------------------*/
+
+static cake_storage_ops_t kept_ops;
+static const cake_storage_ops_t *memory_ops;
+
+static void keep(cake_storage_t *storage)
+{
+    (void)storage;
+}
+
+static cake_storage_t *open_kept(void)
+{
+    cake_storage_t *storage;
+    check(cake_memory_open(&storage), "memory");
+    memory_ops = storage->ops;
+    kept_ops = *storage->ops;
+    kept_ops.close = keep;
+    storage->ops = &kept_ops;
+    return storage;
+}
+
+static void drop_kept(cake_storage_t *storage)
+{
+    storage->ops = memory_ops;
+    cake_storage_close(storage);
+}
+
+/* ---- nodes ----------------------------------------------------------------------------------------------------------------*/
+
+typedef struct {
+    uint16_t id;
+    cake_env_t *env;
+    cake_node_t *node;
+    cake_store_t *store;
+    cake_storage_t *storage;
+} peer_t;
+
+static void start(peer_t *peer, const char *seed)
+{
+    cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
+    options.tombstone_min_age_ms = 1;
+    config.env = peer->env;
+    config.node_id = peer->id;
+    config.listen_addr = "127.0.0.1:0";
+    config.seeds = &seed;
+    config.seed_count = seed != NULL;
+    check(cake_node_start(&config, &peer->node), "node");
+    check(cake_store_open(peer->node, peer->storage, &options, &peer->store), "store");
+}
+
+static void stop(peer_t *peer)
+{
+    check(cake_node_stop(peer->node), "stop");
+    peer->node = NULL;
+    peer->store = NULL;
+}
+
+static cake_store_stats_t stats_of(const peer_t *peer)
+{
+    cake_store_stats_t stats;
+    check(cake_store_stats(peer->store, &stats), "statistics");
+    return stats;
+}
+
+static void wait_equal(const peer_t *one, const peer_t *two)
+{
+    double end = seconds() + PATIENCE_S;
+    for (;;) {
+        cake_store_stats_t a = stats_of(one), b = stats_of(two);
+        if (a.fingerprint == b.fingerprint && a.live == b.live && b.is_joined && b.sessions_running == 0)
+            return;
+        check(seconds() < end ? 0 : CAKE_ETIMEDOUT, "waiting for equal nodes");
+        pause_briefly();
+    }
+}
+
+static void wait_purged(const peer_t *peer)
+{
+    double end = seconds() + PATIENCE_S;
+    while (stats_of(peer).tombstones > 0) {
+        check(seconds() < end ? 0 : CAKE_ETIMEDOUT, "waiting for tombstones to go");
+        pause_briefly();
+    }
+}
+
+/* ---- documents ------------------------------------------------------------------------------------------------------------*/
+
+static uint64_t mix(uint64_t n)
+{
+    n = (n ^ (n >> 31)) * UINT64_C(0x9e3779b97f4a7c15);
+    return n ^ (n >> 29);
+}
+
+/* The keys of `count` differences are spread over all. */
+static cake_key_t key_of(uint64_t i, uint64_t count, uint64_t keys)
+{
+    return cake_key_u64(mix(i * (keys / count)));
+}
+
+static void put_spread(cake_store_t *store, uint64_t count, uint64_t keys, uint64_t salt)
+{
+    static uint64_t values[MANY][(VALUE_BYTES + 7) / 8];
+    cake_item_t items[MANY];
+    for (uint64_t done = 0; done < count;) {
+        size_t many = 0;
+        for (; many < MANY && done < count; many++, done++) {
+            for (size_t word = 0; word < sizeof values[0] / 8; word++)
+                values[many][word] = mix(mix(done * 16 + word + 1) + salt);
+            items[many] = (cake_item_t){.key = key_of(done, count, keys), .value = values[many], .len = VALUE_BYTES};
+        }
+        check(cake_store_put_many(store, SPACE, items, many, CAKE_NONE), "put_many");
+    }
+}
+
+static void delete_spread(cake_store_t *store, uint64_t count, uint64_t keys)
+{
+    cake_key_t deleted[MANY];
+    for (uint64_t done = 0; done < count;) {
+        size_t many = 0;
+        for (; many < MANY && done < count; many++, done++)
+            deleted[many] = key_of(done, count, keys);
+        check(cake_store_del_many(store, SPACE, deleted, many, CAKE_NONE), "del_many");
+    }
+}
+
+/* ---- rows -----------------------------------------------------------------------------------------------------------------*/
+
+/* Starts `two` and measures until it is equal to `one`. Opening is what a restart takes; the clock of the session
+ * starts with its first call. */
+static void measure(const char *what, peer_t *one, peer_t *two, uint64_t differences, uint64_t values)
+{
+    unsigned long long wire = wire_bytes;
+    double cpu = cpu_seconds(), begin = seconds(), session = 0;
+    start(two, cake_node_address(one->node));
+    double opened = seconds() - begin;
+    while (session == 0 && differences > 0) {
+        session = stats_of(two).session_calls > 0 ? seconds() : 0;
+        check(seconds() - begin < PATIENCE_S ? 0 : CAKE_ETIMEDOUT, "waiting for a session");
+    }
+    wait_equal(one, two);
+    double took = seconds() - (differences > 0 ? session : begin);
+    cake_store_stats_t stats = stats_of(two);
+    wire = wire_bytes - wire;
+    printf("%-10s %9llu %11llu %11llu %11llu %6llu %9.0f %7.1f %9.1f %10.0f\n", what, (unsigned long long)differences,
+           wire, wire - values * VALUE_BYTES, (unsigned long long)(stats.session_bytes - values * VALUE_BYTES),
+           (unsigned long long)stats.session_calls, (cpu_seconds() - cpu) * 1e3, opened * 1e3, took * 1e3,
+           differences > 0 ? (double)differences / took : 0);
+    fflush(stdout);
+}
+
+static void measure_idle(peer_t *one, peer_t *two)
+{
+    cake_store_stats_t a = stats_of(one), b = stats_of(two);
+    unsigned long long wire = wire_bytes, pulses = a.pulses + b.pulses, bytes = a.pulse_bytes + b.pulse_bytes;
+    double end = seconds() + PATIENCE_S;
+    for (unsigned long long now = pulses; now < pulses + 2; now = stats_of(one).pulses + stats_of(two).pulses) {
+        check(seconds() < end ? 0 : CAKE_ETIMEDOUT, "waiting for pulses");
+        pause_briefly();
+    }
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL); /* their answers */
+    a = stats_of(one), b = stats_of(two);
+    double rounds = (double)(a.pulses + b.pulses - pulses);
+    printf("in sync: %.0f bytes per round and peer, %.0f on the wire (goal 64)\n",
+           (double)(a.pulse_bytes + b.pulse_bytes - bytes) / rounds, (double)(wire_bytes - wire) / rounds);
+}
+
+static void measure_rows(uint64_t keys)
+{
+    const uint64_t counts[] = {0, 10, 10000, keys};
+    peer_t one = {.id = 1, .env = open_env(), .storage = open_kept()};
+    peer_t two = {.id = 2, .env = open_env(), .storage = open_kept()};
+    start(&one, NULL);
+    put_spread(one.store, keys, keys, 0);
+    printf("%-10s %9s %11s %11s %11s %6s %9s %7s %9s %10s\n", "what", "differ", "wire", "-values", "session-val",
+           "trips", "CPU ms", "open ms", "equal ms", "docs/s");
+    measure("empty", &one, &two, keys, keys);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        stop(&two);
+        if (counts[i] > 0)
+            put_spread(one.store, counts[i], keys, i + 1);
+        measure("changed", &one, &two, counts[i], counts[i]);
+    }
+    measure_idle(&one, &two);
+    for (size_t i = 1; i + 1 < sizeof counts / sizeof counts[0]; i++) {
+        stop(&two);
+        delete_spread(one.store, counts[i], keys);
+        check(cake_store_forget(one.store, 2), "forget");
+        wait_purged(&one);
+        measure("repair", &one, &two, counts[i], 0);
+        put_spread(one.store, counts[i], keys, 99);
+        wait_equal(&one, &two);
+    }
+    printf("goals at 1M keys: 10 changed in 2 KB and 2 round trips; 10,000 in 300 KB plus values; 300,000 docs/s\n");
+    stop(&two);
+    stop(&one);
+    peer_t again = {.id = 1, .env = one.env, .storage = one.storage};
+    double begin = seconds();
+    start(&again, NULL);
+    check(cake_store_put(again.store, SPACE, cake_key_u64(0), "", 0, CAKE_NONE), "put");
+    printf("restart with %llu keys: %.0f ms in memory", (unsigned long long)keys, (seconds() - begin) * 1e3);
+    fflush(stdout);
+    stop(&again);
+    drop_kept(one.storage);
+    drop_kept(two.storage);
+    one.env->ops->close(one.env);
+    two.env->ops->close(two.env);
+}
+
+static void measure_sqlite(uint64_t keys)
+{
+    char dir[] = "/tmp/bench-sync-XXXXXX", command[64];
+    peer_t peer = {.id = 1, .env = open_env()};
+    if (mkdtemp(dir) == NULL)
+        check(CAKE_EIO, "a temporary directory");
+    for (int pass = 0; pass < 2; pass++) {
+        double begin = seconds();
+        check(cake_sqlite_open(dir, NULL, &peer.storage), dir);
+        start(&peer, NULL);
+        check(cake_store_put(peer.store, SPACE, cake_key_u64(0), "", 0, CAKE_NONE), "put");
+        if (pass == 1)
+            printf(", %.0f ms from SQLite (goal for 1M: 1,000)\n", (seconds() - begin) * 1e3);
+        else
+            put_spread(peer.store, keys, keys, 0);
+        stop(&peer);
+    }
+    peer.env->ops->close(peer.env);
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    if (system(command) != 0)
+        fprintf(stderr, "bench-sync: %s is left behind\n", dir);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t keys = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000;
+    if (keys < 10000) {
+        fprintf(stderr, "usage: bench-sync [keys, at least 10000]\n");
+        return 2;
+    }
+    measure_rows(keys);
+    measure_sqlite(keys);
+    return 0;
+}
