@@ -39,7 +39,7 @@ static int write_now(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, 
     cake_record_t *record = out == NULL ? &made : out;
     cake_dot_t dot = {set->actor, set->last_seq + 1};
     cake__actor_dots_t *dots = extendable(set, dot);
-    if (dots == NULL || set->is_loading || !set->is_joined || dot.seq > CAKE_SEQ_MAX)
+    if (dots == NULL || set->loading != NULL || !set->is_joined || dot.seq > CAKE_SEQ_MAX)
         return write_in_change(set, wall_ms, id, is_tombstone, record);
     *record = (cake_record_t){.id = *id, .dot = dot, .is_tombstone = is_tombstone};
     int err = cake__orswot_next_hlc(set, wall_ms, &record->hlc);
@@ -113,7 +113,7 @@ int cake_orswot_receive(cake_orswot_t *set, uint64_t wall_ms, const cake_record_
     if (!cake__dot_is_valid(record->dot) || source == CAKE_SOURCE_LOCAL || source == CAKE_SOURCE_SYNC)
         return CAKE_EINVAL;
     cake__actor_dots_t *dots = extendable(set, record->dot);
-    if (dots == NULL || set->is_loading)
+    if (dots == NULL || set->loading != NULL)
         return receive_in_change(set, wall_ms, record, source, verdict);
     uint32_t slot = cake__table_find(&set->table, &record->id);
     if (slot != CAKE__SLOT_NONE)

@@ -30,31 +30,13 @@ void cake_orswot_free(cake_orswot_t *set)
     if (set == NULL)
         return;
     CAKE_ASSERT(set->change == NULL && cake__list_is_empty(&set->inbound));
+    cake__loading_free(set);
     cake__table_free(&set->table);
     cake__summary_free(&set->summary);
     cake__free(set->alloc, set);
 }
 
-/* ---- loading (rule 6) ------------------------------------------------------------------------------------------------ */
-
-int cake__orswot_load_record(cake_orswot_t *set, const cake_record_t *record)
-{
-    cake_record_t current;
-    CAKE_ASSERT(set->change == NULL);
-    if (!cake__dot_is_valid(record->dot))
-        return CAKE_EINVAL;
-    uint32_t slot = cake__table_find(&set->table, &record->id);
-    if (slot != CAKE__SLOT_NONE)
-        cake__table_read(&set->table, slot, &current);
-    if (slot != CAKE__SLOT_NONE && !cake__beats(record, &current))
-        return 0;
-    int err = cake__table_put(&set->table, record, slot);
-    if (err == 0) {
-        cake_clock_advance(set->clock, record->hlc);
-        set->is_loading = true;
-    }
-    return err;
-}
+/* ---- loading (rule 6); records: loading.c ------------------------------------------------------------------------------------------------ */
 
 int cake__orswot_load_summary(cake_orswot_t *set, const cake__summary_t *summary)
 {
@@ -67,25 +49,6 @@ int cake__orswot_load_summary(cake_orswot_t *set, const cake__summary_t *summary
     set->summary.horizon = cake__max_u64(set->summary.horizon, summary->horizon);
     cake_clock_advance(set->clock, summary->horizon);
     return cake__orswot_finish_loading(set);
-}
-
-int cake__orswot_finish_loading(cake_orswot_t *set)
-{
-    cake__table_cursor_t cursor = {0, 0, 0};
-    cake_record_t records[128];
-    size_t count;
-    if (!set->is_loading)
-        return 0;
-    /* In order of dots, so that C grows at its ends. */
-    while ((count = cake__table_next(&set->table, &cursor, records, CAKE_COUNT_OF(records))) > 0) {
-        for (size_t i = 0; i < count; i++) {
-            bool is_known = cake__context_contains(&set->summary.context, records[i].dot);
-            if (!is_known && cake__context_add(&set->summary.context, records[i].dot) != 0)
-                return CAKE_ENOMEM;
-        }
-    }
-    set->is_loading = false;
-    return 0;
 }
 
 void cake__orswot_set_joined(cake_orswot_t *set, bool is_joined)

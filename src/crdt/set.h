@@ -19,7 +19,8 @@ struct cake_orswot {
     cake_clock_t *clock, own_clock;
     uint64_t actor, last_seq;
     uint64_t epoch; /* counts everything that erases a record or raises g or H */
-    bool is_joined, is_loading;
+    bool is_joined;
+    struct cake__loading *loading; /* records that are not placed yet, or NULL */
     cake__table_t table;
     cake__summary_t summary;
     uint32_t actor_hint; /* of C: the actor written last */
@@ -27,8 +28,11 @@ struct cake_orswot {
     cake__change_t *change;
 };
 
-/* Rule 6: the dots of the records found in storage belong to C. 0 or CAKE_ENOMEM. */
+/* Rule 6: the dots of the records found in storage belong to C. 0, CAKE_ENOMEM (may be tried again), or CAKE_ECORRUPT: two
+ * records with one dot. */
+typedef struct cake__loading cake__loading_t;
 int cake__orswot_finish_loading(cake_orswot_t *set);
+void cake__loading_free(cake_orswot_t *set);
 
 bool cake__beats(const cake_record_t *operation, const cake_record_t *current);
 uint64_t cake__orswot_eager_floor(const cake_orswot_t *set, uint64_t horizon);
