@@ -237,6 +237,21 @@ static void a_handle_does_what_the_store_does_in_its_keyspace(void **state)
     cluster_close(&cluster);
 }
 
+static void a_read_at_a_level_after_a_restart_alone_does_not_take_replicas_for_documents(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    cake_doc_t *doc = NULL;
+    cluster_open(&cluster, 3, 14, NULL);
+    assert_int_equal(put_text(&cluster, 1, "a", "1", CAKE_ALL), 0);
+    for (int i = 1; i <= 3; i++)
+        cluster_crash(&cluster, i);
+    cluster_start(&cluster, 3);
+    int err = cake_store_get_at(cluster.members[3].store, "ks", cake_key_str("a"), CAKE_QUORUM, &doc);
+    assert_true(err == CAKE_ECONSISTENCY || err == CAKE_ENOTENOUGHNODES);
+    cluster_close(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +264,7 @@ int main(void)
         cmocka_unit_test(data_centre_levels_count_within_data_centres),
         cmocka_unit_test(a_stalled_peer_cannot_hang_a_put),
         cmocka_unit_test(a_read_with_a_level_finds_the_newest_and_mends_the_others),
+        cmocka_unit_test(a_read_at_a_level_after_a_restart_alone_does_not_take_replicas_for_documents),
         cmocka_unit_test(a_handle_does_what_the_store_does_in_its_keyspace),
         cmocka_unit_test(bad_input_is_refused_and_changes_nothing),
     };

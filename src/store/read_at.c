@@ -268,8 +268,9 @@ static void on_local_read(void *arg)
     int err = read->err;
     for (size_t i = 1; err == 0 && i < read->asked_count; i++)
         err = ask_peer(read, i);
+    /* CAKE_ENOTFOUND here is a replica that this run has not met yet: it says nothing of the document. */
     if (err != 0)
-        finish(read, err);
+        finish(read, err == CAKE_ENOTFOUND ? CAKE_ECONSISTENCY : err);
     else
         check_over(read);
     release(read);
