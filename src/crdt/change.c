@@ -118,7 +118,7 @@ void cake__change_commit(cake__change_t *change)
         cake__table_erase(&set->table, slot);
     }
     for (size_t i = 0; i < change->put_count; i++)
-        cake__table_publish(&set->table, &change->puts[i].record);
+        cake__table_publish(&set->table, &change->puts[i].record, change->puts[i].is_new);
     if (change->has_summary) {
         cake__summary_t swap = set->summary;
         set->summary = change->summary;
@@ -179,19 +179,39 @@ bool cake__change_joins(const cake__change_t *change)
     return change->joins;
 }
 
-bool cake__change_find(const cake__change_t *change, const cake_id_t *id, cake_record_t *out, void **tag)
+/* Where the change found the record of an id. */
+typedef struct found {
+    bool is_there; /* in the view of the change */
+    bool has_row;  /* in the set, before the change */
+    cake_record_t record;
+    void *tag;
+} found_t;
+
+static void look_up(const cake__change_t *change, const cake_id_t *id, found_t *found)
 {
     const cake__overlay_entry_t *entry = overlay_find(change, id);
+    found->tag = NULL;
+    if (entry == NULL) {
+        found->is_there = found->has_row = cake__table_get(&change->set->table, id, &found->record);
+        return;
+    }
+    found->has_row = entry->has_row;
+    found->is_there = entry->state == CAKE__OVERLAY_PUT;
+    if (found->is_there) {
+        found->record = change->puts[entry->at].record;
+        found->tag = change->puts[entry->at].tag;
+    }
+}
+
+bool cake__change_find(const cake__change_t *change, const cake_id_t *id, cake_record_t *out, void **tag)
+{
+    found_t found;
+    look_up(change, id, &found);
+    if (found.is_there)
+        *out = found.record;
     if (tag != NULL)
-        *tag = NULL;
-    if (entry == NULL)
-        return cake__table_get(&change->set->table, id, out);
-    if (entry->state != CAKE__OVERLAY_PUT)
-        return false;
-    *out = change->puts[entry->at].record;
-    if (tag != NULL)
-        *tag = change->puts[entry->at].tag;
-    return true;
+        *tag = found.tag;
+    return found.is_there;
 }
 
 int cake__change_visit(const cake__change_t *change, cake__visit_fn visit, void *ctx)
@@ -246,17 +266,18 @@ static void remove_erase(cake__change_t *change, size_t at)
         overlay_find(change, &change->erases[at])->at = (uint32_t)at;
 }
 
-static int stage_put(cake__change_t *change, const cake_record_t *record, void *tag)
+static int stage_put(cake__change_t *change, const cake_record_t *record, void *tag, bool has_row)
 {
     const cake_alloc_t *alloc = change->set->alloc;
     if (!overlay_reserve(change) ||
         !reserve(alloc, (void **)&change->puts, change->put_count, &change->put_capacity, sizeof *change->puts))
         return failed(change);
-    int err = cake__table_stage(&change->set->table, record);
+    int err = cake__table_stage(&change->set->table, record, !has_row);
     CAKE_ASSERT(err != CAKE_EDUPLICATE); /* a dot that is not in C has no record */
     if (err != 0)
         return failed(change);
     cake__overlay_entry_t *entry = overlay_for(change, &record->id);
+    entry->has_row = has_row;
     if (entry->state == CAKE__OVERLAY_PUT) {
         cake__table_unstage(&change->set->table, change->puts[entry->at].record.dot);
     } else {
@@ -265,7 +286,7 @@ static int stage_put(cake__change_t *change, const cake_record_t *record, void *
         entry->state = CAKE__OVERLAY_PUT;
         entry->at = (uint32_t)change->put_count++;
     }
-    change->puts[entry->at] = (cake__staged_t){*record, tag};
+    change->puts[entry->at] = (cake__staged_t){*record, tag, !has_row};
     return 0;
 }
 
@@ -279,25 +300,23 @@ int cake__change_erase(cake__change_t *change, const cake_id_t *id)
         remove_put(change, entry->at);
     if (entry->state == CAKE__OVERLAY_ERASED)
         return 0;
-    bool has_row = cake__table_find(&change->set->table, id) != CAKE__SLOT_NONE;
-    entry->state = has_row ? CAKE__OVERLAY_ERASED : CAKE__OVERLAY_ABSENT;
+    entry->has_row = cake__table_find(&change->set->table, id) != CAKE__SLOT_NONE;
+    entry->state = entry->has_row ? CAKE__OVERLAY_ERASED : CAKE__OVERLAY_ABSENT;
     entry->at = (uint32_t)change->erase_count;
-    if (has_row)
+    if (entry->has_row)
         change->erases[change->erase_count++] = *id;
     return 0;
 }
 
 /* Add exactly one dot and keep the greater record: every source ends here. */
-int cake__change_absorb(cake__change_t *change, const cake_record_t *record, void *tag)
+static int absorb(cake__change_t *change, const cake_record_t *record, void *tag, const found_t *found)
 {
-    cake_record_t current;
     if (!CAKE__MUTANT(noadvance))
         cake_clock_advance(change->set->clock, record->hlc);
     int err = cake__change_add_dot(change, record->dot);
-    if (err != 0)
+    if (err != 0 || !cake__beats(record, found->is_there ? &found->record : NULL))
         return err;
-    bool has_current = cake__change_find(change, &record->id, &current, NULL);
-    return cake__beats(record, has_current ? &current : NULL) ? stage_put(change, record, tag) : 0;
+    return stage_put(change, record, tag, found->has_row);
 }
 
 /* ---- rule 1: local writes; rule 2: operations from elsewhere -------------------------------------------------------------- */
@@ -307,6 +326,7 @@ static int write_local(cake__change_t *change, const cake_id_t *id, bool is_tomb
 {
     cake_orswot_t *set = change->set;
     cake_record_t record = {.id = *id, .is_tombstone = is_tombstone};
+    found_t found;
     uint64_t known = cake__context_highest(cake__change_context(change), set->actor);
     if (known >= CAKE_SEQ_MAX || change->last_seq >= CAKE_SEQ_MAX)
         return CAKE_ETOOBIG;
@@ -317,7 +337,8 @@ static int write_local(cake__change_t *change, const cake_id_t *id, bool is_tomb
         record.hlc = keep_hlc;
     change->last_seq = cake__max_u64(known, change->last_seq) + 1;
     record.dot = (cake_dot_t){set->actor, change->last_seq};
-    err = cake__change_absorb(change, &record, tag);
+    look_up(change, id, &found);
+    err = absorb(change, &record, tag, &found);
     if (err == 0)
         *out = record;
     return err;
@@ -332,17 +353,17 @@ int cake__change_write(cake__change_t *change, const cake_id_t *id, bool is_tomb
 int cake__change_receive(cake__change_t *change, const cake_record_t *record, cake_source_t source, void *tag,
                          cake_verdict_t *verdict)
 {
-    cake_record_t current;
+    found_t found;
     if (!cake__dot_is_valid(record->dot))
         return CAKE_EINVAL;
-    bool has_current = cake__change_find(change, &record->id, &current, NULL);
+    look_up(change, &record->id, &found);
     *verdict = cake__orswot_verdict(change->set, change->wall_ms, cake__change_summary(change), record,
-                                    has_current ? &current : NULL, source);
+                                    found.is_there ? &found.record : NULL, source);
     /* The commit of this change may be what makes the set joined. */
     if (*verdict == CAKE_VERDICT_HELD && change->joins)
         *verdict = CAKE_VERDICT_BELOW_HORIZON;
     bool is_taken = *verdict == CAKE_VERDICT_NEWER || *verdict == CAKE_VERDICT_OLDER;
-    return is_taken ? cake__change_absorb(change, record, tag) : 0;
+    return is_taken ? absorb(change, record, tag, &found) : 0;
 }
 
 /* ---- rule 4: dropping tombstones ------------------------------------------------------------------------------------------- */

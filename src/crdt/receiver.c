@@ -7,6 +7,8 @@
  * its set; one that staged something in an open change is also in the change's list, and ends with it. */
 #include "crdt/set.h"
 
+#define AHEAD 8u /* records of a chunk whose place in the index is fetched ahead */
+
 /* A record of ours that the sender has dropped something above: to be erased at the end, if it is still this one. */
 typedef struct candidate {
     cake_id_t id;
@@ -355,6 +357,8 @@ int cake__receiver_on_chunk(cake__receiver_t *receiver, cake__change_t *change, 
         return 0;
     }
     for (size_t i = 0; i < chunk->count; i++) {
+        if (i + AHEAD < chunk->count)
+            cake__table_prefetch(&receiver->set->table, &chunk->records[i + AHEAD].id);
         int err = take(receiver, change, &chunk->records[i], chunk->tags == NULL ? NULL : chunk->tags[i]);
         if (err == CAKE_ENOMEM)
             return fail(receiver, err);

@@ -49,6 +49,7 @@ typedef struct cake__change cake__change_t;
 typedef struct cake__staged {
     cake_record_t record;
     void *tag;
+    bool is_new; /* there is no row of this id yet */
 } cake__staged_t;
 
 int cake__change_begin(cake_orswot_t *set, uint64_t wall_ms, cake__change_t **out);

@@ -159,11 +159,8 @@ int cake__sender_next(cake__sender_t *sender, size_t limit, cake_record_t *recor
 int cake__sender_compare(cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out)
 {
     const cake_orswot_t *set = sender->set;
-    *out = (cake__compared_t){.session_id = sender->session_id,
-                              .token = sender->token,
-                              .epoch = set->epoch,
-                              .index = request->index,
-                              .count = request->count};
+    *out = (cake__compared_t){
+        .session_id = sender->session_id, .token = sender->token, .epoch = set->epoch, .index = request->index};
     /* After the FIN an answer would be newer than what FIN covers. */
     bool is_late = sender->is_finished && !CAKE__MUTANT(latecompare);
     if (request->session_id != sender->session_id || request->token != sender->token || is_late)
@@ -171,12 +168,9 @@ int cake__sender_compare(cake__sender_t *sender, const cake__compare_t *request,
     int err = cake__context_add(&sender->answered, (cake_dot_t){0, (uint64_t)request->index + 1});
     if (err != 0)
         return err;
-    out->ids = cake__memdup(set->alloc, request->ids, request->count * sizeof *out->ids);
     out->absent = cake__malloc(set->alloc, request->count * sizeof *out->absent);
-    if (out->ids == NULL || out->absent == NULL) {
-        cake__compared_free(out, set->alloc);
+    if (out->absent == NULL)
         return CAKE_ENOMEM;
-    }
     for (size_t i = 0; i < request->count; i++) {
         if (cake__table_find(&set->table, &request->ids[i]) == CAKE__SLOT_NONE)
             out->absent[out->absent_count++] = request->ids[i];

@@ -51,10 +51,8 @@ typedef struct cake__compare {
 
 typedef struct cake__compared {
     uint64_t session_id, token, epoch;
-    uint32_t index; /* of the COMPARE that is answered */
-    cake_id_t *ids; /* those asked; owned by the message */
-    size_t count;
-    cake_id_t *absent; /* those of them that z holds neither live nor dead */
+    uint32_t index;    /* of the COMPARE that is answered: r knows what it asked */
+    cake_id_t *absent; /* those asked that z holds neither live nor dead; owned by the message */
     size_t absent_count;
 } cake__compared_t;
 

@@ -3,8 +3,9 @@
  *      HELLO    1 | session u64 | node u16 | actor u64 | summary
  *      WELCOME  1 | session u64 | token u64 | node u16 | actor u64 | epoch u64 | flags u8 (joined 1, compare 2) | summary
  *      FIN      1 | session u64 | token u64 | epoch u64 | chunks u32 | summary
- *      COMPARE  1 | session u64 | token u64 | index u32 | last u8 | varint ids | 16 B each
- *      COMPARED 1 | session u64 | token u64 | epoch u64 | index u32 | varint ids | 16 B each | varint absent | 16 B each */
+ *      COMPARE  1 | session u64 | token u64 | index u32 | last u8 | varint ids | ids
+ *      COMPARED 1 | session u64 | token u64 | epoch u64 | index u32 | varint absent | ids
+ *      id       varint length, key; or 16, 16 B: the ids that are no padded key */
 #include "crdt/session.h"
 
 #include "base/base.h"
@@ -117,11 +118,31 @@ int cake__fin_decode(cake__fin_t *out, const cake_alloc_t *alloc, cake__reader_t
 
 /* ---- COMPARE, COMPARED --------------------------------------------------------------------------------------------- */
 
+static bool is_padded_key(const cake_id_t *id)
+{
+    uint8_t rest = 0;
+    for (size_t i = id->bytes[15]; i < 15; i++)
+        rest |= id->bytes[i];
+    return cake_id_holds_key(id) && rest == 0;
+}
+
 static void put_ids(cake__buf_t *out, const cake_id_t *ids, size_t count)
 {
     cake__put_varint(out, count);
     for (size_t i = 0; i < count; i++)
-        cake__put_bytes(out, ids[i].bytes, sizeof ids[i].bytes);
+        cake__put_string(out, is_padded_key(&ids[i]) ? cake_id_key(&ids[i]) : cake__slice(ids[i].bytes, 16));
+}
+
+static int get_id(cake__reader_t *reader, cake_id_t *id)
+{
+    cake_slice_t key = cake__get_string(reader, sizeof id->bytes);
+    if (reader->err != 0)
+        return CAKE_EPARSE;
+    memset(id, 0, sizeof *id);
+    id->bytes[15] = (uint8_t)key.len;
+    if (key.len > 0)
+        memcpy(id->bytes, key.data, key.len);
+    return key.len == sizeof id->bytes && is_padded_key(id) ? CAKE_EPARSE : 0;
 }
 
 /* The count is held against the bytes that are there before anything is allocated. */
@@ -130,13 +151,19 @@ static int get_ids(cake__reader_t *reader, const cake_alloc_t *alloc, cake_id_t 
     uint64_t announced = cake__get_varint(reader);
     *ids = NULL;
     *count = 0;
-    if (reader->err != 0 || announced > cake__reader_left(reader) / sizeof(cake_id_t))
+    if (reader->err != 0 || announced > cake__reader_left(reader))
         return CAKE_EPARSE;
     if (announced > IDS_MAX)
         return CAKE_ETOOBIG;
-    *count = (size_t)announced;
-    *ids = cake__memdup(alloc, cake__get_bytes(reader, *count * sizeof(cake_id_t)), *count * sizeof(cake_id_t));
-    return *ids == NULL ? CAKE_ENOMEM : 0;
+    *ids = cake__malloc(alloc, (size_t)announced * sizeof **ids);
+    int err = *ids == NULL ? CAKE_ENOMEM : 0;
+    for (; *count < announced && err == 0; *count += err == 0)
+        err = get_id(reader, *ids + *count);
+    if (err != 0) {
+        cake__free(alloc, *ids);
+        *ids = NULL;
+    }
+    return err;
 }
 
 void cake__compare_free(cake__compare_t *message, const cake_alloc_t *alloc)
@@ -172,9 +199,8 @@ int cake__compare_decode(cake__compare_t *out, const cake_alloc_t *alloc, cake__
 
 void cake__compared_free(cake__compared_t *message, const cake_alloc_t *alloc)
 {
-    cake__free(alloc, message->ids);
     cake__free(alloc, message->absent);
-    message->ids = message->absent = NULL;
+    message->absent = NULL;
 }
 
 void cake__compared_encode(const cake__compared_t *message, cake__buf_t *out)
@@ -184,7 +210,6 @@ void cake__compared_encode(const cake__compared_t *message, cake__buf_t *out)
     cake__put_u64(out, message->token);
     cake__put_u64(out, message->epoch);
     cake__put_u32(out, message->index);
-    put_ids(out, message->ids, message->count);
     put_ids(out, message->absent, message->absent_count);
 }
 
@@ -197,11 +222,5 @@ int cake__compared_decode(cake__compared_t *out, const cake_alloc_t *alloc, cake
     out->token = cake__get_u64(reader);
     out->epoch = cake__get_u64(reader);
     out->index = cake__get_u32(reader);
-    err = get_ids(reader, alloc, &out->ids, &out->count);
-    if (err != 0)
-        return err;
-    err = get_ids(reader, alloc, &out->absent, &out->absent_count);
-    if (err != 0)
-        cake__compared_free(out, alloc);
-    return err;
+    return get_ids(reader, alloc, &out->absent, &out->absent_count);
 }

@@ -540,9 +540,9 @@ static void cut_and_foreign_messages_are_refused(void **state)
     script_t script;
     pair_t pair = pair_new(CAKE__MODE_REPAIR);
     cake__receiver_t *receiver = record(&pair, 7, &script);
-    cake_id_t ids[2] = {cake_id_of_u64(1), cake_id_of_u64(2)};
+    cake_id_t ids[2] = {cake_id_of_u64(1), {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xff}}};
     cake__compare_t compare = {.session_id = 1, .token = 2, .index = 3, .is_last = true, .ids = ids, .count = 2};
-    cake__compared_t compared = {.session_id = 1, .ids = ids, .count = 2, .absent = ids, .absent_count = 1};
+    cake__compared_t compared = {.session_id = 1, .absent = ids, .absent_count = 2};
     STRICT(hello, cake__receiver_hello(receiver), cake__hello_free(&out));
     STRICT(welcome, &script.welcome, cake__welcome_free(&out));
     STRICT(fin, &script.messages[script.count - 1].fin, cake__fin_free(&out));

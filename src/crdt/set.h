@@ -55,7 +55,8 @@ uint32_t cake__stable_sweeps(const cake__context_t *context, uint64_t actor, con
 /* What the change says about an id: the row it puts, that it erases the row, or that there is none after all. */
 typedef struct cake__overlay_entry {
     cake_id_t id;
-    uint32_t state; /* 0: empty slot of the map */
+    uint16_t state; /* 0: empty slot of the map */
+    bool has_row;   /* the set has a record of this id */
     uint32_t at;    /* index in puts or erases */
 } cake__overlay_entry_t;
 
@@ -81,7 +82,6 @@ struct cake__change {
 /* The record of an id as the change sees it; *tag (may be NULL): of a staged one, else NULL. */
 bool cake__change_find(const cake__change_t *change, const cake_id_t *id, cake_record_t *out, void **tag);
 cake__summary_t *cake__change_own_summary(cake__change_t *change); /* to be written to; NULL: no memory */
-int cake__change_absorb(cake__change_t *change, const cake_record_t *record, void *tag);
 int cake__change_erase(cake__change_t *change, const cake_id_t *id);
 int cake__change_note_dropped(cake__change_t *change, const cake_record_t *record);
 int cake__change_add_dot(cake__change_t *change, cake_dot_t dot);

@@ -184,12 +184,11 @@ static int stage(cake__table_t *table, const cake_record_t *record, cake__id_pai
     return err;
 }
 
-int cake__table_stage(cake__table_t *table, const cake_record_t *record)
+int cake__table_stage(cake__table_t *table, const cake_record_t *record, bool is_new)
 {
     uint32_t slot;
     cake__id_pair_t id = cake__id_pair(&record->id);
-    uint64_t hash = cake__table_hash(table, id);
-    return stage(table, record, id, hash, find(table, id, hash) == CAKE__SLOT_NONE, &slot);
+    return stage(table, record, id, cake__table_hash(table, id), is_new, &slot);
 }
 
 void cake__table_unstage(cake__table_t *table, cake_dot_t dot)
@@ -211,12 +210,12 @@ static void succeed(cake__table_t *table, uint64_t hash, uint32_t old, uint32_t 
     cake__table_settle(table, cake__table_block(table, old));
 }
 
-void cake__table_publish(cake__table_t *table, const cake_record_t *record)
+void cake__table_publish(cake__table_t *table, const cake_record_t *record, bool is_new)
 {
     cake__id_pair_t id = cake__id_pair(&record->id);
-    uint64_t hash = cake__table_hash(table, id);
-    uint32_t slot = cake__table_slot_of(table, record->dot), old = find(table, id, hash);
-    CAKE_ASSERT(slot != CAKE__SLOT_NONE && slot != old);
+    uint64_t hash = is_new ? 0 : cake__table_hash(table, id);
+    uint32_t slot = cake__table_slot_of(table, record->dot), old = is_new ? CAKE__SLOT_NONE : find(table, id, hash);
+    CAKE_ASSERT(slot != CAKE__SLOT_NONE && slot != old && (is_new || old != CAKE__SLOT_NONE));
     count_in(table, cake__table_block(table, slot), slot % CAKE__BLOCK_POSITIONS);
     if (old != CAKE__SLOT_NONE)
         succeed(table, hash, old, slot);

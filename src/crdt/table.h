@@ -54,10 +54,11 @@ void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id);
 void cake__table_prefetch_record(const cake__table_t *table, const cake_id_t *id);
 cake__lane_t *cake__table_find_lane(const cake__table_t *table, uint64_t actor); /* NULL when there is none */
 
-/* 0 or CAKE_ENOMEM and no change. The dot must not be staged or present yet: CAKE_EDUPLICATE. */
-int cake__table_stage(cake__table_t *table, const cake_record_t *record);
+/* 0 or CAKE_ENOMEM and no change. The dot must not be staged or present yet: CAKE_EDUPLICATE. is_new: no record of this id
+ * is present, now and when it is published. */
+int cake__table_stage(cake__table_t *table, const cake_record_t *record, bool is_new);
 void cake__table_unstage(cake__table_t *table, cake_dot_t dot);
-void cake__table_publish(cake__table_t *table, const cake_record_t *record);
+void cake__table_publish(cake__table_t *table, const cake_record_t *record, bool is_new);
 void cake__table_erase(cake__table_t *table, uint32_t slot);
 /* Both at once for a record whose predecessor is in slot `old`, or CAKE__SLOT_NONE. 0, CAKE_ENOMEM, CAKE_EDUPLICATE. */
 int cake__table_put(cake__table_t *table, const cake_record_t *record, uint32_t old);

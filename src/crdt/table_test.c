@@ -100,12 +100,12 @@ static void one_operation(cake__table_t *table, plain_t *plain, cake__random_t *
         break;
     case 2:
     case 3:
-        assert_int_equal(cake__table_stage(table, &record), 0);
-        assert_int_equal(cake__table_stage(table, &record), CAKE_EDUPLICATE);
-        cake__table_publish(table, &record);
+        assert_int_equal(cake__table_stage(table, &record, !plain->is_present[key]), 0);
+        assert_int_equal(cake__table_stage(table, &record, !plain->is_present[key]), CAKE_EDUPLICATE);
+        cake__table_publish(table, &record, !plain->is_present[key]);
         break;
     case 4:
-        assert_int_equal(cake__table_stage(table, &record), 0);
+        assert_int_equal(cake__table_stage(table, &record, !plain->is_present[key]), 0);
         cake__table_unstage(table, record.dot);
         return;
     default:
