@@ -244,13 +244,15 @@ static uint64_t next_due(const cake__gossip_t *gossip)
 static void notice_gap(cake__gossip_t *gossip)
 {
     const cake__gossip_params_t *params = &gossip->params;
-    if (gossip->due_ns == CAKE__GOSSIP_NEVER || gossip->now_ns <= gossip->due_ns + cake__gossip_ms(params->late_ms))
+    if (GOSSIP_MUTANT(no_pause_discount) || gossip->due_ns == CAKE__GOSSIP_NEVER ||
+        gossip->now_ns <= gossip->due_ns + cake__gossip_ms(params->late_ms))
         return;
     uint64_t gap_ns = gossip->now_ns - gossip->due_ns;
     gossip->counters.late_ticks++;
     gossip->quiet_until_ns = gossip->now_ns + cake__gossip_ms(params->ping_period_ms + 2 * params->ping_timeout_ms);
     cake__gossip_edges_discount(gossip, gap_ns);
-    cake__gossip_discount_suspicions(gossip, gap_ns);
+    if (!GOSSIP_MUTANT(discount_edges_only))
+        cake__gossip_discount_suspicions(gossip, gap_ns);
 }
 
 /* ---- events -------------------------------------------------------------------------------------------------------------------- */

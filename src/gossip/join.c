@@ -344,7 +344,8 @@ static void tell_seeds(cake__gossip_t *gossip)
 void cake__gossip_leave_run(cake__gossip_t *gossip)
 {
     size_t goal = leave_goal(gossip);
-    bool is_told = gossip->live_count > 0 || gossip->seed_count == 0 || gossip->leave_told_seeds == LEAVE_BLIND;
+    bool is_told = gossip->live_count > 0 || gossip->seed_count == 0 || GOSSIP_MUTANT(seeds_not_told) ||
+                   gossip->leave_told_seeds == LEAVE_BLIND;
     if ((is_told && gossip->leave_acks >= goal) || gossip->now_ns >= gossip->leave_until_ns) {
         gossip->is_over = cake__gossip_act(gossip, CAKE__GOSSIP_LEAVE_DONE) != NULL;
         return;

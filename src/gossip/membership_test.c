@@ -165,6 +165,55 @@ static void a_paused_node_accuses_nobody(void **state)
     }
 }
 
+/* Who does not even get the frames sent to it accuses nobody: what it says would still arrive. */
+static void a_deaf_node_accuses_nobody(void **state)
+{
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        virtual_t cluster;
+        settle(&cluster, 4 + (uint32_t)seed % 20, seed);
+        virtual_run(&cluster, cake__random_below(&cluster.random, VIRTUAL_SECOND));
+        cluster.nodes[1].is_deaf = true;
+        virtual_run(&cluster, 10 * VIRTUAL_SECOND);
+        for (uint32_t i = 0; i < cluster.count; i++) {
+            cake__gossip_counters_t counters;
+            cake__gossip_counters(cluster.nodes[i].gossip, &counters);
+            CHECK(&cluster, i == 1 || counters.refutations_made == 0);
+        }
+        CHECK(&cluster, cluster.false_deaths == 0);
+        virtual_free(&cluster);
+    }
+}
+
+static bool is_second_silent(virtual_t *cluster, uint32_t from, uint32_t to, cake_slice_t frame)
+{
+    return from == 1 || to == 1;
+}
+
+/* Its datagrams are all lost, but it answers over RPC: it stays SUSPECT, also for a node that was stopped while the last
+ * ping was on its way. */
+static void who_answers_over_rpc_is_not_declared_dead(void **state)
+{
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        virtual_t cluster;
+        settle(&cluster, 6, seed);
+        cluster.is_datagram_lost = is_second_silent;
+        cake__gossip_counters_t before = {0}, counters = {0};
+        for (uint64_t end_ns = cluster.now_ns + 30 * VIRTUAL_SECOND; cluster.now_ns < end_ns;) {
+            before = counters;
+            virtual_run(&cluster, VIRTUAL_MS / 10);
+            cake__gossip_counters(cluster.nodes[3].gossip, &counters);
+            if (seed % 2 == 0 && counters.pings_last > before.pings_last && counters.pings_last % 2 == 1) {
+                cluster.nodes[3].paused_until_ns = cluster.now_ns + 3 * VIRTUAL_SECOND;
+                virtual_run(&cluster, 3 * VIRTUAL_SECOND);
+            }
+        }
+        CHECK(&cluster, counters.pings_last > 0);
+        for (uint32_t i = 0; i < 6; i++)
+            CHECK(&cluster, i == 1 || virtual_status(&cluster, i, 1) <= CAKE__GOSSIP_SUSPECT);
+        virtual_free(&cluster);
+    }
+}
+
 static bool all_isolated_know_it(virtual_t *cluster)
 {
     return cluster->nodes[0].is_isolated;
@@ -396,6 +445,8 @@ int main(void)
         cmocka_unit_test(loss_kills_nobody),
         cmocka_unit_test(a_short_pause_kills_nobody),
         cmocka_unit_test(a_paused_node_accuses_nobody),
+        cmocka_unit_test(a_deaf_node_accuses_nobody),
+        cmocka_unit_test(who_answers_over_rpc_is_not_declared_dead),
         cmocka_unit_test(a_partition_heals_to_one_view),
         cmocka_unit_test(a_goodbye_is_never_a_suspicion),
         cmocka_unit_test(a_goodbye_reaches_the_seeds_that_never_answered),
@@ -405,5 +456,7 @@ int main(void)
         cmocka_unit_test(every_crash_ends_dead_everywhere),
         cmocka_unit_test(the_dead_are_forgotten_everywhere),
     };
+    if (getenv("CAKE_GOSSIP_TEST") != NULL) /* one alone: see tests.cmake */
+        cmocka_set_test_filter(getenv("CAKE_GOSSIP_TEST"));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,7 +32,7 @@ void cake__gossip_raise_generation(cake__gossip_t *gossip, uint64_t above)
 static void refute(cake__gossip_t *gossip, uint32_t refutation)
 {
     cake__gossip_peer_t *self = gossip->self;
-    if (refutation < self->refutation || refutation + 1 >= GOSSIP_REFUTATION_MAX)
+    if (GOSSIP_MUTANT(no_refutation) || refutation < self->refutation || refutation + 1 >= GOSSIP_REFUTATION_MAX)
         return;
     self->refutation = refutation + 1;
     gossip->counters.refutations_made++;
@@ -73,7 +73,8 @@ static bool align_keys(cake__gossip_t *gossip, cake__gossip_keys_t *keys, const 
             cake__gossip_keys_reset(keys, gossip->alloc, record->gc_version);
         else
             return false;
-    } else if (record->gc_version < keys->gc_version && keys->max_version < keys->gc_version) {
+    } else if (record->gc_version < keys->gc_version && keys->max_version < keys->gc_version &&
+               !GOSSIP_MUTANT(no_reset_guard)) {
         return false; /* in mid-reset: the sender may still have what was deleted and collected */
     }
     return record->from_version <= keys->max_version;
@@ -123,7 +124,7 @@ static bool is_stale(const cake__gossip_t *gossip, const cake__gossip_record_t *
 
 static void set_age(cake__gossip_t *gossip, cake__gossip_peer_t *peer, const cake__gossip_record_t *record)
 {
-    peer->ended_ns = (int64_t)gossip->now_ns - (int64_t)cake__gossip_ms(record->age_ms);
+    peer->ended_ns = (int64_t)gossip->now_ns - (int64_t)cake__gossip_ms(GOSSIP_MUTANT(age_stays) ? 0 : record->age_ms);
     cake__gossip_peer_touch(gossip, peer);
 }
 
@@ -174,7 +175,8 @@ static void merge_status(cake__gossip_t *gossip, cake__gossip_peer_t *peer, cons
         return;
     switch (record->status) {
     case CAKE__GOSSIP_ALIVE:
-        if (record->refutation <= peer->refutation)
+        if (record->refutation <= peer->refutation &&
+            (record->refutation < peer->refutation || !GOSSIP_MUTANT(alive_without_refuting)))
             return;
         peer->refutation = record->refutation;
         cake__gossip_note_refutation(gossip, peer);

@@ -50,6 +50,8 @@ void cake__gossip_edges_left(cake__gossip_t *gossip, const cake__gossip_peer_t *
     bool was_edge = at < gossip->edge_count;
     if (was_edge)
         gossip->edges[at] = gossip->edges[--gossip->edge_count];
+    if (GOSSIP_MUTANT(no_new_observers))
+        return;
     gossip->are_edges_dirty |= was_edge || gossip->live_count <= gossip->params.rings;
 }
 
@@ -223,20 +225,35 @@ static bool is_silent(const cake__gossip_t *gossip, const cake__gossip_edge_t *e
     return gossip->now_ns >= edge->evidence_ns + cake__gossip_ms(gossip->params.suspect_after_ms);
 }
 
+static size_t count_silent_for(const cake__gossip_t *gossip, uint64_t age_ns)
+{
+    size_t silent = 0;
+    for (size_t i = 0; i < gossip->edge_count; i++)
+        silent += gossip->now_ns >= gossip->edges[i].evidence_ns + age_ns;
+    return silent;
+}
+
+/* Edges fall silent one by one, and when we are cut off the first would be accused before half of them are. With half of
+ * them on their way there, wait until it is known which of both it is. */
+static bool may_be_isolated(const cake__gossip_t *gossip)
+{
+    size_t quiet = count_silent_for(gossip, cake__gossip_ms(gossip->params.suspect_after_ms) / 3 * 2);
+    return !gossip->is_isolated && quiet > 1 && 2 * quiet >= gossip->edge_count;
+}
+
 /* Half of what we ping is silent: more likely it is us. Others will judge, and we hold back; but not for ever, for it
  * may be true. With one other member there is nobody else to judge. */
 static void watch_self(cake__gossip_t *gossip)
 {
-    size_t silent = 0;
-    for (size_t i = 0; i < gossip->edge_count; i++)
-        silent += is_silent(gossip, &gossip->edges[i]);
+    size_t silent = count_silent_for(gossip, cake__gossip_ms(gossip->params.suspect_after_ms));
     bool is_isolated = silent > 0 && 2 * silent >= gossip->edge_count && (silent > 1 || gossip->edge_count == 1);
     if (is_isolated == gossip->is_isolated)
         return;
     gossip->is_isolated = is_isolated;
     if (!is_isolated) {
         gossip->withhold_until_ns = 0;
-    } else if (gossip->edge_count > 1 && gossip->now_ns >= gossip->withhold_again_ns) {
+    } else if (gossip->edge_count > 1 && gossip->now_ns >= gossip->withhold_again_ns &&
+               !GOSSIP_MUTANT(no_withholding)) {
         gossip->withhold_until_ns = gossip->now_ns + cake__gossip_ms(gossip->params.withhold_ms);
         gossip->withhold_again_ns = gossip->withhold_until_ns + cake__gossip_ms(gossip->params.withhold_ms) * 5;
     }
@@ -255,6 +272,7 @@ void cake__gossip_edges_run(cake__gossip_t *gossip)
         if (gossip->now_ns >= edge->next_ping_ns)
             next_ping(gossip, edge);
         if (is_silent(gossip, edge) && cake__gossip_may_accuse(gossip) &&
+            (GOSSIP_MUTANT(no_withholding) || !may_be_isolated(gossip)) &&
             phi_of(gossip, edge) >= gossip->params.suspect_phi)
             cake__gossip_accuse(gossip, edge->peer);
     }

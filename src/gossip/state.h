@@ -21,6 +21,7 @@
 #include "base/list.h"
 #include "base/random.h"
 #include "gossip/gossip.h"
+#include "gossip/mutant.h"
 
 #define GOSSIP_NS_PER_MS      UINT64_C(1000000)
 #define GOSSIP_BUCKETS        32u
@@ -71,11 +72,12 @@ typedef struct cake__gossip_peer {
     cake_addr_t addr;
     char *data_center;
     cake__gossip_status_t status;
-    uint32_t refutation; /* raised by its subject alone */
-    uint64_t hash;       /* what it adds to its bucket; 0 while fading */
-    size_t slot;         /* its place in live or dead */
-    int64_t ended_ns;    /* DEAD, LEFT: since when; may be before our clock's zero */
-    bool is_fading;      /* nearly forgotten: no longer told, so that nobody's retention is renewed */
+    uint32_t refutation;    /* raised by its subject alone */
+    uint64_t hash;          /* what it adds to its bucket; 0 while fading */
+    uint16_t delta_next_id; /* the member that comes first in the next delta to it */
+    size_t slot;            /* its place in live or dead */
+    int64_t ended_ns;       /* DEAD, LEFT: since when; may be before our clock's zero */
+    bool is_fading;         /* nearly forgotten: no longer told, so that nobody's retention is renewed */
     cake__gossip_keys_t keys;
 
     /* suspicion */
@@ -200,8 +202,8 @@ struct cake__gossip {
     cake__buf_t frame; /* the frame being built */
     int err;
 
-    cake__gossip_stale_t *stale;      /* scratch of sync.c, capacity places */
-    size_t digest_start, delta_start; /* rotate, so that nothing starves */
+    cake__gossip_stale_t *stale; /* scratch of sync.c, capacity places */
+    size_t digest_start;         /* rotates, so that nothing starves */
     cake__gossip_counters_t counters;
 };
 

@@ -128,7 +128,7 @@ void cake__gossip_accuse(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
 /* A claim about an earlier refutation is void; one about a later shows that its subject was alive in between. */
 static bool take_refutation(cake__gossip_t *gossip, cake__gossip_peer_t *peer, uint32_t refutation)
 {
-    if (refutation < peer->refutation || peer->status == CAKE__GOSSIP_LEFT)
+    if ((refutation < peer->refutation && !GOSSIP_MUTANT(old_accusations)) || peer->status == CAKE__GOSSIP_LEFT)
         return false;
     if (refutation > peer->refutation) {
         peer->refutation = refutation;
@@ -160,6 +160,11 @@ void cake__gossip_hear_dead(cake__gossip_t *gossip, cake__gossip_peer_t *peer, c
     if (!take_refutation(gossip, peer, record->refutation))
         return;
     bool is_news = peer->status == CAKE__GOSSIP_ALIVE;
+    if (is_news && GOSSIP_MUTANT(dead_at_once)) {
+        cake__gossip_peer_set_status(gossip, peer, CAKE__GOSSIP_DEAD);
+        cake__gossip_rumour(gossip, peer);
+        return;
+    }
     if (is_news)
         start_suspicion(gossip, peer);
     peer->is_declared = true;
@@ -190,7 +195,7 @@ static void ping_last(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
 
 static void judge(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
 {
-    if (!peer->is_declared_rumour && peer->last_ping_token == 0) {
+    if (!peer->is_declared_rumour && peer->last_ping_token == 0 && !GOSSIP_MUTANT(no_last_ping)) {
         ping_last(gossip, peer);
         return;
     }

@@ -227,34 +227,43 @@ static const cake__gossip_entry_t *next_entry(const cake__gossip_stale_t *stale)
     return at < stale->peer->keys.count ? stale->peer->keys.entries[at] : NULL;
 }
 
-/* Chooses what goes into one frame of room bytes; returns how many members do. */
-static size_t fill(cake__gossip_t *gossip, size_t count, size_t start, size_t room)
+/* Chooses what goes into one frame of room bytes; false: nothing. *start moves to the first that got less than the
+ * others: it comes first in the next frame. */
+static bool fill(cake__gossip_t *gossip, size_t count, size_t *start_at, size_t room)
 {
-    size_t members = 0;
+    size_t members = 0, start = *start_at, unserved = count;
     for (size_t i = 0; i < count; i++) {
         cake__gossip_stale_t *stale = &gossip->stale[(start + i) % count];
         stale->is_in_frame = false;
         stale->count = 0;
         size_t size = head_size(stale->peer, stale->has_identity);
+        if (!stale->is_done && size > room && unserved == count)
+            unserved = i;
         if (stale->is_done || size > room)
             continue;
         stale->is_in_frame = true;
         room -= size;
         members++;
     }
-    for (bool is_going = members > 0; is_going;) {
+    bool are_all_in = unserved == count, is_first_turn = true;
+    for (bool is_going = members > 0; is_going; is_first_turn = false) {
         is_going = false;
         for (size_t i = 0; i < count; i++) {
             cake__gossip_stale_t *stale = &gossip->stale[(start + i) % count];
             const cake__gossip_entry_t *entry = stale->is_in_frame ? next_entry(stale) : NULL;
-            if (entry == NULL || cake__gossip_entry_size(entry) > room)
+            bool fits = entry != NULL && cake__gossip_entry_size(entry) <= room;
+            if (entry != NULL && !fits && is_first_turn && are_all_in && unserved == count)
+                unserved = i;
+            if (!fits)
                 continue;
             room -= cake__gossip_entry_size(entry);
             stale->count++;
             is_going = true;
+            i -= GOSSIP_MUTANT(cut_member_by_member);
         }
     }
-    return members;
+    *start_at = (start + (unserved < count && unserved > 0 ? unserved : 1)) % count;
+    return members > 0;
 }
 
 /* Writes the member as chosen, and leaves in stale what remains. */
@@ -303,22 +312,32 @@ static void stream_rest(cake__gossip_t *gossip, const cake__gossip_peer_t *to, s
     cake__buf_init(&frame, gossip->alloc);
     frame.max = CAKE__GOSSIP_STREAM_MAX - GOSSIP_FRAME_CHECK;
     cake__gossip_frame_begin(gossip, &frame, GOSSIP_DELTA);
-    (void)fill(gossip, count, 0, frame.max - GOSSIP_FRAME_HEADER);
+    size_t start = 0;
+    (void)fill(gossip, count, &start, frame.max - GOSSIP_FRAME_HEADER);
     put_all_stale(gossip, &frame, count);
     cake__gossip_frame_stream(gossip, &frame, to);
     cake__buf_free(&frame);
 }
 
-static void send_delta(cake__gossip_t *gossip, const cake__gossip_peer_t *to, size_t count)
+/* Where the last delta to this peer ended, by node id: a place in the list of what it lacks would mean another member each
+ * time, and one that all peers share can come back to the same few for ever. */
+static size_t first_for(const cake__gossip_t *gossip, const cake__gossip_peer_t *to, size_t count)
+{
+    for (size_t i = 0; i < count && !GOSSIP_MUTANT(cut_from_first); i++)
+        if (gossip->stale[i].peer->who.node_id >= to->delta_next_id)
+            return i;
+    return 0;
+}
+
+static void send_delta(cake__gossip_t *gossip, cake__gossip_peer_t *to, size_t count)
 {
     for (size_t frames = 0; frames < DELTA_FRAMES && count > 0; frames++) {
         cake__buf_t *frame = &gossip->frame;
         cake__gossip_frame_begin(gossip, frame, GOSSIP_DELTA);
-        size_t start = gossip->delta_start % count;
-        size_t members = fill(gossip, count, start, frame->max - frame->len);
-        if (members == 0)
+        size_t start = first_for(gossip, to, count);
+        if (!fill(gossip, count, &start, frame->max - frame->len))
             break;
-        gossip->delta_start += members;
+        to->delta_next_id = gossip->stale[start].peer->who.node_id;
         put_all_stale(gossip, frame, count);
         cake__gossip_frame_send(gossip, frame, &to->addr);
     }
@@ -367,7 +386,7 @@ static void try_dead(cake__gossip_t *gossip)
     double chance = 2.0 / (double)(gossip->live_count + 1);
     if (chance < gossip->params.dead_try)
         chance = gossip->params.dead_try;
-    if (gossip->dead_count == 0 || cake__random_unit(&gossip->random) >= chance)
+    if (GOSSIP_MUTANT(dead_not_tried) || gossip->dead_count == 0 || cake__random_unit(&gossip->random) >= chance)
         return;
     cake__gossip_peer_t *peer = gossip->dead[cake__random_below(&gossip->random, gossip->dead_count)];
     cake__gossip_ping_now(gossip, peer); /* tells it that it is held dead, so that it can refute */
@@ -378,7 +397,7 @@ static void try_dead(cake__gossip_t *gossip)
 static void ask_suspects(cake__gossip_t *gossip)
 {
     size_t start = cake__random_below(&gossip->random, gossip->live_count), asked = 0;
-    size_t looked_max = gossip->suspect_count > 0 ? gossip->live_count : 0;
+    size_t looked_max = gossip->suspect_count > 0 && !GOSSIP_MUTANT(suspects_not_asked) ? gossip->live_count : 0;
     for (size_t i = 0; i < looked_max && asked < gossip->params.sync_fanout; i++) {
         cake__gossip_peer_t *peer = gossip->live[(start + i) % gossip->live_count];
         if (peer->status != CAKE__GOSSIP_SUSPECT || !peer->is_accused_by_us || cake__gossip_is_edge(gossip, peer))

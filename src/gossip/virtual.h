@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/random.h"
 #include "gossip/gossip.h"
@@ -292,6 +293,7 @@ static inline void virtual__deliver(virtual_t *cluster, virtual_item_t *item)
             return;
         }
         item->time_ns = node->paused_until_ns;
+        item->pinged.pinged.is_answered = false; /* its own time-out is what it sees first */
         virtual__push(cluster, *item);
         return;
     }
