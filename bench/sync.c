@@ -4,8 +4,8 @@
  *   bench-sync [keys (100000; up to some millions)]
  *
  * A row per number of differences: wire bytes (all streams of both nodes, framing and comparisons included; without the
- * values, 100 random bytes each), bytes and round trips of the sessions alone, CPU of both nodes, time until both are equal from
- * the first call of the session on, and documents per second of that time. Rows: overwritten documents; an emptied disk; deletes
+ * values, 100 random bytes each), bytes and round trips of the sessions alone, time to open the storage, time from the first call
+ * of the session on until both are equal, documents per second of that time; and the CPU of both nodes for each. Rows: overwritten documents; an emptied disk; deletes
  * whose tombstones have gone meanwhile, so that the node is compared by ranges. Then what an in-sync round takes, and
  * how long a node needs to open what it has. */
 #include <stdatomic.h>
@@ -213,7 +213,8 @@ static void measure(const char *what, peer_t *one, peer_t *two, uint64_t differe
     unsigned long long wire = wire_bytes;
     double cpu = cpu_seconds(), begin = seconds(), session = 0;
     start(two, cake_node_address(one->node));
-    double opened = seconds() - begin;
+    double opened = seconds() - begin, opened_cpu = cpu_seconds() - cpu;
+    cpu = cpu_seconds();
     while (session == 0 && differences > 0) {
         session = stats_of(two).session_calls > 0 ? seconds() : 0;
         check(seconds() - begin < PATIENCE_S ? 0 : CAKE_ETIMEDOUT, "waiting for a session");
@@ -222,10 +223,12 @@ static void measure(const char *what, peer_t *one, peer_t *two, uint64_t differe
     double took = seconds() - (differences > 0 ? session : begin);
     cake_store_stats_t stats = stats_of(two);
     wire = wire_bytes - wire;
-    printf("%-10s %9llu %11llu %11llu %11llu %6llu %9.0f %7.1f %9.1f %10.0f\n", what, (unsigned long long)differences,
-           wire, wire - values * VALUE_BYTES, (unsigned long long)(stats.session_bytes - values * VALUE_BYTES),
-           (unsigned long long)stats.session_calls, (cpu_seconds() - cpu) * 1e3, opened * 1e3, took * 1e3,
-           differences > 0 ? (double)differences / took : 0);
+    cpu = cpu_seconds() - cpu;
+    printf("%-10s %9llu %11llu %11llu %11llu %6llu %9.1f %9.1f %9.1f %9.1f %9.0f %9.2f\n", what,
+           (unsigned long long)differences, wire, wire - values * VALUE_BYTES,
+           (unsigned long long)(stats.session_bytes - values * VALUE_BYTES), (unsigned long long)stats.session_calls,
+           opened * 1e3, opened_cpu * 1e3, took * 1e3, cpu * 1e3, differences > 0 ? (double)differences / took : 0,
+           differences > 0 ? cpu * 1e6 / (double)differences : 0);
     fflush(stdout);
 }
 
@@ -252,8 +255,8 @@ static void measure_rows(uint64_t keys)
     peer_t two = {.id = 2, .env = open_env(), .storage = open_kept()};
     start(&one, NULL);
     put_spread(one.store, keys, keys, 0);
-    printf("%-10s %9s %11s %11s %11s %6s %9s %7s %9s %10s\n", "what", "differ", "wire", "-values", "session-val",
-           "trips", "CPU ms", "open ms", "equal ms", "docs/s");
+    printf("%-10s %9s %11s %11s %11s %6s %9s %9s %9s %9s %9s %9s\n", "what", "differ", "wire", "-values", "session-val",
+           "trips", "open ms", "CPU ms", "equal ms", "CPU ms", "docs/s", "CPU us/doc");
     measure("empty", &one, &two, keys, keys);
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         stop(&two);
@@ -275,10 +278,11 @@ static void measure_rows(uint64_t keys)
     stop(&two);
     stop(&one);
     peer_t again = {.id = 1, .env = one.env, .storage = one.storage};
-    double begin = seconds();
+    double begin = seconds(), cpu = cpu_seconds();
     start(&again, NULL);
     check(cake_store_put(again.store, SPACE, cake_key_u64(0), "", 0, CAKE_NONE), "put");
-    printf("restart with %llu keys: %.0f ms in memory", (unsigned long long)keys, (seconds() - begin) * 1e3);
+    printf("restart with %llu keys: %.0f ms in memory (%.0f of CPU)", (unsigned long long)keys,
+           (seconds() - begin) * 1e3, (cpu_seconds() - cpu) * 1e3);
     fflush(stdout);
     stop(&again);
     drop_kept(one.storage);
@@ -294,12 +298,13 @@ static void measure_sqlite(uint64_t keys)
     if (mkdtemp(dir) == NULL)
         check(CAKE_EIO, "a temporary directory");
     for (int pass = 0; pass < 2; pass++) {
-        double begin = seconds();
+        double begin = seconds(), cpu = cpu_seconds();
         check(cake_sqlite_open(dir, NULL, &peer.storage), dir);
         start(&peer, NULL);
         check(cake_store_put(peer.store, SPACE, cake_key_u64(0), "", 0, CAKE_NONE), "put");
         if (pass == 1)
-            printf(", %.0f ms from SQLite (goal for 1M: 1,000)\n", (seconds() - begin) * 1e3);
+            printf(", %.0f ms from SQLite (%.0f of CPU; goal for 1M: 1,000)\n", (seconds() - begin) * 1e3,
+                   (cpu_seconds() - cpu) * 1e3);
         else
             put_spread(peer.store, keys, keys, 0);
         stop(&peer);
