@@ -344,7 +344,8 @@ def parse_options():
 def main():
     options = parse_options()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(130))
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda received, _: sys.exit(f"soak.py: ended by signal {received}"))
     soak = Soak(options)
     try:
         soak.run()
