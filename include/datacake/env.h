@@ -25,6 +25,7 @@ typedef struct cake_listener cake_listener_t;
 typedef struct cake_datagram cake_datagram_t;
 typedef struct cake_resolve cake_resolve_t;
 typedef struct cake_lane cake_lane_t;
+typedef struct cake_tls cake_tls_t;
 
 typedef void (*cake_event_fn)(void *arg);
 
@@ -96,6 +97,15 @@ typedef void (*cake_resolve_fn)(void *arg, int err, const cake_addr_t *addrs, si
 #define CAKE_STREAM_IOV_MAX 64     /* slices per write */
 #define CAKE_DATAGRAM_MAX   65507u /* bytes */
 
+/* ---- TLS: one of the two kinds -----------------------------------------------------------------------------------------*/
+typedef struct cake_tls_config {
+    const char *cert_file, *key_file; /* PEM: our certificate (with those between it and the authority) and its key */
+    const char *ca_file;              /* PEM: who signs the peers' certificates; both sides must have one */
+    const char *peer_name;            /* of servers we connect to, in their certificate; NULL: any of that authority */
+    const void *cluster_key;          /* instead of all of the above: what all members know, 16 bytes or more */
+    size_t cluster_key_len;
+} cake_tls_config_t;
+
 /* The port. Versioned; only grows at the end. */
 typedef struct cake_env_ops {
     uint32_t version;
@@ -146,6 +156,15 @@ typedef struct cake_env_ops {
     void (*resolve_cancel)(cake_resolve_t *resolve); /* fn will not run */
 
     void (*close)(cake_env_t *env); /* frees it; everything opened in it must be closed; not on the loop */
+
+    /* Version 2: TLS 1.3 below streams. NULL where there is none. A context may be closed while streams use it.
+     * tls_open: any thread; CAKE_EINVAL (neither or both kinds), CAKE_ENOTFOUND or CAKE_EPARSE (files), CAKE_ENOMEM.
+     * stream_secure: right after connect, or between accept and stream_start; on_connect comes after the handshake then.
+     * stream_reason: why the handshake or the encryption failed, for people; NULL: it did not; lives as long as the stream. */
+    int (*tls_open)(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out);
+    void (*tls_close)(cake_tls_t *tls);
+    int (*stream_secure)(cake_stream_t *stream, cake_tls_t *tls);
+    const char *(*stream_reason)(cake_stream_t *stream);
 } cake_env_ops_t;
 
 /* Implementations begin with this. */

@@ -1,7 +1,7 @@
 /* datacake/rpc.h: calls between programs over HTTP/2: servers whose services come and go, and channels that call them.
  *
- * On the wire a call is `POST /service/method` over HTTP/2 without TLS ("prior knowledge"), so that any HTTP/2 client can
- * make one:   curl --http2-prior-knowledge --data-binary @file http://127.0.0.1:7001/service/method
+ * On the wire a call is `POST /service/method` over HTTP/2, without TLS ("prior knowledge") or with TLS 1.3 when the
+ * configurations say so, so that any HTTP/2 client can make one:   curl --http2-prior-knowledge --data-binary @file http://127.0.0.1:7001/service/method
  *
  *   request  :path /service/method              reply   :status 200, body: the answer
  *            datacake-timeout: milliseconds     or      :status per cake_rpc_status(code)
@@ -76,6 +76,8 @@ typedef struct cake_rpc_server_config {
     uint32_t worker_lanes; /* (2, at most 64) threads that run blocking methods; made when first needed */
     uint32_t max_blocking; /* (1024) blocking calls running or waiting; CAKE_EBUSY beyond */
     uint64_t drain_ms;     /* (5,000) closing waits so long for running calls before it cuts them */
+    const cake_tls_config_t
+        *tls; /* NULL: without; read here, not kept. The environment must have TLS: CAKE_EUNAVAILABLE */
 } cake_rpc_server_config_t;
 
 #define CAKE_RPC_SERVER_CONFIG_INIT                                                                                    \
@@ -86,6 +88,10 @@ typedef struct cake_rpc_server_config {
 /* Listens. The strings of config are copied. On the loop thread the address must be numeric (CAKE_EDEADLK for a name).
  * CAKE_EINVAL, CAKE_EPARSE or CAKE_ENOTFOUND (address), CAKE_EADDRINUSE, CAKE_ENOMEM. *server is NULL after an error. */
 CAKE_API int cake_rpc_listen(const cake_rpc_server_config_t *config, cake_rpc_server_t **server);
+
+/* Connections from now on use these files or this key; those that are open go on. tls as in the configuration, of a server that
+ * began with TLS (else CAKE_EINVAL). An error changes nothing: CAKE_ENOTFOUND, CAKE_EPARSE (files), CAKE_EINVAL, CAKE_ENOMEM. */
+CAKE_API int cake_rpc_reload_tls(cake_rpc_server_t *server, const cake_tls_config_t *tls);
 
 /* "127.0.0.1:40123": where it really listens; lives as long as the server. */
 CAKE_API const char *cake_rpc_address(const cake_rpc_server_t *server);
@@ -192,6 +198,7 @@ typedef struct cake_channel_config {
     uint64_t backoff_max_ms;     /* (2,000) */
     uint64_t keepalive_ms;       /* (5,000) calls run and nothing came for so long: a ping; as long again: it is dead */
     uint32_t max_waiting;        /* (65,536) calls waiting for a connection or a free stream; CAKE_EBUSY beyond */
+    const cake_tls_config_t *tls; /* as the server's */
 } cake_channel_config_t;
 
 #define CAKE_CHANNEL_CONFIG_INIT                                                                                       \
@@ -207,6 +214,8 @@ CAKE_API int cake_channel_open(const char *address, const cake_channel_config_t 
 
 /* Ends running calls with CAKE_ECLOSED (their done runs), and frees everything. NULL is fine. CAKE_EDEADLK on the loop. */
 CAKE_API int cake_channel_close(cake_channel_t *channel);
+
+CAKE_API int cake_channel_reload_tls(cake_channel_t *channel, const cake_tls_config_t *tls); /* as the server's */
 
 CAKE_API const char *cake_channel_address(const cake_channel_t *channel);
 CAKE_API bool cake_channel_is_connected(cake_channel_t *channel); /* at this moment; any thread */

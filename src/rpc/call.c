@@ -510,7 +510,8 @@ static void on_closed(void *arg, cake__h2_stream_t *stream, cake__h2_reason_t re
         else if (reason == CAKE__H2_DONE && call->has_head)
             replied(call);
         else if (reason == CAKE__H2_LOST)
-            cake__call_over(call, conn->err == CAKE_ENOMEM ? CAKE_ENOMEM : CAKE_ECONNECTION, "the connection was lost");
+            cake__call_over(call, conn->err == CAKE_ENOMEM ? CAKE_ENOMEM : CAKE_ECONNECTION,
+                            conn->why != NULL ? conn->why : "the connection was lost");
         else
             cake__call_over(call, CAKE_ECONNECTION, "the call was cut by the peer");
     }

@@ -1,6 +1,8 @@
 /* channel.c: connecting, reconnecting, and closing. The calls themselves are in call.c. */
 #include "rpc/channel.h"
 
+#include <stdio.h>
+
 static void connect_next(cake_channel_t *channel);
 static void closing_step(cake_channel_t *channel);
 
@@ -36,6 +38,12 @@ static void connect_failed(cake_channel_t *channel, int err, const char *what)
     }
 }
 
+static void note_why(cake_channel_t *channel, const cake__conn_t *conn)
+{
+    if (conn->why != NULL)
+        snprintf(channel->why, sizeof channel->why, "%s", conn->why);
+}
+
 static void drop_current(cake_channel_t *channel)
 {
     channel->current = NULL;
@@ -48,6 +56,7 @@ static void on_connect(cake__conn_t *conn, int err)
     if (conn != channel->current || channel->state != CAKE__CHANNEL_CONNECTING)
         return;
     if (err != 0) {
+        note_why(channel, conn);
         drop_current(channel);
         cake__conn_end(conn, err);
         connect_next(channel);
@@ -76,7 +85,7 @@ static void connect_next(cake_channel_t *channel)
         }
         cake__conn_free(conn);
     }
-    connect_failed(channel, err, "cannot connect");
+    connect_failed(channel, err, channel->why[0] != '\0' ? channel->why : "cannot connect");
 }
 
 static void on_resolved(void *arg, int err, const cake_addr_t *addrs, size_t count)
@@ -98,6 +107,7 @@ static void start_connecting(cake_channel_t *channel)
     CAKE_ASSERT(channel->state == CAKE__CHANNEL_IDLE && channel->current == NULL);
     cake__timer_arm_ms(channel->env, &channel->connect_timer, channel->connect_timeout_ms);
     channel->addr_next = 0;
+    channel->why[0] = '\0';
     channel->addr_count = 1;
     if (cake_addr_parse(channel->address, &channel->addrs[0]) == 0) {
         connect_next(channel);
@@ -177,7 +187,7 @@ static void on_dead(cake__conn_t *conn, int err)
         channel->state = CAKE__CHANNEL_IDLE;
         cake__channel_pump(channel);
     } else {
-        connect_failed(channel, err, "the peer does not answer in HTTP/2");
+        connect_failed(channel, err, conn->why != NULL ? conn->why : "the peer does not answer in HTTP/2");
     }
 }
 
@@ -352,14 +362,42 @@ int cake_channel_open(const char *address, const cake_channel_config_t *config, 
     cake_env_t *env = config->env;
     if (env == NULL && (err = cake__default_env(&env)) != 0)
         return err;
-    *out = make(env, address, config);
-    if (*out == NULL) {
+    cake_tls_t *tls = NULL;
+    err = cake__tls_make(env, config->tls, &tls);
+    if (err == 0 && (*out = make(env, address, config)) == NULL)
+        err = CAKE_ENOMEM;
+    if (err != 0) {
+        if (tls != NULL)
+            env->ops->tls_close(tls);
         if (config->env == NULL)
             env->ops->close(env);
-        return CAKE_ENOMEM;
+        return err;
     }
     (*out)->owns_env = config->env == NULL;
+    (*out)->has_tls = tls != NULL;
+    (*out)->kind.tls = tls;
     return 0;
+}
+
+typedef struct {
+    cake_channel_t *channel;
+    cake_tls_t *tls;
+} reload_t;
+
+static int set_tls_on_loop(void *arg)
+{
+    reload_t *reload = arg;
+    cake__conn_kind_set_tls(&reload->channel->kind, reload->tls);
+    return 0;
+}
+
+int cake_channel_reload_tls(cake_channel_t *channel, const cake_tls_config_t *tls)
+{
+    reload_t reload = {.channel = channel};
+    if (tls == NULL || !channel->has_tls)
+        return CAKE_EINVAL;
+    int err = cake__tls_make(channel->env, tls, &reload.tls);
+    return err != 0 ? err : cake__run_on_loop(channel->env, set_tls_on_loop, &reload);
 }
 
 const char *cake_channel_address(const cake_channel_t *channel)

@@ -37,7 +37,7 @@ typedef enum cake__channel_state {
 struct cake_channel {
     cake__conn_kind_t kind;
     cake_env_t *env;
-    bool owns_env;
+    bool owns_env, has_tls;
     cake_rpc_hooks_t hooks;
     char *address, *cluster_id;
     uint64_t connect_timeout_ms, timeout_ms, backoff_min_ms, backoff_max_ms;
@@ -51,6 +51,7 @@ struct cake_channel {
     size_t addr_count, addr_next;
     cake__conn_t *current;
     cake__list_t conns;
+    char why[200];              /* the latest attempt failed; "": not known */
     uint32_t failures;          /* to connect, in a row */
     cake_timer_t connect_timer; /* the attempt's limit, or the back-off's end */
 

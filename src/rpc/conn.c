@@ -43,8 +43,26 @@ void cake__conn_kind_init(cake__conn_kind_t *kind)
     kind->spare_batch = NULL;
 }
 
+int cake__tls_make(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out)
+{
+    *out = NULL;
+    if (config == NULL)
+        return 0;
+    if (env->ops->version < 2 || env->ops->tls_open == NULL)
+        return CAKE_EUNAVAILABLE;
+    return env->ops->tls_open(env, config, out);
+}
+
+void cake__conn_kind_set_tls(cake__conn_kind_t *kind, cake_tls_t *tls)
+{
+    if (kind->tls != NULL)
+        kind->env->ops->tls_close(kind->tls);
+    kind->tls = tls;
+}
+
 void cake__conn_kind_free(cake__conn_kind_t *kind)
 {
+    cake__conn_kind_set_tls(kind, NULL);
     cake__free(&kind->env->alloc, kind->spare_batch);
     cake__pool_free(&kind->pool);
     cake__slab_free(&kind->slab);
@@ -115,9 +133,26 @@ static void began(cake__conn_t *conn)
 
 /* ---- the stream's side ---- */
 
+static void note_why(cake__conn_t *conn)
+{
+    if (conn->kind->tls != NULL && conn->why == NULL)
+        conn->why = conn->kind->env->ops->stream_reason(conn->stream);
+}
+
+/* The first bytes of TLS, a handshake's or an alert's, are never the first of HTTP/2. */
+static bool is_tls(cake__conn_t *conn, const uint8_t *data, intptr_t len)
+{
+    if (conn->has_read)
+        return false;
+    conn->has_read = true;
+    return conn->kind->tls == NULL && (data[0] == 0x16 || data[0] == 0x15) && (len < 2 || data[1] == 3);
+}
+
 static void on_connect(void *arg, int err)
 {
     cake__conn_t *conn = arg;
+    if (err != 0)
+        note_why(conn);
     if (err == 0)
         began(conn);
     conn->kind->on_connect(conn, err);
@@ -162,6 +197,12 @@ static void on_read(void *arg, void *data, intptr_t len)
     if (conn->is_ended)
         return;
     if (len <= 0) {
+        note_why(conn);
+        cake__conn_end(conn, CAKE_ECONNECTION);
+        return;
+    }
+    if (is_tls(conn, data, len)) {
+        conn->why = "the peer encrypts by TLS, and this side does not";
         cake__conn_end(conn, CAKE_ECONNECTION);
         return;
     }
@@ -254,9 +295,13 @@ int cake__conn_connect(cake__conn_t *conn, const cake_addr_t *addr)
 {
     cake_env_t *env = conn->kind->env;
     int err = env->ops->connect(env, addr, &HANDLERS, conn, &conn->stream);
-    if (err != 0)
+    if (err != 0) {
         conn->stream = NULL;
-    return err;
+        return err;
+    }
+    if (conn->kind->tls != NULL && (err = env->ops->stream_secure(conn->stream, conn->kind->tls)) != 0)
+        cake__conn_end(conn, err);
+    return 0;
 }
 
 /* ---- writing ---- */

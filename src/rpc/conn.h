@@ -30,6 +30,7 @@ typedef struct cake__conn_kind {
     void (*on_dead)(cake__conn_t *conn, int err);
     void (*on_gone)(cake__conn_t *conn);
     cake__pool_t pool;
+    cake_tls_t *tls;   /* NULL: without */
     cake__slab_t slab; /* what is made and freed on the loop thread */
     cake__batch_t *spare_batch;
 } cake__conn_kind_t;
@@ -52,6 +53,8 @@ struct cake__conn {
     uint32_t messages;     /* dispatched out of the current read */
     size_t read_cap;
     int err;
+    const char *why; /* the connection was of no use from the start; NULL: nothing known */
+    bool has_read;
     bool is_held;    /* reads wait for a write */
     bool is_stopped; /* the stream does not read until it is told to */
     bool is_writing, is_paused, is_finishing, is_shut, is_ended, is_dead;
@@ -59,6 +62,10 @@ struct cake__conn {
 };
 
 void cake__limits_fill(cake_rpc_limits_t *limits); /* defaults for zeroes */
+
+/* Any thread; NULL gives NULL. CAKE_EUNAVAILABLE: the environment has no TLS. */
+int cake__tls_make(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out);
+void cake__conn_kind_set_tls(cake__conn_kind_t *kind, cake_tls_t *tls);
 
 void cake__conn_kind_init(cake__conn_kind_t *kind);
 void cake__conn_kind_free(cake__conn_kind_t *kind);

@@ -23,16 +23,26 @@ static void on_gone(cake__conn_t *conn)
 
 static void on_dead(cake__conn_t *conn, int err)
 {
-    (void)conn;
+    cake_rpc_server_t *server = cake__server_of(conn);
+    uint64_t now_ns = cake__now_ns(server->env);
+    char peer[CAKE_ADDR_TEXT_MAX];
     (void)err;
+    bool may_warn = server->warned_ns == 0 || now_ns - server->warned_ns >= 1000 * CAKE_NS_PER_MS;
+    if (conn->why == NULL || !may_warn)
+        return;
+    server->warned_ns = now_ns;
+    cake_addr_format(&conn->peer, peer);
+    cake__log(&server->env->log, CAKE_LOG_WARN, "a connection from %s is refused: %s", peer, conn->why);
 }
 
 static void on_accept(void *arg, cake_stream_t *stream)
 {
     cake_rpc_server_t *server = arg;
     cake__conn_t *conn = NULL;
+    cake_tls_t *tls = server->kind.tls;
     bool is_full = server->is_closing || server->stats.connections >= server->kind.limits.max_connections;
-    if (is_full || cake__conn_new(&server->kind, server, &conn) != 0) {
+    if (is_full || (tls != NULL && server->env->ops->stream_secure(stream, tls) != 0) ||
+        cake__conn_new(&server->kind, server, &conn) != 0) {
         server->stats.connections_refused++;
         server->env->ops->stream_close(stream);
         return;
@@ -79,6 +89,7 @@ static cake_rpc_server_t *make(cake_env_t *env, const cake_rpc_server_config_t *
     server->kind.on_dead = on_dead;
     server->kind.on_gone = on_gone;
     cake__conn_kind_init(&server->kind);
+    server->has_tls = config->tls != NULL;
     server->hooks = config->hooks;
     server->worker_lanes = config->worker_lanes != 0 ? config->worker_lanes : 2;
     server->max_blocking = config->max_blocking != 0 ? config->max_blocking : 1024;
@@ -143,6 +154,7 @@ typedef struct {
     cake_env_t *env;
     const cake_rpc_server_config_t *config;
     cake_addr_t addr;
+    cake_tls_t *tls;
     cake_rpc_server_t *server;
 } listen_t;
 
@@ -159,6 +171,7 @@ static int listen_on_loop(void *arg)
         return err;
     }
     server->is_listening = true;
+    server->kind.tls = request->tls;
     cake_addr_t addr;
     env->ops->listener_addr(server->listener, &addr);
     cake_addr_format(&addr, server->address);
@@ -184,7 +197,9 @@ int cake_rpc_listen(const cake_rpc_server_config_t *config, cake_rpc_server_t **
     if (err == 0)
         err = look_up(request.env, config->listen_addr, &request.addr);
     if (err == 0)
-        err = cake__run_on_loop(request.env, listen_on_loop, &request);
+        err = cake__tls_make(request.env, config->tls, &request.tls);
+    if (err == 0 && (err = cake__run_on_loop(request.env, listen_on_loop, &request)) != 0 && request.tls != NULL)
+        request.env->ops->tls_close(request.tls);
     if (err == 0)
         request.server->owns_env = config->env == NULL;
     else if (config->env == NULL && request.env != NULL)
@@ -205,6 +220,7 @@ typedef struct {
     const void *what;
     cake_gate_t *gate;
     cake_rpc_server_stats_t *stats;
+    cake_tls_t *tls;
 } request_t;
 
 static int add_on_loop(void *arg)
@@ -217,6 +233,22 @@ int cake_rpc_add_service(cake_rpc_server_t *server, const cake_rpc_service_t *se
 {
     request_t request = {.server = server, .what = service};
     return cake__run_on_loop(server->env, add_on_loop, &request);
+}
+
+static int set_tls_on_loop(void *arg)
+{
+    request_t *request = arg;
+    cake__conn_kind_set_tls(&request->server->kind, request->tls);
+    return 0;
+}
+
+int cake_rpc_reload_tls(cake_rpc_server_t *server, const cake_tls_config_t *tls)
+{
+    request_t request = {.server = server};
+    if (tls == NULL || !server->has_tls)
+        return CAKE_EINVAL;
+    int err = cake__tls_make(server->env, tls, &request.tls);
+    return err != 0 ? err : cake__run_on_loop(server->env, set_tls_on_loop, &request);
 }
 
 static int remove_on_loop(void *arg)

@@ -52,7 +52,7 @@ typedef struct cake__server_lane {
 struct cake_rpc_server {
     cake__conn_kind_t kind; /* first: connections find their server by it */
     cake_env_t *env;
-    bool owns_env;
+    bool owns_env, has_tls;
     cake_rpc_hooks_t hooks;
     char *cluster_id;
     uint32_t worker_lanes, max_blocking, blocking;
@@ -66,6 +66,7 @@ struct cake_rpc_server {
     uint32_t lanes_open;
     uint64_t calls; /* alive */
     cake_rpc_server_stats_t stats;
+    uint64_t warned_ns; /* of a connection that was of no use: not more than one line in a second */
 
     bool is_closing, has_ended;
     cake_timer_t drain;

@@ -5,7 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "uv/loop.h"
+#include "uv/stream.h"
 
 typedef struct {
     pthread_mutex_t mutex;
@@ -216,6 +216,7 @@ static void end_loop(cake__uvenv_t *env)
     int err = uv_loop_close(&env->loop);
     CAKE_ASSERT(err == 0 && "a handle was left open");
     cake_alloc_t alloc = env->base.alloc;
+    cake__free(&alloc, env->tls_buffer);
     cake__free(&alloc, env->datagram_buffer);
     cake__free(&alloc, env);
 }
@@ -235,7 +236,7 @@ static void close_env(cake_env_t *base)
 }
 
 static const cake_env_ops_t uv_ops = {
-    .version = 1,
+    .version = 2,
     .now_ns = now_ns,
     .wall_ms = wall_ms,
     .random = fill_random,
@@ -270,6 +271,10 @@ static const cake_env_ops_t uv_ops = {
     .resolve = cake__uv_resolve,
     .resolve_cancel = cake__uv_resolve_cancel,
     .close = close_env,
+    .tls_open = cake__tls_open,
+    .tls_close = cake__tls_close,
+    .stream_secure = cake__uv_stream_secure,
+    .stream_reason = cake__uv_stream_reason,
 };
 
 int cake_uv_env_new(const cake_uv_options_t *options, cake_env_t **out)

@@ -142,13 +142,16 @@ static void do_not_sleep(uv_idle_t *handle)
     (void)handle;
 }
 
+/* Posts are taken once: those made by what runs here wait for the next turn, after the sockets. */
 static void end_turn(uv_prepare_t *handle)
 {
     cake__uvenv_t *env = handle->data;
     unsigned steps = 0;
+    cake__uv_run_posts(env);
     while (steps < TURN_STEPS_MAX && (run_one_deferred(env) || run_one_later(env)))
         steps++;
-    bool is_left = env->first_deferred != NULL || !cake__list_is_empty(&env->later);
+    bool is_left = env->first_deferred != NULL || !cake__list_is_empty(&env->later) ||
+                   atomic_load_explicit(&env->posts, memory_order_relaxed) != NULL;
     if (is_left && !uv_is_active((uv_handle_t *)&env->idle))
         uv_idle_start(&env->idle, do_not_sleep);
     else if (!is_left)
@@ -167,7 +170,9 @@ void cake__uv_post(cake_env_t *base, cake_post_t *post)
         post->next = newest;
     } while (
         !atomic_compare_exchange_weak_explicit(&env->posts, &newest, post, memory_order_acq_rel, memory_order_relaxed));
-    if (newest == NULL) /* whoever found it empty wakes the loop, for all that follow until it takes them */
+    /* Whoever found it empty wakes the loop, for all that follow until it takes them. The loop itself is awake, and looks
+     * at the list before it sleeps. */
+    if (newest == NULL && !pthread_equal(pthread_self(), env->thread))
         uv_async_send(&env->async);
     atomic_fetch_sub_explicit(&env->posting, 1, memory_order_release);
 }

@@ -3,8 +3,8 @@
  *
  *   env.c    start and close, clocks, random numbers, gates, errors    lane.c      a thread per lane
  *   loop.c   timers, posts, deferred calls: one turn of the loop       datagram.c  datagrams, names
- *   stream.c listeners, connects, streams. Only here bytes of a stream meet the socket (send_bytes and got_bytes): a
- *            stream with TLS puts its records there and leaves the rest as it is.
+ *   tls.c    TLS as a machine without sockets          secure.c    streams with it
+ *   stream.c listeners, connects, streams. A stream with TLS has its bytes go through secure.c.
  *
  * One turn of the loop: due timers, callbacks of libuv (posts and sockets among them), then end_turn before it sleeps:
  *
@@ -50,6 +50,7 @@ typedef struct cake__uvenv {
     atomic_size_t posting;        /* threads inside of post: the loop stays until they have left */
     atomic_bool is_ending;
     size_t open_count;        /* listeners, streams, lanes, datagram sockets, resolves: 0 when it is closed */
+    uint8_t *tls_buffer;      /* one is enough, as of datagrams */
     uint8_t *datagram_buffer; /* one is enough: a datagram is handed over before the next is received */
 } cake__uvenv_t;
 

@@ -1,21 +1,7 @@
 /* Listeners, connects and streams over TCP. */
-#include "uv/loop.h"
+#include "uv/stream.h"
 
 #define LISTEN_BACKLOG 1024
-
-struct cake_stream {
-    uv_tcp_t tcp; /* first: closing gives the handle back */
-    cake__uvenv_t *env;
-    cake_stream_handlers_t handlers;
-    void *arg;
-    uv_connect_t connect;
-    uv_write_t write;
-    uv_shutdown_t shutdown;
-    cake__later_t connect_failed, written;
-    int connect_err, write_err;
-    cake_addr_t peer;
-    bool is_started, is_connected, is_writing, is_paused, is_read_over, is_shut, is_closing;
-};
 
 struct cake_listener {
     uv_tcp_t tcp; /* first */
@@ -37,6 +23,10 @@ static void give_buffer(uv_handle_t *handle, size_t suggested_size, uv_buf_t *bu
     void *data = NULL;
     size_t size = 0;
     (void)suggested_size;
+    if (stream->secure != NULL) {
+        *buf = cake__secure_buffer(stream);
+        return;
+    }
     stream->handlers.on_buffer(stream->arg, &data, &size);
     *buf = uv_buf_init(data, (unsigned)(size < INT32_MAX ? size : INT32_MAX));
     if (stream->is_closing || size == 0) {
@@ -53,8 +43,14 @@ static void stop_reading(cake_stream_t *stream)
 static void got_bytes(uv_stream_t *handle, ssize_t count, const uv_buf_t *buf)
 {
     cake_stream_t *stream = handle->data;
+    if (stream->is_closing && stream->secure != NULL && count < 0)
+        cake__uv_close_now(stream); /* it lingered for this */
     if (stream->is_closing || count == 0)
         return;
+    if (stream->secure != NULL) {
+        cake__secure_got(stream, buf->base, count);
+        return;
+    }
     if (count > 0) {
         stream->handlers.on_read(stream->arg, buf->base, count);
         return;
@@ -66,11 +62,17 @@ static void got_bytes(uv_stream_t *handle, ssize_t count, const uv_buf_t *buf)
     stream->handlers.on_read(stream->arg, NULL, count == UV_EOF ? 0 : cake__uv_err((int)count));
 }
 
-static void start_reading(cake_stream_t *stream)
+void cake__uv_start_reading(cake_stream_t *stream)
 {
-    bool may_read = stream->is_started && stream->is_connected && !stream->is_paused && !stream->is_closing;
+    bool is_wanted = !stream->is_paused || (stream->secure != NULL && cake__secure_wants_bytes(stream));
+    bool may_read = stream->is_started && stream->is_connected && is_wanted && !stream->is_closing;
     if (!may_read || stream->is_read_over)
         return;
+    cake__uv_read(stream);
+}
+
+void cake__uv_read(cake_stream_t *stream)
+{
     int err = uv_read_start((uv_stream_t *)&stream->tcp, give_buffer, got_bytes);
     CAKE_ASSERT(err == 0 || err == UV_EALREADY);
 }
@@ -79,7 +81,7 @@ void cake__uv_stream_pause(cake_stream_t *stream)
 {
     cake__uv_check_on_loop(stream->env);
     stream->is_paused = true;
-    if (!stream->is_closing)
+    if (!stream->is_closing && (stream->secure == NULL || !cake__secure_wants_bytes(stream)))
         stop_reading(stream);
 }
 
@@ -87,12 +89,14 @@ void cake__uv_stream_resume(cake_stream_t *stream)
 {
     cake__uv_check_on_loop(stream->env);
     stream->is_paused = false;
-    start_reading(stream);
+    if (stream->secure != NULL && !stream->is_closing)
+        cake__secure_deliver(stream);
+    cake__uv_start_reading(stream);
 }
 
 /* ---- bytes out: what the socket takes at once, then the rest by libuv ---- */
 
-static void end_write(cake_stream_t *stream)
+void cake__uv_end_write(cake_stream_t *stream)
 {
     stream->is_writing = false;
     stream->handlers.on_written(stream->arg, stream->write_err);
@@ -100,7 +104,7 @@ static void end_write(cake_stream_t *stream)
 
 static void on_written_later(cake__later_t *later)
 {
-    end_write(CAKE_CONTAINER_OF(later, cake_stream_t, written));
+    cake__uv_end_write(CAKE_CONTAINER_OF(later, cake_stream_t, written));
 }
 
 static void on_write_ended(uv_write_t *request, int status)
@@ -109,7 +113,7 @@ static void on_write_ended(uv_write_t *request, int status)
     if (stream->is_closing)
         return;
     stream->write_err = cake__uv_err(status);
-    end_write(stream);
+    cake__uv_end_write(stream);
 }
 
 /* Gives how many bytes the socket took, or an error. */
@@ -154,6 +158,10 @@ int cake__uv_stream_write(cake_stream_t *stream, const cake_slice_t *iov, size_t
         total += iov[i].len;
     }
     stream->is_writing = true;
+    if (stream->secure != NULL) {
+        cake__secure_write(stream, bufs, used);
+        return 0;
+    }
     intptr_t sent = send_bytes(stream, bufs, used);
     int err = sent < 0 ? (int)sent : 0;
     if (err == 0 && (size_t)sent < total) {
@@ -178,7 +186,10 @@ void cake__uv_stream_shutdown(cake_stream_t *stream)
     if (stream->is_closing || stream->is_shut || !stream->is_connected)
         return;
     stream->is_shut = true;
-    uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut); /* libuv lets the write end first */
+    if (stream->secure != NULL)
+        cake__secure_shutdown(stream);
+    else
+        uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut); /* libuv lets the write end first */
 }
 
 /* ---- making and closing ---- */
@@ -211,6 +222,7 @@ static void on_stream_closed(uv_handle_t *handle)
     cake__uvenv_t *env = stream->env;
     void (*on_closed)(void *) = stream->handlers.on_closed;
     void *arg = stream->arg;
+    cake__secure_free(stream);
     cake__free(&env->base.alloc, stream);
     env->open_count--;
     if (on_closed != NULL)
@@ -225,7 +237,14 @@ void cake__uv_stream_close(cake_stream_t *stream)
     stream->is_closing = true;
     cake__list_remove(&stream->connect_failed.node);
     cake__list_remove(&stream->written.node);
-    uv_close((uv_handle_t *)&stream->tcp, on_stream_closed);
+    if (stream->secure == NULL || !cake__secure_lingers(stream))
+        cake__uv_close_now(stream);
+}
+
+void cake__uv_close_now(cake_stream_t *stream)
+{
+    if (!uv_is_closing((uv_handle_t *)&stream->tcp))
+        uv_close((uv_handle_t *)&stream->tcp, on_stream_closed);
 }
 
 void cake__uv_stream_peer(cake_stream_t *stream, cake_addr_t *out)
@@ -244,8 +263,13 @@ static void on_connected(uv_connect_t *request, int status)
     if (stream->is_closing)
         return;
     stream->is_connected = status == 0;
+    if (status == 0 && stream->secure != NULL) {
+        cake__uv_start_reading(stream);
+        cake__secure_start(stream);
+        return;
+    }
     stream->handlers.on_connect(stream->arg, status == 0 ? 0 : connect_err(status));
-    start_reading(stream);
+    cake__uv_start_reading(stream);
 }
 
 int cake__uv_connect(cake_env_t *base, const cake_addr_t *addr, const cake_stream_handlers_t *handlers, void *arg,
@@ -281,7 +305,7 @@ void cake__uv_stream_start(cake_stream_t *stream, const cake_stream_handlers_t *
     stream->handlers = *handlers;
     stream->arg = arg;
     stream->is_started = true;
-    start_reading(stream);
+    cake__uv_start_reading(stream);
 }
 
 /* ---- listeners ---- */

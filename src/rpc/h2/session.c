@@ -8,6 +8,7 @@
 #define USELESS_FRAMES_PER_S 10000u /* empty DATA, PRIORITY: allowed, and of no use to anybody */
 #define WINDOW_UPDATES_PER_S 1000000u
 #define NS_PER_S             UINT64_C(1000000000)
+#define OVER_IDS             16u
 
 enum { RATE_RESET, RATE_PING, RATE_SETTINGS, RATE_USELESS, RATE_WINDOW, RATE_COUNT };
 
@@ -19,7 +20,10 @@ struct cake__h2 {
     uint64_t now_ns, rates_since_ns;
     uint32_t rates[RATE_COUNT];
     size_t data_frame_len;
-    uint32_t continuations; /* in a row */
+    uint32_t continuations;     /* in a row */
+    int32_t over_ids[OVER_IDS]; /* streams that the peer has ended and that are closed, the latest ones */
+    uint32_t over_at;
+    int32_t last_id, skipped_from, skipped_to; /* server: ids that the peer has left out, the latest ones */
     bool is_receiving, has_settings, has_goaway;
     int err; /* ends the connection */
 };
@@ -72,11 +76,46 @@ static cake__h2_stream_t *stream_of(cake__h2_t *h2, int32_t id)
     return nghttp2_session_get_stream_user_data(h2->session, id);
 }
 
+/* A peer that goes on with a stream it has ended itself is told (RFC 9113, 5.1); nghttp2 ignores that, as it must for streams that
+ * were ended by us. */
+static bool is_over(const cake__h2_t *h2, int32_t id)
+{
+    if (id >= h2->skipped_from && id <= h2->skipped_to)
+        return true;
+    for (size_t i = 0; i < OVER_IDS; i++) {
+        if (h2->over_ids[i] == id)
+            return true;
+    }
+    return false;
+}
+
+static void note_over(cake__h2_t *h2, int32_t id)
+{
+    h2->over_ids[h2->over_at] = id;
+    h2->over_at = (h2->over_at + 1) % OVER_IDS;
+}
+
+static void note_begun(cake__h2_t *h2, int32_t id)
+{
+    int32_t next = h2->last_id > 0 ? h2->last_id + 2 : 1;
+    if (id > next) {
+        h2->skipped_from = next;
+        h2->skipped_to = id - 2;
+    }
+    h2->last_id = id;
+}
+
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
 {
     cake__h2_t *h2 = arg;
     h2->data_frame_len = hd->length;
     h2->continuations = hd->type == NGHTTP2_CONTINUATION ? h2->continuations + 1 : 0;
+    bool is_message = hd->type == NGHTTP2_DATA || hd->type == NGHTTP2_HEADERS;
+    if (is_message && hd->stream_id != 0 && stream_of(h2, hd->stream_id) == NULL && is_over(h2, hd->stream_id)) {
+        set_err(h2, CAKE_EPARSE);
+        (void)nghttp2_session_terminate_session(session, NGHTTP2_STREAM_CLOSED);
+        return 0;
+    }
     if (h2->continuations <= CAKE__H2_CONTINUATIONS_MAX)
         return 0;
     set_err(h2, CAKE_EBUSY);
@@ -91,6 +130,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         stream->header_bytes = 0;
     if (!h2->config.is_server || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
+    note_begun(h2, frame->hd.stream_id);
     stream = h2->config.events->on_begin(h2->config.arg);
     if (stream == NULL)
         return nghttp2_submit_rst_stream(session, 0, frame->hd.stream_id, NGHTTP2_REFUSED_STREAM) == 0
@@ -154,6 +194,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
             count_rate(h2, RATE_USELESS, USELESS_FRAMES_PER_S);
         break;
     case NGHTTP2_RST_STREAM:
+        if (stream != NULL)
+            stream->is_remote_ended = true;
         count_rate(h2, RATE_RESET, config->max_resets_per_s);
         return 0;
     case NGHTTP2_PING:
@@ -214,6 +256,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     else if (code == NGHTTP2_NO_ERROR && !stream->is_reset)
         reason = CAKE__H2_DONE;
     (void)nghttp2_session_set_stream_user_data(session, id, NULL);
+    if (stream->is_remote_ended)
+        note_over(h2, id);
     cake__list_remove(&stream->link);
     h2->config.events->on_closed(h2->config.arg, stream, reason);
     return 0;
@@ -399,7 +443,8 @@ int cake__h2_pull(cake__h2_t *h2, cake__batch_t *batch)
         err = cake__batch_copy(batch, data, (size_t)len);
     }
     h2->batch = NULL;
-    return err != 0 ? err : h2->err == CAKE_EBUSY ? 0 : error_of(h2, len);
+    bool may_say_why = h2->err == CAKE_EBUSY || h2->err == CAKE_EPARSE;
+    return err != 0 ? err : may_say_why ? 0 : error_of(h2, len);
 }
 
 bool cake__h2_has_output(const cake__h2_t *h2)

@@ -1,0 +1,273 @@
+/* Calls over TLS: both kinds of it, peers that do not fit and are told why, new keys without a restart. */
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "rpc/fixture.h"
+
+/* ---- certificates, made here ---- */
+
+typedef struct {
+    char dir[64], ca[96], cert[96], key[96];
+} files_t;
+
+static void write_pem(const char *path, X509 *cert, EVP_PKEY *key)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    if (cert != NULL)
+        assert_int_equal(PEM_write_X509(file, cert), 1);
+    if (key != NULL)
+        assert_int_equal(PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL), 1);
+    fclose(file);
+}
+
+static X509 *make_cert(const char *name, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key)
+{
+    static long serial = 1;
+    X509 *cert = X509_new();
+    X509V3_CTX context;
+    X509_set_version(cert, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(cert), serial++);
+    X509_gmtime_adj(X509_getm_notBefore(cert), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
+    X509_NAME *subject = X509_get_subject_name(cert);
+    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+    X509_set_issuer_name(cert, X509_get_subject_name(issuer != NULL ? issuer : cert));
+    X509_set_pubkey(cert, key);
+    X509V3_set_ctx(&context, issuer != NULL ? issuer : cert, cert, NULL, NULL, 0);
+    X509_EXTENSION *extension =
+        X509V3_EXT_conf_nid(NULL, &context, issuer == NULL ? NID_basic_constraints : NID_subject_alt_name,
+                            issuer == NULL ? "critical,CA:TRUE" : "DNS:node.example");
+    assert_int_equal(X509_add_ext(cert, extension, -1), 1);
+    X509_EXTENSION_free(extension);
+    assert_true(X509_sign(cert, issuer_key, EVP_sha256()) > 0);
+    return cert;
+}
+
+static files_t make_files(void)
+{
+    files_t files = {.dir = "/tmp/datacake-tls-XXXXXX"};
+    assert_non_null(mkdtemp(files.dir));
+    snprintf(files.ca, sizeof files.ca, "%s/ca.pem", files.dir);
+    snprintf(files.cert, sizeof files.cert, "%s/cert.pem", files.dir);
+    snprintf(files.key, sizeof files.key, "%s/key.pem", files.dir);
+    EVP_PKEY *ca_key = EVP_EC_gen("P-256"), *key = EVP_EC_gen("P-256");
+    X509 *ca = make_cert("authority", ca_key, NULL, ca_key), *cert = make_cert("node", key, ca, ca_key);
+    write_pem(files.ca, ca, NULL);
+    write_pem(files.cert, cert, NULL);
+    write_pem(files.key, NULL, key);
+    X509_free(ca);
+    X509_free(cert);
+    EVP_PKEY_free(ca_key);
+    EVP_PKEY_free(key);
+    return files;
+}
+
+static void remove_files(const files_t *files)
+{
+    unlink(files->ca);
+    unlink(files->cert);
+    unlink(files->key);
+    rmdir(files->dir);
+}
+
+static cake_tls_config_t by_files(const files_t *files)
+{
+    return (cake_tls_config_t){.cert_file = files->cert, .key_file = files->key, .ca_file = files->ca};
+}
+
+static cake_tls_config_t by_key(const char *key)
+{
+    return (cake_tls_config_t){.cluster_key = key, .cluster_key_len = strlen(key)};
+}
+
+#define KEY       "a key of the cluster"
+#define OTHER_KEY "another cluster's key"
+
+/* ---- both sides ---- */
+
+typedef struct {
+    fixture_t fixture;
+    char text[2000];
+
+} tls_t;
+
+static void write_log(void *ctx, cake_log_level_t level, const char *message)
+{
+    char *text = ctx;
+    (void)level;
+    strncat(text, message, 1999 - strlen(text));
+}
+
+static void start(tls_t *tls, const cake_tls_config_t *server_tls, const cake_tls_config_t *channel_tls)
+{
+    cake_rpc_server_config_t server = CAKE_RPC_SERVER_CONFIG_INIT;
+    cake_channel_config_t channel = CAKE_CHANNEL_CONFIG_INIT;
+    cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
+    cake_log_t log = {write_log, tls->text, CAKE_LOG_WARN};
+    memset(tls, 0, sizeof *tls);
+    options.log = &log;
+    assert_int_equal(cake_uv_env_new(&options, &tls->fixture.server_env), 0);
+    assert_int_equal(cake_uv_env_new(NULL, &tls->fixture.client_env), 0);
+    server.tls = server_tls;
+    channel.tls = channel_tls;
+    channel.backoff_min_ms = channel.backoff_max_ms = 1;
+    fixture_listen(&tls->fixture, server, NULL);
+    fixture_open(&tls->fixture, channel);
+}
+
+static int call(tls_t *tls, size_t len, char message[200])
+{
+    static char body[3 << 20];
+    cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
+    cake_reply_t *reply = NULL;
+    options.message = message;
+    options.message_size = 200;
+    message[0] = '\0';
+    for (size_t i = 0; i < len; i++)
+        body[i] = (char)(i * 7);
+    int err = cake_channel_call(tls->fixture.channel, "/test/echo", body, len, &options, &reply);
+    if (err == 0) {
+        assert_int_equal(cake_reply_body(reply).len, len);
+        if (len > 0)
+            assert_memory_equal(cake_reply_body(reply).data, body, len);
+    }
+    cake_reply_free(reply);
+    return err;
+}
+
+static void assert_works(tls_t *tls)
+{
+    static const size_t lens[] = {0, 1, 1024, 16384, 70000, 3 << 20};
+    char message[200];
+    for (size_t i = 0; i < CAKE_COUNT_OF(lens); i++)
+        assert_int_equal(call(tls, lens[i], message), 0);
+}
+
+static void assert_refused(const cake_tls_config_t *server, const cake_tls_config_t *channel, const char *client_says,
+                           const char *server_says)
+{
+    tls_t tls;
+    char message[200];
+    start(&tls, server, channel);
+    assert_int_equal(call(&tls, 5, message), CAKE_ECONNECTION);
+    if (strstr(message, client_says) == NULL)
+        fail_msg("the client says: %s", message);
+    fixture_stop(&tls.fixture);
+    if (strstr(tls.text, server_says) == NULL)
+        fail_msg("the server says: %s", tls.text);
+}
+
+/* ---- tests ---- */
+
+static void test_certificates_both_ways(void **state)
+{
+    files_t files = make_files();
+    cake_tls_config_t config = by_files(&files);
+    tls_t tls;
+    config.peer_name = "node.example";
+    start(&tls, &config, &config);
+    assert_works(&tls);
+    fixture_stop(&tls.fixture);
+    assert_string_equal(tls.text, "");
+    remove_files(&files);
+}
+
+static void test_one_key_and_no_certificate(void **state)
+{
+    cake_tls_config_t config = by_key(KEY);
+    tls_t tls;
+    start(&tls, &config, &config);
+    assert_works(&tls);
+    fixture_stop(&tls.fixture);
+    assert_string_equal(tls.text, "");
+}
+
+static void test_plain_and_encrypted_refuse_each_other(void **state)
+{
+    cake_tls_config_t config = by_key(KEY);
+    assert_refused(&config, NULL, "the peer encrypts by TLS", "the peer does not encrypt");
+    assert_refused(NULL, &config, "the peer does not encrypt", "the peer encrypts by TLS");
+}
+
+static void test_strangers_are_refused(void **state)
+{
+    files_t files = make_files(), others = make_files();
+    cake_tls_config_t ours = by_files(&files), theirs = by_files(&others), named = by_files(&files);
+    cake_tls_config_t key = by_key(KEY), other_key = by_key(OTHER_KEY);
+    named.peer_name = "other.example";
+    cake_tls_config_t foreign = by_files(&others); /* trusts us, but is not of our authority */
+    foreign.ca_file = files.ca;
+    assert_refused(&ours, &theirs, "certificate is refused", "TLS: ");
+    assert_refused(&ours, &foreign, "TLS: ", "certificate is refused");
+    assert_refused(&ours, &named, "certificate is refused", "TLS: ");
+    assert_refused(&key, &other_key, "another cluster key", "another cluster key");
+    assert_refused(&key, &ours, "TLS: ", "TLS: ");
+    assert_refused(&ours, &key, "TLS: ", "TLS: ");
+    remove_files(&files);
+    remove_files(&others);
+}
+
+static void test_reload_without_restart(void **state)
+{
+    files_t files = make_files(), newer = make_files();
+    cake_tls_config_t config = by_files(&files), next = by_files(&newer), missing = by_files(&files);
+    tls_t tls;
+    char message[200];
+    start(&tls, &config, &config);
+    assert_works(&tls);
+    missing.key_file = "/nonexistent/key.pem";
+    assert_int_equal(cake_rpc_reload_tls(tls.fixture.server, &missing), CAKE_ENOTFOUND);
+    assert_int_equal(cake_rpc_reload_tls(tls.fixture.server, NULL), CAKE_EINVAL);
+    assert_int_equal(cake_rpc_reload_tls(tls.fixture.server, &next), 0);
+    assert_int_equal(call(&tls, 10, message), 0); /* what is open goes on */
+
+    cake_channel_t *old = tls.fixture.channel;
+    cake_channel_config_t channel = CAKE_CHANNEL_CONFIG_INIT;
+    channel.tls = &config;
+    channel.backoff_max_ms = 1;
+    fixture_open(&tls.fixture, channel);
+    assert_int_equal(call(&tls, 10, message), CAKE_ECONNECTION);
+    assert_int_equal(cake_channel_reload_tls(tls.fixture.channel, &next), 0);
+    assert_int_equal(call(&tls, 10, message), 0);
+    cake_channel_close(old);
+    fixture_stop(&tls.fixture);
+    remove_files(&files);
+    remove_files(&newer);
+}
+
+static void test_configurations_that_are_none(void **state)
+{
+    cake_tls_config_t config = by_key("too short");
+    cake_channel_config_t channel = CAKE_CHANNEL_CONFIG_INIT;
+    cake_channel_t *out;
+    channel.tls = &config;
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), CAKE_EINVAL);
+    config = (cake_tls_config_t){.cert_file = "x"};
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), CAKE_EINVAL);
+    config = (cake_tls_config_t){.cert_file = "/dev/null", .key_file = "/dev/null", .ca_file = "/dev/null"};
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), CAKE_EPARSE);
+
+    fixture_t fixture;
+    fixture_envs(&fixture, true, 1);
+    channel.env = fixture.client_env;
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), CAKE_EUNAVAILABLE);
+    fixture.client_env->ops->close(fixture.client_env);
+    fixture.server_env->ops->close(fixture.server_env);
+    cake__world_free(fixture.world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_certificates_both_ways),
+        cmocka_unit_test(test_one_key_and_no_certificate),
+        cmocka_unit_test(test_plain_and_encrypted_refuse_each_other),
+        cmocka_unit_test(test_strangers_are_refused),
+        cmocka_unit_test(test_reload_without_restart),
+        cmocka_unit_test(test_configurations_that_are_none),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,370 @@
+/* TLS 1.3 by OpenSSL over memory. A context is what streams of one owner share; each stream holds it, so that its owner may
+ * exchange it for one with newer certificates at any time.
+ *
+ *   socket --feed--> [in] --> SSL --read--> application         SSL's own errors end the connection, with a reason in words
+ *   socket <-output- [out] <- SSL <-write-- application
+ *
+ * With a cluster key there are no certificates: the key, hashed, is an external pre-shared key (RFC 8446, 2.2), used together
+ * with a Diffie-Hellman exchange, so that one who learns it later cannot read what was recorded. */
+#include "uv/tls.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+
+#include "base/base.h"
+#include "uv/loop.h"
+
+#define PSK_BYTES    32u
+#define PSK_IDENTITY "datacake"
+#define REASON_MAX   200u
+
+static const unsigned char ALPN[] = {2, 'h', '2'};
+
+struct cake_tls {
+    cake_alloc_t alloc;
+    atomic_uint refs;
+    SSL_CTX *server, *client;
+    bool has_psk;
+    uint8_t psk[PSK_BYTES];
+};
+
+struct cake__tls {
+    cake_tls_t *context;
+    SSL *ssl;
+    BIO *in, *out; /* the SSL's */
+    bool is_server, has_begun;
+    char reason[REASON_MAX];
+};
+
+/* ---- contexts ---- */
+
+static SSL_SESSION *psk_session(const cake_tls_t *context, SSL *ssl)
+{
+    static const unsigned char aes_128_gcm_sha256[] = {0x13, 0x01};
+    const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, aes_128_gcm_sha256);
+    SSL_SESSION *session = SSL_SESSION_new();
+    if (session != NULL && cipher != NULL && SSL_SESSION_set1_master_key(session, context->psk, PSK_BYTES) == 1 &&
+        SSL_SESSION_set_cipher(session, cipher) == 1 && SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1)
+        return session;
+    SSL_SESSION_free(session);
+    return NULL;
+}
+
+static int use_psk(SSL *ssl, const EVP_MD *digest, const unsigned char **id, size_t *id_len, SSL_SESSION **session)
+{
+    const cake_tls_t *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    (void)digest;
+    *id = (const unsigned char *)PSK_IDENTITY;
+    *id_len = sizeof PSK_IDENTITY - 1;
+    *session = psk_session(context, ssl);
+    return *session != NULL;
+}
+
+static int find_psk(SSL *ssl, const unsigned char *id, size_t id_len, SSL_SESSION **session)
+{
+    const cake_tls_t *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    *session = NULL;
+    if (id_len != sizeof PSK_IDENTITY - 1 || memcmp(id, PSK_IDENTITY, id_len) != 0)
+        return 1; /* goes on without, and fails for want of a certificate */
+    *session = psk_session(context, ssl);
+    return *session != NULL;
+}
+
+static int select_h2(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+                     unsigned in_len, void *arg)
+{
+    unsigned char *found;
+    (void)ssl;
+    (void)arg;
+    if (SSL_select_next_proto(&found, out_len, ALPN, sizeof ALPN, in, in_len) != OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = found;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static int load_files(SSL_CTX *ctx, const cake_tls_config_t *config, bool is_server)
+{
+    STACK_OF(X509_NAME) *names = NULL;
+    if (SSL_CTX_use_certificate_chain_file(ctx, config->cert_file) != 1 ||
+        SSL_CTX_use_PrivateKey_file(ctx, config->key_file, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(ctx) != 1 || SSL_CTX_load_verify_locations(ctx, config->ca_file, NULL) != 1)
+        return CAKE_EPARSE;
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    if (is_server && (names = SSL_load_client_CA_file(config->ca_file)) == NULL)
+        return CAKE_EPARSE;
+    if (names != NULL)
+        SSL_CTX_set_client_CA_list(ctx, names);
+    if (!is_server && config->peer_name != NULL &&
+        X509_VERIFY_PARAM_set1_host(SSL_CTX_get0_param(ctx), config->peer_name, 0) != 1)
+        return CAKE_ENOMEM;
+    return 0;
+}
+
+static int make_ctx(cake_tls_t *context, const cake_tls_config_t *config, bool is_server, SSL_CTX **out)
+{
+    SSL_CTX *ctx = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
+    *out = ctx;
+    if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) != 1 ||
+        SSL_CTX_set_ciphersuites(
+            ctx, context->has_psk ? "TLS_AES_128_GCM_SHA256"
+                                  : "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1)
+        return CAKE_ENOMEM;
+    SSL_CTX_set_app_data(ctx, context);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_set_num_tickets(ctx, 0); /* a key that was exchanged must not live on in tickets */
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
+    if (is_server)
+        SSL_CTX_set_alpn_select_cb(ctx, select_h2, NULL);
+    else if (SSL_CTX_set_alpn_protos(ctx, ALPN, sizeof ALPN) != 0)
+        return CAKE_ENOMEM;
+    if (!context->has_psk)
+        return load_files(ctx, config, is_server);
+    if (is_server)
+        SSL_CTX_set_psk_find_session_callback(ctx, find_psk);
+    else
+        SSL_CTX_set_psk_use_session_callback(ctx, use_psk);
+    return 0;
+}
+
+static int hash_key(const cake_tls_config_t *config, uint8_t out[PSK_BYTES])
+{
+    static const char label[] = "datacake cluster key 1";
+    EVP_MD_CTX *hash = EVP_MD_CTX_new();
+    bool is_done = hash != NULL && EVP_DigestInit_ex(hash, EVP_sha256(), NULL) == 1 &&
+                   EVP_DigestUpdate(hash, label, sizeof label) == 1 &&
+                   EVP_DigestUpdate(hash, config->cluster_key, config->cluster_key_len) == 1 &&
+                   EVP_DigestFinal_ex(hash, out, NULL) == 1;
+    EVP_MD_CTX_free(hash);
+    return is_done ? 0 : CAKE_ENOMEM;
+}
+
+static bool can_be_read(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    if (file != NULL)
+        fclose(file);
+    return file != NULL;
+}
+
+static int check_config(const cake_tls_config_t *config)
+{
+    bool has_files = config->cert_file != NULL && config->key_file != NULL && config->ca_file != NULL;
+    bool has_any = config->cert_file != NULL || config->key_file != NULL || config->ca_file != NULL;
+    if (config->cluster_key != NULL)
+        return has_any || config->cluster_key_len < CAKE__TLS_KEY_MIN ? CAKE_EINVAL : 0;
+    if (!has_files)
+        return CAKE_EINVAL;
+    bool are_there = can_be_read(config->cert_file) && can_be_read(config->key_file) && can_be_read(config->ca_file);
+    return are_there ? 0 : CAKE_ENOTFOUND;
+}
+
+int cake__tls_open(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out)
+{
+    *out = NULL;
+    int err = check_config(config);
+    if (err != 0)
+        return err;
+    cake_tls_t *context = cake__calloc(&env->alloc, 1, sizeof *context);
+    if (context == NULL)
+        return CAKE_ENOMEM;
+    context->alloc = env->alloc;
+    atomic_init(&context->refs, 1);
+    context->has_psk = config->cluster_key != NULL;
+    if (context->has_psk)
+        err = hash_key(config, context->psk);
+    if (err == 0)
+        err = make_ctx(context, config, true, &context->server);
+    if (err == 0)
+        err = make_ctx(context, config, false, &context->client);
+    if (err != 0) {
+        char text[120] = "";
+        ERR_error_string_n(ERR_peek_last_error(), text, sizeof text);
+        cake__log(&env->log, CAKE_LOG_ERROR, "TLS cannot be set up: %s", text);
+        cake__tls_close(context);
+    } else {
+        *out = context;
+    }
+    ERR_clear_error();
+    return err;
+}
+
+void cake__tls_close(cake_tls_t *context)
+{
+    if (context == NULL || atomic_fetch_sub(&context->refs, 1) > 1)
+        return;
+    SSL_CTX_free(context->server);
+    SSL_CTX_free(context->client);
+    OPENSSL_cleanse(context->psk, sizeof context->psk);
+    cake_alloc_t alloc = context->alloc;
+    cake__free(&alloc, context);
+}
+
+/* ---- create and destroy ---- */
+
+int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_t **out)
+{
+    cake__tls_t *tls = cake__calloc(&context->alloc, 1, sizeof *tls);
+    *out = NULL;
+    if (tls == NULL)
+        return CAKE_ENOMEM;
+    tls->ssl = SSL_new(is_server ? context->server : context->client);
+    tls->in = BIO_new(BIO_s_mem());
+    tls->out = BIO_new(BIO_s_mem());
+    if (tls->ssl == NULL || tls->in == NULL || tls->out == NULL) {
+        SSL_free(tls->ssl);
+        BIO_free(tls->in);
+        BIO_free(tls->out);
+        cake__free(&context->alloc, tls);
+        return CAKE_ENOMEM;
+    }
+    BIO_set_mem_eof_return(tls->in, -1);
+    BIO_set_mem_eof_return(tls->out, -1);
+    SSL_set_bio(tls->ssl, tls->in, tls->out);
+    if (is_server)
+        SSL_set_accept_state(tls->ssl);
+    else
+        SSL_set_connect_state(tls->ssl);
+    tls->is_server = is_server;
+    tls->context = context;
+    atomic_fetch_add(&context->refs, 1);
+    *out = tls;
+    return 0;
+}
+
+void cake__tls_free(cake__tls_t *tls)
+{
+    if (tls == NULL)
+        return;
+    cake_tls_t *context = tls->context;
+    SSL_free(tls->ssl);
+    cake__free(&context->alloc, tls);
+    cake__tls_close(context);
+}
+
+/* ---- failures ---- */
+
+void cake__tls_fail(cake__tls_t *tls, const char *reason)
+{
+    if (tls->reason[0] == '\0')
+        snprintf(tls->reason, sizeof tls->reason, "%s", reason);
+}
+
+const char *cake__tls_reason(const cake__tls_t *tls)
+{
+    return tls->reason[0] != '\0' ? tls->reason : NULL;
+}
+
+/* The words of OpenSSL for the last error, with what they mean where that is not plain. */
+static int note_failure(cake__tls_t *tls)
+{
+    unsigned long code = ERR_peek_error();
+    const char *what = code != 0 ? ERR_reason_error_string(code) : "the connection was cut";
+    long verified = SSL_get_verify_result(tls->ssl);
+    char text[REASON_MAX];
+    if (!tls->context->has_psk && verified != X509_V_OK)
+        snprintf(text, sizeof text, "TLS: the peer's certificate is refused: %s",
+                 X509_verify_cert_error_string(verified));
+    else if (tls->context->has_psk && (ERR_GET_REASON(code) == SSL_R_BINDER_DOES_NOT_VERIFY ||
+                                       ERR_GET_REASON(code) == SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER ||
+                                       ERR_GET_REASON(code) == SSL_R_TLSV1_ALERT_DECRYPT_ERROR))
+        snprintf(text, sizeof text, "TLS: the peer has another cluster key (%s)", what != NULL ? what : "unknown");
+    else
+        snprintf(text, sizeof text, "TLS: %s", what != NULL ? what : "unknown error");
+    cake__tls_fail(tls, text);
+    ERR_clear_error();
+    return CAKE_EUNAUTHENTICATED;
+}
+
+/* ---- operate ---- */
+
+/* A peer without TLS is told by an alert, which begins as no HTTP/2 frame does, and finds the reason in that. */
+static int check_first_byte(cake__tls_t *tls, uint8_t first)
+{
+    static const uint8_t alert[] = {0x15, 0x03, 0x03, 0, 2, 2, 70}; /* fatal, protocol_version */
+    tls->has_begun = true;
+    if (first == 0x16 || first == 0x15)
+        return 0;
+    cake__tls_fail(tls, "the peer does not encrypt, and this side wants TLS");
+    (void)BIO_write(tls->out, alert, sizeof alert);
+    return CAKE_EUNAUTHENTICATED;
+}
+
+int cake__tls_feed(cake__tls_t *tls, const void *data, size_t len)
+{
+    CAKE_ASSERT(len > 0 && len <= INT32_MAX);
+    int err = tls->has_begun ? 0 : check_first_byte(tls, *(const uint8_t *)data);
+    if (err != 0)
+        return err;
+    return BIO_write(tls->in, data, (int)len) == (int)len ? 0 : CAKE_ENOMEM;
+}
+
+int cake__tls_handshake(cake__tls_t *tls)
+{
+    const unsigned char *protocol;
+    unsigned protocol_len;
+    ERR_clear_error();
+    int result = SSL_do_handshake(tls->ssl);
+    if (result == 1) {
+        SSL_get0_alpn_selected(tls->ssl, &protocol, &protocol_len);
+        if (protocol_len == 2 && memcmp(protocol, "h2", 2) == 0)
+            return 0;
+        cake__tls_fail(tls, "TLS: the peer does not speak HTTP/2");
+        return CAKE_EUNAUTHENTICATED;
+    }
+    return SSL_get_error(tls->ssl, result) == SSL_ERROR_WANT_READ ? CAKE_EBUSY : note_failure(tls);
+}
+
+bool cake__tls_has_input(const cake__tls_t *tls)
+{
+    return BIO_pending(tls->in) > 0 || SSL_pending(tls->ssl) > 0;
+}
+
+intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size)
+{
+    ERR_clear_error();
+    int got = SSL_read(tls->ssl, data, (int)cake__min_u64(size, INT32_MAX));
+    if (got > 0)
+        return got;
+    switch (SSL_get_error(tls->ssl, got)) {
+    case SSL_ERROR_WANT_READ:
+        return CAKE_EBUSY;
+    case SSL_ERROR_ZERO_RETURN:
+        return 0;
+    default:
+        return note_failure(tls);
+    }
+}
+
+int cake__tls_write(cake__tls_t *tls, const void *data, size_t len)
+{
+    CAKE_ASSERT(len > 0 && len <= CAKE__TLS_WRITE_MAX);
+    ERR_clear_error();
+    return SSL_write(tls->ssl, data, (int)len) == (int)len ? 0 : note_failure(tls);
+}
+
+void cake__tls_shut(cake__tls_t *tls)
+{
+    ERR_clear_error();
+    (void)SSL_shutdown(tls->ssl);
+    ERR_clear_error();
+}
+
+cake_slice_t cake__tls_output(cake__tls_t *tls)
+{
+    char *data;
+    long len = BIO_get_mem_data(tls->out, &data);
+    return cake__slice(data, len > 0 ? (size_t)len : 0);
+}
+
+void cake__tls_sent(cake__tls_t *tls, size_t len)
+{
+    static const size_t step_max = 16384;
+    char sink[16384];
+    while (len > 0) {
+        int taken = BIO_read(tls->out, sink, (int)cake__min_u64(len, step_max));
+        CAKE_ASSERT(taken > 0);
+        len -= (size_t)taken;
+    }
+}

@@ -1,0 +1,31 @@
+/* tls.h: one TLS 1.3 connection as a machine: bytes of the socket in and out, bytes of the application out and in. No sockets,
+ * no waiting; stream.c feeds it and sends what it puts out. Loop thread, but for opening a context. */
+#ifndef CAKE_UV_TLS_H
+#define CAKE_UV_TLS_H
+
+#include <datacake/env.h>
+
+#define CAKE__TLS_INPUT_BYTES 65536u /* read from a socket at once */
+#define CAKE__TLS_WRITE_MAX   65536u /* encrypted at once */
+#define CAKE__TLS_KEY_MIN     16u
+
+typedef struct cake__tls cake__tls_t;
+
+int cake__tls_open(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out);
+void cake__tls_close(cake_tls_t *context);
+
+int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_t **out); /* CAKE_ENOMEM */
+void cake__tls_free(cake__tls_t *tls);
+
+int cake__tls_feed(cake__tls_t *tls, const void *data, size_t len); /* from the socket; CAKE_ENOMEM */
+int cake__tls_handshake(cake__tls_t *tls);                          /* 0: done; CAKE_EBUSY: needs more; else failed */
+bool cake__tls_has_input(const cake__tls_t *tls);
+intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size);  /* as on_read's; CAKE_EBUSY: needs more */
+int cake__tls_write(cake__tls_t *tls, const void *data, size_t len); /* all of it, once the handshake is done */
+void cake__tls_shut(cake__tls_t *tls);
+cake_slice_t cake__tls_output(cake__tls_t *tls); /* for the socket */
+void cake__tls_sent(cake__tls_t *tls, size_t len);
+const char *cake__tls_reason(const cake__tls_t *tls); /* of the failure; NULL: none */
+void cake__tls_fail(cake__tls_t *tls, const char *reason);
+
+#endif
