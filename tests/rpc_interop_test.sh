@@ -10,6 +10,7 @@ if [ ! -x "$bin/example-echo_server" ]; then
     echo "skipped: the examples are not built"
     exit 0
 fi
+: >"$dir/out"
 "$bin/example-echo_server" 127.0.0.1:0 >"$dir/out" &
 server=$!
 address=
