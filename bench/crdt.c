@@ -1,6 +1,6 @@
 /* bench-crdt: the set alone. For each number of entries, order of keys and kind of key:
  *
- *      insert, insert in batches, update, get, delete, purge, diff, merge, pull, fingerprint, save, load
+ *      insert, insert in batches, update, get, delete, purge, diff, merge, pull, save, load
  *
  * in ns per operation, bytes per live entry, and the longest single call ("pause"). Medians of ROUNDS runs.
  *      bench-crdt [ENTRIES...]      default: 1000000 */
@@ -13,7 +13,9 @@
 
 #include "base/random.h"
 
-#define ROUNDS  5
+#ifndef ROUNDS
+#define ROUNDS 5
+#endif
 #define WALL_MS UINT64_C(1795342830123)
 
 typedef struct work {
@@ -138,9 +140,53 @@ static double diff_once(cake_orswot_t *set, cake_orswot_t *other, cake_record_t 
 }
 
 typedef struct results {
-    double insert, batched, update, get, remove, purge, diff_10, diff_10k, merge_10, pull_all, fingerprint, bytes,
-        pause;
+    double insert, batched, update, get, remove, purge, diff_10, diff_10k, merge_10, pull_all, bytes, pause, save, load,
+        saved_bytes;
 } results_t;
+
+typedef struct tape {
+    uint8_t *bytes;
+    size_t len, at, capacity;
+} tape_t;
+
+static int tape_write(void *ctx, const void *data, size_t len)
+{
+    tape_t *tape = ctx;
+    if (tape->len + len > tape->capacity)
+        return CAKE_ENOSPC;
+    memcpy(tape->bytes + tape->len, data, len);
+    tape->len += len;
+    return 0;
+}
+
+static int tape_read(void *ctx, void *data, size_t len)
+{
+    tape_t *tape = ctx;
+    size_t part = tape->len - tape->at < len ? tape->len - tape->at : len;
+    memcpy(data, tape->bytes + tape->at, part);
+    tape->at += part;
+    return (int)part;
+}
+
+static void save_and_load(cake_orswot_t *set, work_t *work, results_t *out)
+{
+    cake_orswot_config_t config = CAKE_ORSWOT_CONFIG_INIT;
+    cake_orswot_t *back;
+    tape_t tape = {.capacity = work->count * 48 + 65536};
+    tape.bytes = must(calloc(tape.capacity, 1));
+    config.actor = 99;
+    double began = now_ns();
+    must_be_ok(cake_orswot_save(set, tape_write, &tape));
+    out->save = (now_ns() - began) / (double)work->count;
+    out->saved_bytes = (double)tape.len / (double)work->count;
+    began = now_ns();
+    must_be_ok(cake_orswot_load(&config, tape_read, &tape, &back));
+    out->load = (now_ns() - began) / (double)work->count;
+    if (cake_orswot_fingerprint(back) != cake_orswot_fingerprint(set))
+        must_be_ok(CAKE_EINTERNAL);
+    cake_orswot_free(back);
+    free(tape.bytes);
+}
 
 static double merge_with_differences(work_t *work, cake_orswot_t *a, cake_orswot_t *b, size_t differences)
 {
@@ -165,6 +211,7 @@ static void one_round(work_t *work, results_t *out)
     cake_orswot_statistics(set, &statistics);
     out->bytes = (double)statistics.bytes / (double)work->count;
     out->get = get_all(set, work);
+    save_and_load(set, work, out);
     out->batched = write_batches(batched, work);
     find_pause(timed, work);
     out->pause = work->pause_ns;
@@ -241,10 +288,12 @@ static void run(size_t count, bool is_random, bool is_long)
     }
     median_of(rounds, &median);
     printf("%9zu %-6s %-5s | insert %5.1f  batched %5.1f  update %5.1f  get %5.1f  delete %5.1f  purge %4.2f ns | "
-           "%5.1f B | diff 10: %.2f us  10k: %.1f us | merge 10: %.3f ms | pull %5.1f ns | pause %.0f us\n",
+           "%5.1f B | diff 10: %.2f us  10k: %.1f us | merge 10: %.3f ms | pull %5.1f ns | pause %.0f us | "
+           "save %.1f  load %.1f ns  %.1f B\n",
            count, is_random ? "random" : "order", is_long ? "long" : "8 B", median.insert, median.batched,
            median.update, median.get, median.remove, median.purge, median.bytes, median.diff_10 / 1e3,
-           median.diff_10k / 1e3, median.merge_10 / 1e6, median.pull_all, median.pause / 1e3);
+           median.diff_10k / 1e3, median.merge_10 / 1e6, median.pull_all, median.pause / 1e3, median.save, median.load,
+           median.saved_bytes);
     fflush(stdout);
     free(work.ids);
 }
