@@ -217,6 +217,32 @@ static void bad_input_is_refused_and_changes_nothing(void **state)
     cluster_close(&cluster);
 }
 
+static bool has_member_3(void *arg)
+{
+    cluster_t *cluster = arg;
+    cake__peer_t *peer = cake__peer_find(cluster->members[1].store, 3);
+    return peer != NULL && cake__peer_is_there(peer);
+}
+
+/* Between a member's first sign of life and its store's, a level must not pass over it. */
+static void a_member_that_has_just_joined_counts_before_its_store_is_heard(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        cluster_t cluster = {0};
+        cluster_open(&cluster, 2, 100 + seed, NULL);
+        cluster.count = 3;
+        cluster.members[3].host = cake__world_add_host(cluster.world);
+        cluster.members[3].data_center = "dc-1";
+        cluster_start(&cluster, 3);
+        cluster_wait(&cluster, has_member_3, 5000);
+        assert_int_equal(put_text(&cluster, 1, "a", "1", CAKE_ALL), 0);
+        for (int i = 1; i <= 3; i++)
+            assert_text(&cluster, i, "a", "1");
+        cluster_close(&cluster);
+    }
+}
+
 static void a_handle_does_what_the_store_does_in_its_keyspace(void **state)
 {
     (void)state;
@@ -265,6 +291,7 @@ int main(void)
         cmocka_unit_test(a_stalled_peer_cannot_hang_a_put),
         cmocka_unit_test(a_read_with_a_level_finds_the_newest_and_mends_the_others),
         cmocka_unit_test(a_read_at_a_level_after_a_restart_alone_does_not_take_replicas_for_documents),
+        cmocka_unit_test(a_member_that_has_just_joined_counts_before_its_store_is_heard),
         cmocka_unit_test(a_handle_does_what_the_store_does_in_its_keyspace),
         cmocka_unit_test(bad_input_is_refused_and_changes_nothing),
     };

@@ -93,11 +93,14 @@ bool cake__peer_is_silent(const cake__peer_t *peer)
            wall_ms - peer->heard_wall_ms > peer->store->options.forget_after_ms;
 }
 
-/* A member whose store is still joining counts too: it will be a replica in a moment, and a level that ignored it would
- * promise less than it says. */
+/* A member whose store is still joining counts too, and so does one that joined a moment ago and may be opening its store: a
+ * level that passed over them would promise less than it says. */
 bool cake__peer_counts(const cake__peer_t *peer)
 {
-    return (peer->is_replica && !cake__peer_is_silent(peer)) || (peer->has_store && cake__peer_is_there(peer));
+    if (peer->is_replica && !cake__peer_is_silent(peer))
+        return true;
+    bool may_have_store = cake__now_ns(peer->store->env) - peer->joined_ns < CAKE__MEET_MS * CAKE_NS_PER_MS;
+    return cake__peer_is_there(peer) && (peer->has_store || may_have_store);
 }
 
 int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *count)
@@ -275,6 +278,7 @@ cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail)
         return NULL;
     peer->heard_wall_ms = cake__wall_ms(store->env);
     peer->pulse_failures = 0;
+    bool was_ready = peer->has_store && peer->is_replica;
     if (!peer->has_store) {
         peer->has_store = true;
         store->candidates_are_valid = false;
@@ -287,6 +291,8 @@ cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail)
         store_replica(store, peer->node_id, peer);
         peer->stored_wall_ms = peer->heard_wall_ms;
     }
+    if (!was_ready && peer->is_replica)
+        cake__writes_send_again(peer);
     uint64_t unstored_ms = peer->heard_wall_ms - cake__min_u64(peer->heard_wall_ms, peer->stored_wall_ms);
     if (peer->is_replica && unstored_ms > store->options.forget_after_ms / 8) {
         store_replica(store, peer->node_id, peer);
@@ -310,8 +316,10 @@ static void on_membership(void *arg, cake_membership_kind_t kind, const cake_mem
         peer->has_store = false;
         cake__peer_drop_queue(peer);
     }
-    if (kind == CAKE_MEMBER_JOINED)
+    if (kind == CAKE_MEMBER_JOINED) {
+        peer->joined_ns = cake__now_ns(store->env);
         cake__pulse_peer(peer);
+    }
     cake__join_try(store);
 }
 

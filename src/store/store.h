@@ -39,6 +39,7 @@
 #define CAKE__CLOCK_AHEAD_MS   64u    /* but at least so far above the clock: 4M stamps */
 #define CAKE__PURGE_TICK_MS    500u
 #define CAKE__PURGE_COUNT      20000u /* tombstones dropped in one batch */
+#define CAKE__MEET_MS          3000u  /* a member that says nothing of a store may still be opening it */
 #define CAKE__WANT_DELAY_MS    400u   /* what batches under way may still bring is not asked for */
 #define CAKE__DIGEST_BUCKETS   256u
 
@@ -165,6 +166,7 @@ struct cake__peer {
     char data_center[64];
     cake_status_t status; /* of the member; SUSPECT for a stored replica that is not a member yet */
     bool is_member;       /* membership has named it in this run of ours */
+    uint64_t joined_ns;   /* when it did, last */
     bool is_degraded;
     bool has_store;                         /* it said so, in this run of it */
     bool is_replica;                        /* has joined; counts until it is forgotten */
@@ -299,6 +301,7 @@ void cake__write_acked(cake__write_t *write, uint16_t node_id);
 void cake__writes_check_context(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context_t *context);
 /* Its digest was equal to that of our version: it has all that was committed up to then, and nothing is known of later writes. */
 void cake__writes_acked_all(cake_store_t *store, uint16_t node_id, uint64_t version);
+void cake__writes_send_again(cake__peer_t *peer); /* those under way, to a peer that was not there for them */
 void cake__writes_release_held(cake_store_t *store); /* the node has joined */
 void cake__writes_fail_all(cake_store_t *store, int err);
 void cake__write_lost_peer(cake__write_t *write);

@@ -348,6 +348,16 @@ static void on_posted(void *arg)
     }
 }
 
+void cake__writes_send_again(cake__peer_t *peer)
+{
+    CAKE_LIST_FOR_EACH(link, &peer->store->writes)
+    {
+        cake__write_t *write = CAKE_CONTAINER_OF(link, cake__write_t, link);
+        if (write->phase == CAKE__WRITE_WAITING && write->unit != NULL && cake__peer_is_there(peer))
+            cake__peer_enqueue(peer, write->unit, true);
+    }
+}
+
 void cake__writes_release_held(cake_store_t *store)
 {
     CAKE_LIST_FOR_EACH_SAFE(link, &store->writes)
