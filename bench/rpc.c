@@ -1,5 +1,6 @@
 /* Calls per second and CPU per call, side by side with what the machine gives at most: length-prefixed frames echoed over
- * epoll. Both run in turn, several rounds, medians; one server thread and one client thread each, over loopback.
+ * epoll, once with as many in a read as there are (limit), once with at most BATCH, as ours has it (batched); ours without and
+ * with TLS. All run in turn, several rounds, medians; one server thread and one client thread each, over loopback.
  *
  *   bench-rpc [seconds per measurement: 0.5] [rounds: 5] [row of the table: all] */
 #include <errno.h>
@@ -20,9 +21,10 @@
 
 #define ROUNDS_MAX 31
 #define CHUNK      (256u << 10)
+#define BATCH      32u /* messages */
 
 typedef struct {
-    size_t bytes, in_flight;
+    size_t bytes, in_flight, batch; /* batch: messages in one read of the raw echo; 0: all */
 } cell_t;
 
 typedef struct {
@@ -79,6 +81,12 @@ static size_t whole_frames(const uint8_t *data, size_t len, size_t frame, uint64
     return len / frame * frame;
 }
 
+static size_t read_size(const cell_t *cell, size_t size, size_t len)
+{
+    size_t batch = cell->batch * (cell->bytes + 4), room = size - len;
+    return cell->batch == 0 || batch - len > room || batch <= len ? room : batch - len;
+}
+
 static void *raw_server(void *arg)
 {
     raw_t *raw = arg;
@@ -88,7 +96,7 @@ static void *raw_server(void *arg)
     for (;;) {
         struct epoll_event event;
         must(epoll_wait(epoll, &event, 1, -1) == 1, "epoll_wait");
-        ssize_t got = read(raw->socket, buffer + len, size - len);
+        ssize_t got = read(raw->socket, buffer + len, read_size(raw->cell, size, len));
         if (got <= 0)
             break;
         len += (size_t)got;
@@ -130,7 +138,7 @@ static void *raw_client(void *arg)
         if (total > CHUNK)
             must(epoll_ctl(epoll, EPOLL_CTL_MOD, raw->socket, &event) == 0, "epoll_ctl");
         must(epoll_wait(epoll, &event, 1, -1) == 1, "epoll_wait");
-        ssize_t got = recv(raw->socket, buffer + len, size - len, MSG_DONTWAIT);
+        ssize_t got = recv(raw->socket, buffer + len, read_size(raw->cell, size, len), MSG_DONTWAIT);
         must(got > 0 || errno == EAGAIN, "recv");
         len += got > 0 ? (size_t)got : 0;
         uint64_t count;
@@ -238,8 +246,9 @@ static int read_cpu(void *arg)
     return 0;
 }
 
-static figures_t run_ours(const cell_t *cell, double seconds)
+static figures_t run_ours(const cell_t *cell, double seconds, bool is_secure)
 {
+    static const cake_tls_config_t tls = {.cluster_key = "a key for this program", .cluster_key_len = 22};
     static const cake_rpc_method_t method = {"echo", echo, 0};
     static const cake_rpc_service_t service = {"bench", &method, 1, NULL, NULL};
     cake_rpc_server_config_t server_config = CAKE_RPC_SERVER_CONFIG_INIT;
@@ -250,6 +259,7 @@ static figures_t run_ours(const cell_t *cell, double seconds)
     must(cake_uv_env_new(NULL, &server_env) == 0 && cake_uv_env_new(NULL, &client_env) == 0, "env");
     server_config.env = server_env;
     server_config.listen_addr = "127.0.0.1:0";
+    server_config.tls = channel_config.tls = is_secure ? &tls : NULL;
     channel_config.env = ours.env = client_env;
     must(cake_rpc_listen(&server_config, &server) == 0 && cake_rpc_add_service(server, &service) == 0, "listen");
     must(cake_channel_open(cake_rpc_address(server), &channel_config, &ours.channel) == 0, "open");
@@ -296,24 +306,33 @@ static double median(const figures_t *figures, int count, size_t member)
 
 int main(int argc, char **argv)
 {
-    static const cell_t cells[] = {{64, 1}, {64, 64}, {64, 256}, {1024, 1}, {1024, 64}, {1024, 256}, {1 << 20, 16}};
+    static const cell_t cells[] = {{64, 1, 0},    {64, 64, 0},    {64, 256, 0},    {1024, 1, 0},
+                                   {1024, 64, 0}, {1024, 256, 0}, {1 << 20, 16, 0}};
     double seconds = argc > 1 ? atof(argv[1]) : 0.5;
     int rounds = argc > 2 ? atoi(argv[2]) : 5;
     size_t row = argc > 3 ? (size_t)atoi(argv[3]) : SIZE_MAX;
     must(seconds > 0 && rounds > 0 && rounds <= ROUNDS_MAX, "usage: bench-rpc [seconds] [rounds]");
-    printf("%8s %5s | %12s %7s %7s | %12s %7s %7s | %6s\n", "bytes", "calls", "limit/s", "cl. us", "srv. us", "ours/s",
-           "cl. us", "srv. us", "ratio");
+    printf("%8s %5s | %9s %6s %6s | %9s | %9s %6s %6s %7s %7s | %9s %6s %6s %6s\n", "bytes", "calls", "limit/s",
+           "cl.us", "srv.us", "batched/s", "ours/s", "cl.us", "srv.us", "/limit", "/batch", "TLS/s", "cl.us", "srv.us",
+           "cost");
     for (size_t i = 0; i < sizeof cells / sizeof cells[0]; i++) {
-        figures_t raw[ROUNDS_MAX], ours[ROUNDS_MAX];
+        figures_t raw[ROUNDS_MAX], batched[ROUNDS_MAX], ours[ROUNDS_MAX], tls[ROUNDS_MAX];
+        cell_t batch_cell = cells[i];
+        batch_cell.batch = BATCH;
         if (row != SIZE_MAX && row != i)
             continue;
         for (int round = 0; round < rounds; round++) {
             raw[round] = run_raw(&cells[i], seconds);
-            ours[round] = run_ours(&cells[i], seconds);
+            batched[round] = run_raw(&batch_cell, seconds);
+            ours[round] = run_ours(&cells[i], seconds, false);
+            tls[round] = run_ours(&cells[i], seconds, true);
         }
-        printf("%8zu %5zu | %12.0f %7.2f %7.2f | %12.0f %7.2f %7.2f | %6.3f\n", cells[i].bytes, cells[i].in_flight,
-               MEDIAN(raw, per_s), MEDIAN(raw, client_us), MEDIAN(raw, server_us), MEDIAN(ours, per_s),
-               MEDIAN(ours, client_us), MEDIAN(ours, server_us), MEDIAN(ours, per_s) / MEDIAN(raw, per_s));
+        double per_s = MEDIAN(ours, per_s), tls_per_s = MEDIAN(tls, per_s);
+        printf("%8zu %5zu | %9.0f %6.2f %6.2f | %9.0f | %9.0f %6.2f %6.2f %7.3f %7.3f | %9.0f %6.2f %6.2f %6.2f\n",
+               cells[i].bytes, cells[i].in_flight, MEDIAN(raw, per_s), MEDIAN(raw, client_us), MEDIAN(raw, server_us),
+               MEDIAN(batched, per_s), per_s, MEDIAN(ours, client_us), MEDIAN(ours, server_us),
+               per_s / MEDIAN(raw, per_s), per_s / MEDIAN(batched, per_s), tls_per_s, MEDIAN(tls, client_us),
+               MEDIAN(tls, server_us), per_s / tls_per_s);
         fflush(stdout);
     }
     return 0;
