@@ -72,6 +72,8 @@ class Soak:
         heapq.heappush(self.undo, (at, len(self.undo) + self.random.random(), action))
 
     def start(self, node):
+        if node.process:  # two faults met, and the other has started it
+            return
         node.start([n.id for n in self.nodes if n is not node])
 
     def kill(self, node):
@@ -80,7 +82,7 @@ class Soak:
 
     def kill_all(self, _):
         for node in self.nodes:
-            if node.process:
+            if node.process and node.is_wanted:
                 node.kill()
                 self.later(0, 3, lambda node=node: self.start(node))
 
@@ -93,6 +95,8 @@ class Soak:
         self.later(0.5, 5, start_again)
 
     def has_ended_well(self, node):
+        if node.process is None:  # killed meanwhile
+            return
         status = node.has_ended(30)
         if status != 0:
             self.fail(f"node {node.id}: after SIGTERM {'it runs on' if status is None else f'status {status}'}\n"
