@@ -310,6 +310,8 @@ void cake__secure_got(cake_stream_t *stream, const void *data, ssize_t count)
             fail(stream, err);
         else
             advance(stream);
+        if (cake__tls_keep(secure->tls) != 0 && !stream->is_closing)
+            fail(stream, CAKE_ENOMEM);
         return;
     }
     secure->is_gone = true;

@@ -18,6 +18,8 @@
 #define PSK_BYTES    32u
 #define PSK_IDENTITY "datacake"
 #define REASON_MAX   200u
+#define OUT_SMALL    1024u                        /* kept by an idle connection */
+#define OUT_LARGE    (CAKE__TLS_WRITE_MAX + 4096) /* what is encrypted at once, as records */
 
 static const unsigned char ALPN[] = {2, 'h', '2'};
 
@@ -25,6 +27,7 @@ struct cake_tls {
     cake_alloc_t alloc;
     atomic_uint refs;
     SSL_CTX *server, *client;
+    BIO_METHOD *method; /* between SSL and the bytes of a cake__tls_t, without a copy of ours */
     bool has_psk;
     uint8_t psk[PSK_BYTES];
 };
@@ -32,10 +35,72 @@ struct cake_tls {
 struct cake__tls {
     cake_tls_t *context;
     SSL *ssl;
-    BIO *in, *out; /* the SSL's */
+    const uint8_t *in; /* what SSL has not taken: in the feeder's buffer, or in kept */
+    size_t in_len;
+    uint8_t *kept, *out;
+    size_t out_len, out_size;
     bool is_server, has_begun;
     char reason[REASON_MAX];
 };
+
+/* ---- the bytes of the socket, as OpenSSL has them ---- */
+
+static int bio_read(BIO *bio, char *data, int len)
+{
+    cake__tls_t *tls = BIO_get_data(bio);
+    size_t step = cake__min_u64(tls->in_len, len > 0 ? (size_t)len : 0);
+    BIO_clear_retry_flags(bio);
+    if (step == 0) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    memcpy(data, tls->in, step);
+    tls->in += step;
+    tls->in_len -= step;
+    return (int)step;
+}
+
+static bool reserve(cake__tls_t *tls, size_t len)
+{
+    size_t need = tls->out_len + len, size = need <= OUT_SMALL ? OUT_SMALL : cake__max_u64(need, OUT_LARGE);
+    if (need <= tls->out_size)
+        return true;
+    uint8_t *out = cake__realloc(&tls->context->alloc, tls->out, size);
+    if (out == NULL)
+        return false;
+    tls->out = out;
+    tls->out_size = size;
+    return true;
+}
+
+static int bio_write(BIO *bio, const char *data, int len)
+{
+    cake__tls_t *tls = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    if (len <= 0 || !reserve(tls, (size_t)len))
+        return -1;
+    memcpy(tls->out + tls->out_len, data, (size_t)len);
+    tls->out_len += (size_t)len;
+    return len;
+}
+
+static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
+{
+    (void)bio;
+    (void)number;
+    (void)pointer;
+    return command == BIO_CTRL_FLUSH;
+}
+
+static BIO_METHOD *make_method(void)
+{
+    BIO_METHOD *method = BIO_meth_new(BIO_TYPE_SOURCE_SINK | 120, "datacake");
+    if (method != NULL && BIO_meth_set_read(method, bio_read) == 1 && BIO_meth_set_write(method, bio_write) == 1 &&
+        BIO_meth_set_ctrl(method, bio_ctrl) == 1)
+        return method;
+    BIO_meth_free(method);
+    return NULL;
+}
 
 /* ---- contexts ---- */
 
@@ -174,6 +239,8 @@ int cake__tls_open(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t 
     context->has_psk = config->cluster_key != NULL;
     if (context->has_psk)
         err = hash_key(config, context->psk);
+    if (err == 0 && (context->method = make_method()) == NULL)
+        err = CAKE_ENOMEM;
     if (err == 0)
         err = make_ctx(context, config, true, &context->server);
     if (err == 0)
@@ -196,6 +263,7 @@ void cake__tls_close(cake_tls_t *context)
         return;
     SSL_CTX_free(context->server);
     SSL_CTX_free(context->client);
+    BIO_meth_free(context->method);
     OPENSSL_cleanse(context->psk, sizeof context->psk);
     cake_alloc_t alloc = context->alloc;
     cake__free(&alloc, context);
@@ -210,18 +278,16 @@ int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_t **out)
     if (tls == NULL)
         return CAKE_ENOMEM;
     tls->ssl = SSL_new(is_server ? context->server : context->client);
-    tls->in = BIO_new(BIO_s_mem());
-    tls->out = BIO_new(BIO_s_mem());
-    if (tls->ssl == NULL || tls->in == NULL || tls->out == NULL) {
+    BIO *bio = BIO_new(context->method);
+    if (tls->ssl == NULL || bio == NULL) {
         SSL_free(tls->ssl);
-        BIO_free(tls->in);
-        BIO_free(tls->out);
+        BIO_free(bio);
         cake__free(&context->alloc, tls);
         return CAKE_ENOMEM;
     }
-    BIO_set_mem_eof_return(tls->in, -1);
-    BIO_set_mem_eof_return(tls->out, -1);
-    SSL_set_bio(tls->ssl, tls->in, tls->out);
+    BIO_set_data(bio, tls);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(tls->ssl, bio, bio);
     if (is_server)
         SSL_set_accept_state(tls->ssl);
     else
@@ -239,6 +305,8 @@ void cake__tls_free(cake__tls_t *tls)
         return;
     cake_tls_t *context = tls->context;
     SSL_free(tls->ssl);
+    cake__free(&context->alloc, tls->kept);
+    cake__free(&context->alloc, tls->out);
     cake__free(&context->alloc, tls);
     cake__tls_close(context);
 }
@@ -287,7 +355,10 @@ static int check_first_byte(cake__tls_t *tls, uint8_t first)
     if (first == 0x16 || first == 0x15)
         return 0;
     cake__tls_fail(tls, "the peer does not encrypt, and this side wants TLS");
-    (void)BIO_write(tls->out, alert, sizeof alert);
+    if (reserve(tls, sizeof alert)) {
+        memcpy(tls->out + tls->out_len, alert, sizeof alert);
+        tls->out_len += sizeof alert;
+    }
     return CAKE_EUNAUTHENTICATED;
 }
 
@@ -297,7 +368,39 @@ int cake__tls_feed(cake__tls_t *tls, const void *data, size_t len)
     int err = tls->has_begun ? 0 : check_first_byte(tls, *(const uint8_t *)data);
     if (err != 0)
         return err;
-    return BIO_write(tls->in, data, (int)len) == (int)len ? 0 : CAKE_ENOMEM;
+    if (tls->in_len == 0) {
+        cake__free(&tls->context->alloc, tls->kept);
+        tls->kept = NULL;
+        tls->in = data;
+        tls->in_len = len;
+        return 0;
+    }
+    uint8_t *kept = cake__malloc(&tls->context->alloc, tls->in_len + len);
+    if (kept == NULL)
+        return CAKE_ENOMEM;
+    memcpy(kept, tls->in, tls->in_len);
+    memcpy(kept + tls->in_len, data, len);
+    cake__free(&tls->context->alloc, tls->kept);
+    tls->in = tls->kept = kept;
+    tls->in_len += len;
+    return 0;
+}
+
+int cake__tls_keep(cake__tls_t *tls)
+{
+    if (tls->in_len > 0 && tls->kept == NULL) {
+        tls->kept = cake__malloc(&tls->context->alloc, tls->in_len);
+        if (tls->kept == NULL) {
+            tls->in_len = 0;
+            return CAKE_ENOMEM;
+        }
+        memcpy(tls->kept, tls->in, tls->in_len);
+        tls->in = tls->kept;
+    } else if (tls->in_len == 0) {
+        cake__free(&tls->context->alloc, tls->kept);
+        tls->kept = NULL;
+    }
+    return 0;
 }
 
 int cake__tls_handshake(cake__tls_t *tls)
@@ -318,7 +421,7 @@ int cake__tls_handshake(cake__tls_t *tls)
 
 bool cake__tls_has_input(const cake__tls_t *tls)
 {
-    return BIO_pending(tls->in) > 0 || SSL_pending(tls->ssl) > 0;
+    return tls->in_len > 0 || SSL_pending(tls->ssl) > 0;
 }
 
 intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size)
@@ -353,18 +456,16 @@ void cake__tls_shut(cake__tls_t *tls)
 
 cake_slice_t cake__tls_output(cake__tls_t *tls)
 {
-    char *data;
-    long len = BIO_get_mem_data(tls->out, &data);
-    return cake__slice(data, len > 0 ? (size_t)len : 0);
+    return cake__slice(tls->out, tls->out_len);
 }
 
 void cake__tls_sent(cake__tls_t *tls, size_t len)
 {
-    static const size_t step_max = 16384;
-    char sink[16384];
-    while (len > 0) {
-        int taken = BIO_read(tls->out, sink, (int)cake__min_u64(len, step_max));
-        CAKE_ASSERT(taken > 0);
-        len -= (size_t)taken;
-    }
+    CAKE_ASSERT(len == tls->out_len);
+    tls->out_len = 0;
+    if (tls->out_size <= OUT_SMALL)
+        return;
+    cake__free(&tls->context->alloc, tls->out);
+    tls->out = NULL;
+    tls->out_size = 0;
 }

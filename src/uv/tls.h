@@ -17,14 +17,16 @@ void cake__tls_close(cake_tls_t *context);
 int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_t **out); /* CAKE_ENOMEM */
 void cake__tls_free(cake__tls_t *tls);
 
-int cake__tls_feed(cake__tls_t *tls, const void *data, size_t len); /* from the socket; CAKE_ENOMEM */
-int cake__tls_handshake(cake__tls_t *tls);                          /* 0: done; CAKE_EBUSY: needs more; else failed */
+/* From the socket; data is read in place until keep, which saves what is left of it. CAKE_ENOMEM; feed also CAKE_EUNAUTHENTICATED. */
+int cake__tls_feed(cake__tls_t *tls, const void *data, size_t len);
+int cake__tls_keep(cake__tls_t *tls);
+int cake__tls_handshake(cake__tls_t *tls); /* 0: done; CAKE_EBUSY: needs more; else failed */
 bool cake__tls_has_input(const cake__tls_t *tls);
 intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size);  /* as on_read's; CAKE_EBUSY: needs more */
 int cake__tls_write(cake__tls_t *tls, const void *data, size_t len); /* all of it, once the handshake is done */
 void cake__tls_shut(cake__tls_t *tls);
-cake_slice_t cake__tls_output(cake__tls_t *tls); /* for the socket */
-void cake__tls_sent(cake__tls_t *tls, size_t len);
+cake_slice_t cake__tls_output(cake__tls_t *tls);      /* for the socket */
+void cake__tls_sent(cake__tls_t *tls, size_t len);    /* all of it */
 const char *cake__tls_reason(const cake__tls_t *tls); /* of the failure; NULL: none */
 void cake__tls_fail(cake__tls_t *tls, const char *reason);
 
