@@ -50,7 +50,7 @@ static double cpu_seconds(void)
 
 static void pause_briefly(void)
 {
-    nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 }
 
 /* ---- bytes on the wire: every environment of this process counts what its streams write ---------------------------------*/
@@ -216,6 +216,7 @@ static void measure(const char *what, peer_t *one, peer_t *two, uint64_t differe
     double opened = seconds() - begin, opened_cpu = cpu_seconds() - cpu;
     cpu = cpu_seconds();
     while (session == 0 && differences > 0) {
+        pause_briefly();
         session = stats_of(two).session_calls > 0 ? seconds() : 0;
         check(seconds() - begin < PATIENCE_S ? 0 : CAKE_ETIMEDOUT, "waiting for a session");
     }
