@@ -9,7 +9,16 @@
 
 #include "crdt/model/world.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define IS_SLOW 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(IS_SLOW)
+#define DEFAULT_SEEDS 1500u
+#else
 #define DEFAULT_SEEDS 20000u
+#endif
 
 static uint64_t totals[COUNT_COUNT];
 static world_t *running;
