@@ -21,16 +21,90 @@
 #define ENTRY_DELETED 0x01u
 #define AGE_MAX_MS    (UINT64_C(1) << 40)
 
+/* ---- sealed frames -----------------------------------------------------------------------------------------------------
+ *
+ *      "DS" | version 1 | 0 | box of: sequence number 8, frame
+ *
+ * The sequence number counts the frames of one run. */
+
+size_t cake__gossip_frame_max(const cake__gossip_t *gossip, size_t bytes)
+{
+    return bytes - GOSSIP_FRAME_CHECK - (gossip->sealer.seal != NULL ? GOSSIP_SEAL_ALL : 0);
+}
+
+bool cake__gossip_frame_is_new(cake__gossip_peer_t *sender, uint64_t seal_seq)
+{
+    uint64_t *words = sender->seal_window, bit = UINT64_C(1) << (seal_seq % 64);
+    if (seal_seq + GOSSIP_WINDOW <= sender->seal_highest)
+        return false;
+    if (seal_seq > sender->seal_highest + GOSSIP_WINDOW)
+        memset(words, 0, sizeof sender->seal_window);
+    else
+        for (uint64_t seq = sender->seal_highest + 1; seq <= seal_seq; seq++)
+            words[seq % GOSSIP_WINDOW / 64] &= ~(UINT64_C(1) << (seq % 64));
+    uint64_t *word = &words[seal_seq % GOSSIP_WINDOW / 64];
+    bool is_new = (*word & bit) == 0;
+    *word |= bit;
+    sender->seal_highest = cake__max_u64(sender->seal_highest, seal_seq);
+    return is_new;
+}
+
+/* Replaces bytes by the frame within, which lives until the next one is opened. */
+static int unseal(cake__gossip_t *gossip, cake_slice_t *bytes, uint64_t *seq)
+{
+    const uint8_t *data = bytes->data;
+    if (data[0] != 'D' || data[1] != 'S' || data[2] != FRAME_VERSION || data[3] != 0)
+        return CAKE_ECONFLICT;
+    size_t len = bytes->len - GOSSIP_SEAL_HEADER - CAKE__GOSSIP_SEAL_OVERHEAD;
+    cake__buf_clear(&gossip->opened);
+    uint8_t *out = cake__buf_extend(&gossip->opened, len);
+    if (out == NULL) {
+        gossip->opened.err = 0;
+        gossip->err = CAKE_ENOMEM;
+        return CAKE_ENOMEM;
+    }
+    cake_slice_t box = cake__slice(data + GOSSIP_SEAL_HEADER, bytes->len - GOSSIP_SEAL_HEADER);
+    if (!gossip->sealer.open(gossip->sealer.ctx, box, out))
+        return CAKE_ECONFLICT;
+    *seq = cake__load_le(out, 8);
+    *bytes = cake__slice(out + 8, len - 8);
+    return *seq == 0 || *seq >= UINT64_MAX / 2 ? CAKE_EPARSE : 0;
+}
+
+static bool seal_into_arena(cake__gossip_t *gossip, const cake__buf_t *frame)
+{
+    cake__buf_t *plain = &gossip->to_seal;
+    uint8_t *out = cake__buf_extend(&gossip->arena, frame->len + GOSSIP_SEAL_ALL);
+    cake__buf_clear(plain);
+    cake__put_u64(plain, ++gossip->seal_seq);
+    cake__put_bytes(plain, frame->data, frame->len);
+    if (out == NULL || plain->err != 0) {
+        plain->err = 0;
+        return false;
+    }
+    memcpy(out, "DS\1", GOSSIP_SEAL_HEADER);
+    return gossip->sealer.seal(gossip->sealer.ctx, cake__slice(plain->data, plain->len), out + GOSSIP_SEAL_HEADER);
+}
+
 /* ---- frames -------------------------------------------------------------------------------------------------------- */
 
-int cake__gossip_frame_open(const cake__gossip_t *gossip, cake_slice_t bytes, bool is_stream,
-                            cake__gossip_frame_t *frame)
+int cake__gossip_frame_open(cake__gossip_t *gossip, cake_slice_t bytes, bool is_stream, cake__gossip_frame_t *frame)
 {
     size_t most = is_stream ? CAKE__GOSSIP_STREAM_MAX : CAKE__GOSSIP_DATAGRAM_MAX;
-    if (bytes.len < GOSSIP_FRAME_HEADER + GOSSIP_FRAME_CHECK || bytes.len > most)
+    size_t least = GOSSIP_FRAME_HEADER + GOSSIP_FRAME_CHECK;
+    frame->seal_seq = 0;
+    if (gossip->sealer.seal != NULL) {
+        int err = bytes.len < least + GOSSIP_SEAL_ALL || bytes.len > most ? CAKE_EPARSE
+                                                                          : unseal(gossip, &bytes, &frame->seal_seq);
+        if (err != 0)
+            return err;
+    }
+    if (bytes.len < least || bytes.len > most)
         return CAKE_EPARSE;
     const uint8_t *data = bytes.data;
     size_t end = bytes.len - GOSSIP_FRAME_CHECK;
+    if (data[0] == 'D' && data[1] == 'S')
+        return CAKE_ECONFLICT; /* sealed, and we have no key */
     if (data[0] != 'D' || data[1] != 'G' || data[2] != FRAME_VERSION)
         return CAKE_EPARSE;
     if (cake__load_le(data + 4, 4) != (uint32_t)gossip->cluster_hash)
@@ -59,7 +133,7 @@ void cake__gossip_frame_begin(cake__gossip_t *gossip, cake__buf_t *frame, cake__
 }
 
 /* The frame's limit leaves room for the check. */
-static void seal(cake__gossip_t *gossip, cake__buf_t *frame)
+static void put_check(cake__gossip_t *gossip, cake__buf_t *frame)
 {
     uint64_t check = XXH3_64bits_withSeed(frame->data, frame->len, gossip->cluster_hash);
     frame->max += GOSSIP_FRAME_CHECK;
@@ -71,33 +145,41 @@ static void act_send(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_ac
                      uint16_t node_id)
 {
     if (frame->err == 0)
-        seal(gossip, frame);
-    if (frame->err != 0 || !cake__buf_reserve(&gossip->arena, frame->len)) {
+        put_check(gossip, frame);
+    bool is_sealed = gossip->sealer.seal != NULL;
+    size_t len = frame->len + (is_sealed ? GOSSIP_SEAL_ALL : 0);
+    if (frame->err != 0 || !cake__buf_reserve(&gossip->arena, len)) {
         gossip->err = CAKE_ENOMEM; /* a datagram less: as if lost on the way */
         gossip->arena.err = 0;
         return;
     }
-    cake__gossip_action_t *action = cake__gossip_act(gossip, kind);
-    if (action == NULL)
-        return;
-    cake__put_bytes(&gossip->arena, frame->data, frame->len);
+    size_t before = gossip->arena.len;
+    if (!is_sealed)
+        cake__put_bytes(&gossip->arena, frame->data, frame->len);
+    bool is_there = !is_sealed || seal_into_arena(gossip, frame);
     CAKE_ASSERT(gossip->arena.err == 0);
+    cake__gossip_action_t *action = is_there ? cake__gossip_act(gossip, kind) : NULL;
+    if (action == NULL) {
+        gossip->arena.len = before;
+        gossip->err = CAKE_ENOMEM;
+        return;
+    }
     action->send.to = *to;
     action->send.node_id = node_id;
-    action->send.frame = cake__slice(NULL, frame->len); /* where it is, is known when the step ends */
+    action->send.frame = cake__slice(NULL, len); /* where it is, is known when the step ends */
     gossip->counters.frames_out++;
-    gossip->counters.bytes_out += frame->len;
+    gossip->counters.bytes_out += len;
 }
 
 void cake__gossip_frame_send(cake__gossip_t *gossip, cake__buf_t *frame, const cake_addr_t *to)
 {
-    CAKE_ASSERT(frame->len + GOSSIP_FRAME_CHECK <= CAKE__GOSSIP_DATAGRAM_MAX);
+    CAKE_ASSERT(frame->len <= cake__gossip_frame_max(gossip, CAKE__GOSSIP_DATAGRAM_MAX));
     act_send(gossip, frame, CAKE__GOSSIP_SEND, to, 0);
 }
 
 void cake__gossip_frame_stream(cake__gossip_t *gossip, cake__buf_t *frame, const cake__gossip_peer_t *to)
 {
-    CAKE_ASSERT(frame->len + GOSSIP_FRAME_CHECK <= CAKE__GOSSIP_STREAM_MAX);
+    CAKE_ASSERT(frame->len <= cake__gossip_frame_max(gossip, CAKE__GOSSIP_STREAM_MAX));
     act_send(gossip, frame, CAKE__GOSSIP_STREAM, &to->addr, to->who.node_id);
 }
 

@@ -65,7 +65,7 @@ static bool make_parts(cake__gossip_t *gossip, const cake__gossip_config_t *conf
     gossip->cluster_id = cake__strdup(gossip->alloc, config->cluster_id);
     if (gossip->cluster_id == NULL || !cake__buf_reserve(&gossip->frame, CAKE__GOSSIP_DATAGRAM_MAX))
         return false;
-    gossip->frame.max = CAKE__GOSSIP_DATAGRAM_MAX - GOSSIP_FRAME_CHECK;
+    gossip->frame.max = cake__gossip_frame_max(gossip, CAKE__GOSSIP_DATAGRAM_MAX);
     return cake__gossip_peer_add(gossip, &who, &config->addr, cake__slice_str(config->data_center),
                                  CAKE__GOSSIP_ALIVE) != NULL;
 }
@@ -98,6 +98,7 @@ int cake__gossip_new(const cake__gossip_config_t *config, uint64_t now_ns, cake_
     gossip->alloc = alloc;
     gossip->log = config->log;
     gossip->params = params;
+    gossip->sealer = config->sealer;
     gossip->born = config->generation;
     gossip->now_ns = gossip->started_ns = now_ns;
     gossip->join_retry_ms = params.join_retry_min_ms;
@@ -112,6 +113,8 @@ int cake__gossip_new(const cake__gossip_config_t *config, uint64_t now_ns, cake_
     cake__list_init(&gossip->garbage);
     cake__buf_init(&gossip->arena, alloc);
     cake__buf_init(&gossip->frame, alloc);
+    cake__buf_init(&gossip->opened, alloc);
+    cake__buf_init(&gossip->to_seal, alloc);
     if (!make_parts(gossip, config)) {
         cake__gossip_free(gossip);
         return CAKE_ENOMEM;
@@ -142,6 +145,8 @@ void cake__gossip_free(cake__gossip_t *gossip)
     for (size_t i = 0; i < gossip->member_count; i++)
         cake__gossip_peer_free(gossip, gossip->members[i]);
     cake__buf_free(&gossip->frame);
+    cake__buf_free(&gossip->opened);
+    cake__buf_free(&gossip->to_seal);
     cake__buf_free(&gossip->arena);
     cake__free(gossip->alloc, gossip->actions);
     cake__free(gossip->alloc, gossip->stale);
@@ -301,6 +306,11 @@ static void receive(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const c
     if (cake__gossip_same_run(&frame->from, &gossip->self->who))
         return; /* our own, by another of our addresses */
     cake__gossip_peer_t *sender = cake__gossip_peer_find(gossip, frame->from.node_id);
+    bool is_process = sender != NULL && memcmp(sender->who.nonce, frame->from.nonce, sizeof frame->from.nonce) == 0;
+    if (is_process && frame->seal_seq != 0 && !cake__gossip_frame_is_new(sender, frame->seal_seq)) {
+        gossip->counters.frames_replayed++;
+        return;
+    }
     bool is_member = sender != NULL && sender != gossip->self && cake__gossip_same_run(&sender->who, &frame->from);
     switch (frame->type) {
     case GOSSIP_JOIN:
@@ -347,6 +357,10 @@ static void on_received(cake__gossip_t *gossip, const cake__gossip_event_t *even
         gossip->counters.frames_malformed++;
     else
         receive(gossip, &frame, &event->received.from);
+    /* The one that made it a member counts as seen, too. */
+    cake__gossip_peer_t *sender = err == 0 ? cake__gossip_peer_find(gossip, frame.from.node_id) : NULL;
+    if (sender != NULL && frame.seal_seq != 0 && cake__gossip_same_run(&sender->who, &frame.from))
+        (void)cake__gossip_frame_is_new(sender, frame.seal_seq);
 }
 
 static void on_seeds(cake__gossip_t *gossip, const cake__gossip_event_t *event)

@@ -66,6 +66,16 @@ typedef struct cake__gossip_params {
     uint32_t members_max;         /* 8192    members remembered; more are refused and counted */
 } cake__gossip_params_t;
 
+/* Seals every frame, and opens those of the same cluster. The owner holds the keys; both may be called in any step.
+ * seal: plain to len + CAKE__GOSSIP_SEAL_OVERHEAD bytes at out, never the same nonce twice under one key.
+ * open: a box to its len - CAKE__GOSSIP_SEAL_OVERHEAD bytes at out; false: altered, or of none of the keys. */
+#define CAKE__GOSSIP_SEAL_OVERHEAD 28u /* nonce 12, tag 16 */
+typedef struct cake__gossip_sealer {
+    bool (*seal)(void *ctx, cake_slice_t plain, uint8_t *out);
+    bool (*open)(void *ctx, cake_slice_t box, uint8_t *out);
+    void *ctx;
+} cake__gossip_sealer_t;
+
 typedef struct cake__gossip_config {
     const cake_alloc_t *alloc; /* NULL: the C library's heap; must outlive the object */
     const cake_log_t *log;     /* NULL: silent; must outlive the object */
@@ -76,6 +86,8 @@ typedef struct cake__gossip_config {
     const char *data_center;               /* copied, as cluster_id */
     const char *cluster_id;
     uint64_t seed; /* of its own random generator */
+    cake__gossip_sealer_t
+        sealer; /* seal NULL: frames are plain, and sealed ones are not heard; else the other way round */
     cake__gossip_params_t params;
 } cake__gossip_config_t;
 
@@ -223,7 +235,8 @@ void cake__gossip_self(const cake__gossip_t *gossip, cake__gossip_member_t *out)
 typedef struct cake__gossip_counters {
     uint64_t frames_in, frames_out, bytes_in, bytes_out;
     uint64_t frames_malformed; /* cut, altered, of another version */
-    uint64_t frames_foreign;   /* of another cluster */
+    uint64_t frames_foreign;   /* of another cluster, or not sealed with a key of this one */
+    uint64_t frames_replayed;  /* sealed, and seen before or too old to tell */
     uint64_t frames_unknown;   /* whole, but of a sender or for an addressee that is not there */
     uint64_t pings, pings_indirect, pings_last, pings_lost;
     uint64_t suspicions, refutations_seen, refutations_made, deaths_declared;

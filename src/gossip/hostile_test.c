@@ -187,6 +187,102 @@ static void strangers_are_not_amplified(void **state)
     virtual_free(&cluster);
 }
 
+/* ---- sealed ---------------------------------------------------------------------------------------------------------- */
+
+static void start_sealed(virtual_t *cluster, uint32_t count, uint64_t seed, uint64_t key)
+{
+    virtual_init(cluster, count, seed);
+    cluster->is_sealed = true;
+    for (uint32_t i = 0; i < count; i++)
+        cluster->nodes[i].keys[0] = cluster->nodes[i].keys[1] = key;
+}
+
+static void expect_all_well(virtual_t *cluster)
+{
+    assert_true(virtual_until(cluster, virtual_all_see_all, 5 * VIRTUAL_SECOND));
+    assert_int_equal(cluster->false_deaths, 0);
+    assert_true(cluster->largest_datagram <= CAKE__GOSSIP_DATAGRAM_MAX);
+}
+
+/* Whatever was on the wire, again, altered, in plain, or of another cluster's key: nobody's view or answer changes. */
+static void captured_sealed_frames_change_nothing(void **state)
+{
+    virtual_t cluster, other;
+    start_sealed(&cluster, 5, 21, 1000);
+    capture_life(&cluster);
+    virtual_run(&cluster, 10 * VIRTUAL_SECOND);
+    cake__gossip_counters_t before, after;
+    for (size_t i = 0; i < capture_count; i++) /* those that were lost on the way arrive late, and for the first time */
+        if (captures[i].to == 0)
+            hand_over(&cluster, 0, captures[i].from, captures[i].data, captures[i].len);
+    virtual_run(&cluster, VIRTUAL_SECOND);
+    cake__gossip_counters(cluster.nodes[0].gossip, &before);
+    assert_true(before.live == 5 && before.frames_malformed == 0);
+    uint64_t digest = cake__gossip_digest(cluster.nodes[0].gossip), replays = 0, altered_count = 0;
+    uint64_t sent = cluster.nodes[0].bytes_out;
+    for (size_t i = 0; i < capture_count; i++) {
+        capture_t altered = captures[i];
+        altered.data[cake__random_below(&cluster.random, altered.len)] ^= 1;
+        hand_over(&cluster, 0, 1, altered.data, altered.len);
+        hand_over(&cluster, 0, 1, altered.data, cake__random_below(&cluster.random, altered.len));
+        altered_count += 2;
+        if (captures[i].to != 0 || captures[i].from == 4)
+            continue; /* of node 5's former runs more below */
+        hand_over(&cluster, 0, captures[i].from, captures[i].data, captures[i].len);
+        replays++;
+    }
+    cake__gossip_counters(cluster.nodes[0].gossip, &after);
+    assert_int_equal(cake__gossip_digest(cluster.nodes[0].gossip), digest);
+    assert_int_equal(after.frames_malformed + after.frames_foreign - before.frames_malformed - before.frames_foreign,
+                     altered_count);
+    assert_true(replays > 20);
+    assert_int_equal(after.frames_replayed - before.frames_replayed, replays);
+    assert_int_equal(cluster.nodes[0].bytes_out, sent);
+    for (size_t i = 0; i < capture_count; i++)
+        if (captures[i].to == 0 && captures[i].from == 4)
+            hand_over(&cluster, 0, 4, captures[i].data, captures[i].len);
+    assert_int_equal(cake__gossip_digest(cluster.nodes[0].gossip), digest);
+    free(captures);
+    start_sealed(&other, 5, 22, 2000);
+    capture_life(&other);
+    for (size_t i = 0; i < capture_count; i++)
+        hand_over(&cluster, 0, 1, captures[i].data, captures[i].len);
+    assert_int_equal(cake__gossip_digest(cluster.nodes[0].gossip), digest);
+    free(captures);
+    virtual_free(&other);
+    virtual_init(&other, 5, 23); /* the right name, and no key */
+    capture_life(&other);
+    for (size_t i = 0; i < capture_count; i++)
+        hand_over(&cluster, 0, 1, captures[i].data, captures[i].len);
+    assert_int_equal(cake__gossip_digest(cluster.nodes[0].gossip), digest);
+    free(captures);
+    virtual_free(&other);
+    expect_all_well(&cluster);
+    virtual_free(&cluster);
+}
+
+/* A new key to open everywhere, then to seal everywhere, then the old one is gone: at each step one node after the other. */
+static void keys_rotate_without_an_outage(void **state)
+{
+    virtual_t cluster;
+    start_sealed(&cluster, 8, 24, 1);
+    virtual_start_all(&cluster, 2);
+    expect_all_well(&cluster);
+    static const uint64_t rings[][2] = {{1, 2}, {2, 1}, {2, 2}};
+    for (size_t step = 0; step < CAKE_COUNT_OF(rings); step++)
+        for (uint32_t i = 0; i < 8; i++) {
+            memcpy(cluster.nodes[i].keys, rings[step], sizeof rings[step]);
+            virtual_run(&cluster, 5 * VIRTUAL_SECOND);
+            expect_all_well(&cluster);
+            cake__gossip_counters_t counters;
+            cake__gossip_counters(cluster.nodes[i].gossip, &counters);
+            assert_int_equal(counters.frames_foreign, 0);
+        }
+    (void)virtual_set(&cluster, 0, "key", cake__slice("new", 3));
+    assert_true(virtual_until(&cluster, virtual_all_equal, 5 * VIRTUAL_SECOND));
+    virtual_free(&cluster);
+}
+
 /* ---- memory --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct heap {
@@ -298,7 +394,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(altered_frames_change_nothing),   cmocka_unit_test(made_up_frames_crash_nothing),
         cmocka_unit_test(strangers_are_not_amplified),     cmocka_unit_test(creation_survives_each_failure),
-        cmocka_unit_test(clusters_survive_failing_memory),
+        cmocka_unit_test(clusters_survive_failing_memory), cmocka_unit_test(captured_sealed_frames_change_nothing),
+        cmocka_unit_test(keys_rotate_without_an_outage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -185,6 +185,11 @@ static void heal_all(virtual_t *cluster)
         if (!node->is_up)
             restart(cluster, i);
     }
+    /* Names are looked up again: the seeds may all have come back elsewhere, and nobody else would know where. */
+    cake_addr_t seeds[] = {cluster->nodes[0].addr, cluster->nodes[1].addr};
+    cake__gossip_event_t event = {.kind = CAKE__GOSSIP_SEEDS, .seeds = {.addrs = seeds, .count = 2}};
+    for (uint32_t i = 0; i < cluster->count; i++)
+        (void)virtual_step(cluster, i, &event);
 }
 
 static void run_schedule(uint64_t seed)

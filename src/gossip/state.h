@@ -36,6 +36,9 @@
 #define GOSSIP_RAISES_MAX     16u /* how often one run raises its generation */
 #define GOSSIP_FRAME_HEADER   34u
 #define GOSSIP_FRAME_CHECK    8u
+#define GOSSIP_SEAL_HEADER    4u
+#define GOSSIP_SEAL_ALL       (GOSSIP_SEAL_HEADER + CAKE__GOSSIP_SEAL_OVERHEAD + 8u) /* what sealing adds to a frame */
+#define GOSSIP_WINDOW         256u /* sealed frames of one sender that may overtake each other */
 
 /* ---- key/values of one member ------------------------------------------------------------------------------------- */
 
@@ -72,12 +75,14 @@ typedef struct cake__gossip_peer {
     cake_addr_t addr;
     char *data_center;
     cake__gossip_status_t status;
-    uint32_t refutation;    /* raised by its subject alone */
-    uint64_t hash;          /* what it adds to its bucket; 0 while fading */
-    uint16_t delta_next_id; /* the member that comes first in the next delta to it */
-    size_t slot;            /* its place in live or dead */
-    int64_t ended_ns;       /* DEAD, LEFT: since when; may be before our clock's zero */
-    bool is_fading;         /* nearly forgotten: no longer told, so that nobody's retention is renewed */
+    uint32_t refutation;                      /* raised by its subject alone */
+    uint64_t hash;                            /* what it adds to its bucket; 0 while fading */
+    uint64_t seal_highest;                    /* sequence number of the newest sealed frame from it */
+    uint64_t seal_window[GOSSIP_WINDOW / 64]; /* bit n % GOSSIP_WINDOW: n was seen */
+    uint16_t delta_next_id;                   /* the member that comes first in the next delta to it */
+    size_t slot;                              /* its place in live or dead */
+    int64_t ended_ns;                         /* DEAD, LEFT: since when; may be before our clock's zero */
+    bool is_fading; /* nearly forgotten: no longer told, so that nobody's retention is renewed */
     cake__gossip_keys_t keys;
 
     /* suspicion */
@@ -200,6 +205,10 @@ struct cake__gossip {
     size_t action_count, action_capacity;
     cake__buf_t arena; /* the frames, one behind the other, in the order of their actions */
     cake__buf_t frame; /* the frame being built */
+    cake__gossip_sealer_t sealer;
+    uint64_t seal_seq;
+    cake__buf_t opened; /* the sealed frame being read */
+    cake__buf_t to_seal;
     int err;
 
     cake__gossip_stale_t *stale; /* scratch of sync.c, capacity places */
@@ -284,6 +293,7 @@ typedef struct cake__gossip_frame {
     cake__gossip_frame_type_t type;
     cake__gossip_who_t from;
     cake__reader_t body;
+    uint64_t seal_seq; /* 0: not sealed */
 } cake__gossip_frame_t;
 
 /* One member's record on the wire. */
@@ -310,9 +320,13 @@ typedef struct cake__gossip_wire_entry {
     bool is_deleted;
 } cake__gossip_wire_entry_t;
 
-/* 0, CAKE_EPARSE or CAKE_ECONFLICT (another cluster). */
-int cake__gossip_frame_open(const cake__gossip_t *gossip, cake_slice_t bytes, bool is_stream,
-                            cake__gossip_frame_t *frame);
+/* Room for a frame before its check, in a datagram or over a stream. */
+size_t cake__gossip_frame_max(const cake__gossip_t *gossip, size_t bytes);
+/* Once per sealed frame of a known run: false when it was there before. */
+bool cake__gossip_frame_is_new(cake__gossip_peer_t *sender, uint64_t seal_seq);
+
+/* 0, CAKE_EPARSE, CAKE_ENOMEM or CAKE_ECONFLICT (another cluster, or not of our keys). */
+int cake__gossip_frame_open(cake__gossip_t *gossip, cake_slice_t bytes, bool is_stream, cake__gossip_frame_t *frame);
 void cake__gossip_frame_begin(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_frame_type_t type);
 void cake__gossip_frame_send(cake__gossip_t *gossip, cake__buf_t *frame, const cake_addr_t *to);
 void cake__gossip_frame_stream(cake__gossip_t *gossip, cake__buf_t *frame, const cake__gossip_peer_t *to);

@@ -298,7 +298,7 @@ static void put_all_stale(cake__gossip_t *gossip, cake__buf_t *frame, size_t cou
 /* Something is larger than any datagram: it goes by RPC, with as much of the rest as fits. */
 static void stream_rest(cake__gossip_t *gossip, const cake__gossip_peer_t *to, size_t count)
 {
-    size_t room = CAKE__GOSSIP_DATAGRAM_MAX - GOSSIP_FRAME_HEADER - GOSSIP_FRAME_CHECK;
+    size_t room = cake__gossip_frame_max(gossip, CAKE__GOSSIP_DATAGRAM_MAX) - GOSSIP_FRAME_HEADER;
     bool is_needed = false;
     for (size_t i = 0; i < count; i++) {
         const cake__gossip_stale_t *stale = &gossip->stale[i];
@@ -310,7 +310,7 @@ static void stream_rest(cake__gossip_t *gossip, const cake__gossip_peer_t *to, s
     gossip->next_stream_ns = gossip->now_ns + cake__gossip_ms(STREAM_INTERVAL_MS);
     cake__buf_t frame;
     cake__buf_init(&frame, gossip->alloc);
-    frame.max = CAKE__GOSSIP_STREAM_MAX - GOSSIP_FRAME_CHECK;
+    frame.max = cake__gossip_frame_max(gossip, CAKE__GOSSIP_STREAM_MAX);
     cake__gossip_frame_begin(gossip, &frame, GOSSIP_DELTA);
     size_t start = 0;
     (void)fill(gossip, count, &start, frame.max - GOSSIP_FRAME_HEADER);

@@ -36,6 +36,8 @@ typedef struct virtual_node {
     cake_addr_t addr;
     cake__gossip_who_t who;
     const char *data_center;
+    uint64_t keys[2]; /* the first seals, both open */
+    uint64_t boxes;
     bool is_up, is_refused, has_left, is_isolated;
     uint32_t run;
     int group;        /* of the partition */
@@ -67,6 +69,7 @@ struct virtual
     cake__gossip_params_t params;
     const cake_alloc_t *alloc;
     const char *cluster_id;
+    bool is_sealed; /* the nodes that start from now on */
 
     virtual_member_fn on_member;
     void *arg;
@@ -313,6 +316,52 @@ static inline void virtual__deliver(virtual_t *cluster, virtual_item_t *item)
     free(item->data);
 }
 
+/* ---- keys: not secret at all, but as strict about what was altered ------------------------------------------------------ */
+
+static inline void virtual__mask(uint64_t key, uint64_t nonce, const uint8_t *from, size_t len, uint8_t *to)
+{
+    for (size_t i = 0; i < len; i++)
+        to[i] = (uint8_t)(from[i] ^ cake__mix64(key ^ nonce ^ (i / 8)) >> (8 * (i % 8)));
+}
+
+static inline uint64_t virtual__tag(uint64_t key, const uint8_t *bytes, size_t len)
+{
+    uint64_t tag = key;
+    for (size_t i = 0; i < len; i++)
+        tag = cake__mix64(tag ^ bytes[i]) + i;
+    return tag;
+}
+
+static inline bool virtual__seal(void *ctx, cake_slice_t plain, uint8_t *out)
+{
+    virtual_node_t *node = ctx;
+    memset(out, 0, 12);
+    memcpy(out, &(uint64_t){++node->boxes}, 8);
+    virtual__mask(node->keys[0], node->boxes, plain.data, plain.len, out + 12);
+    uint64_t tag = virtual__tag(node->keys[0], out, 12 + plain.len), again = ~tag;
+    memcpy(out + 12 + plain.len, &tag, 8);
+    memcpy(out + 20 + plain.len, &again, 8);
+    return true;
+}
+
+static inline bool virtual__open(void *ctx, cake_slice_t box, uint8_t *out)
+{
+    virtual_node_t *node = ctx;
+    const uint8_t *bytes = box.data;
+    size_t len = box.len - 16;
+    uint64_t tag, again, nonce;
+    memcpy(&nonce, bytes, 8);
+    memcpy(&tag, bytes + len, 8);
+    memcpy(&again, bytes + len + 8, 8);
+    for (size_t i = 0; i < 2; i++) {
+        if (virtual__tag(node->keys[i], bytes, len) != tag || again != ~tag)
+            continue;
+        virtual__mask(node->keys[i], nonce, bytes + 12, len - 12, out);
+        return true;
+    }
+    return false;
+}
+
 /* ---- the cluster ------------------------------------------------------------------------------------------------------------ */
 
 static inline void virtual_init(virtual_t *cluster, uint32_t count, uint64_t seed)
@@ -366,6 +415,8 @@ static inline void virtual_start(virtual_t *cluster, uint32_t index, uint32_t se
                                     .cluster_id = cluster->cluster_id,
                                     .seed = cake__random_u64(&cluster->random),
                                     .params = cluster->params};
+    if (cluster->is_sealed)
+        config.sealer = (cake__gossip_sealer_t){virtual__seal, virtual__open, node};
     for (size_t i = 0; i < sizeof config.nonce; i++)
         config.nonce[i] = (uint8_t)cake__random_u64(&cluster->random);
     memcpy(node->who.nonce, config.nonce, sizeof config.nonce);
