@@ -80,8 +80,15 @@ int main(int argc, char **argv)
     static const cake_rpc_method_t method = {"echo", echo, 0};
     static const cake_rpc_service_t service = {"bench", &method, 1, NULL, NULL};
     size_t count = argc > 1 ? (size_t)atoi(argv[1]) : 10000;
-    struct rlimit files = {2 * count + 100, 2 * count + 100};
-    must(setrlimit(RLIMIT_NOFILE, &files) == 0, "setrlimit: too few open files are allowed");
+    struct rlimit files;
+    must(getrlimit(RLIMIT_NOFILE, &files) == 0, "getrlimit");
+    files.rlim_cur = 2 * count + 100; /* both ends are here */
+    if (files.rlim_cur > files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        count = (files.rlim_max - 100) / 2;
+        printf("only %zu connections: no more files may be open\n", count);
+    }
+    must(setrlimit(RLIMIT_NOFILE, &files) == 0, "setrlimit");
 
     _Atomic(size_t) live = 0;
     cake_alloc_t alloc = {counting_resize, &live};
