@@ -301,7 +301,7 @@ void cake__write_acked(cake__write_t *write, uint16_t node_id);
 void cake__writes_check_context(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context_t *context);
 /* Its digest was equal to that of our version: it has all that was committed up to then, and nothing is known of later writes. */
 void cake__writes_acked_all(cake_store_t *store, uint16_t node_id, uint64_t version);
-void cake__writes_send_again(cake__peer_t *peer); /* those under way, to a peer that was not there for them */
+void cake__writes_send_again(cake__peer_t *peer);    /* those under way, to a peer that was not there for them */
 void cake__writes_release_held(cake_store_t *store); /* the node has joined */
 void cake__writes_fail_all(cake_store_t *store, int err);
 void cake__write_lost_peer(cake__write_t *write);
