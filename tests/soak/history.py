@@ -92,11 +92,12 @@ def judge(writes, found, lost_lives):
         return f"{token} came back: it was overwritten or deleted before the last heal, or written elsewhere"
     if write.state == REFUSED:
         return f"{token} was refused, and is there"
-    if write.high is not None and stamp > write.high or write.low is not None and stamp < write.low:
+    if write.low is not None and stamp < write.low:
         return f"{token} has the stamp {stamp_text(stamp)}"
     if floor is None or floor is write:
         return None
-    if stamp < floor.low:
+    # A node may stamp a document of its own anew, so that it survives a comparison: what it was counts.
+    if (stamp if write.high is None else min(stamp, write.high)) < floor.low:
         kind = "delete undone" if floor.token is None else f"{floor.token} is lost"
         return f"acknowledged {kind}: there is the older {token}"
     return None

@@ -12,7 +12,9 @@ PUT = write("1", ACKNOWLEDGED, 5)
 CASES = [  # what was written, what is found, lost lives, whether that is wrong
     ([PUT], ("1", 5), {}, False),
     ([PUT], None, {}, True),
-    ([PUT], ("1", 6), {}, True),
+    ([PUT], ("1", 4), {}, True),
+    ([PUT], ("1", 6), {}, False),
+    ([PUT, write("2", ACKNOWLEDGED, 8)], ("1", 9), {}, True),
     ([PUT], ("9", 7), {}, True),
     ([PUT, write(None, ACKNOWLEDGED, 6)], None, {}, False),
     ([PUT, write(None, ACKNOWLEDGED, 6)], ("1", 5), {}, True),
