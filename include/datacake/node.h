@@ -77,6 +77,9 @@ CAKE_API int cake_select_data_center_aware(cake_selection_t *selection, void *ar
 
 /* ---- the node -----------------------------------------------------------------------------------------------------------*/
 
+#define CAKE_CLUSTER_KEY_LEN  32
+#define CAKE_CLUSTER_KEYS_MAX 8
+
 typedef struct cake_node_config {
     size_t size;
     cake_env_t *env;          /* borrowed; NULL: an environment of the node's own */
@@ -94,6 +97,9 @@ typedef struct cake_node_config {
     uint64_t max_drift_ms; /* of stamps ahead of the wall clock; default 60,000 */
     cake_rpc_limits_t rpc_limits;
     const cake_log_t *log; /* with env NULL only */
+    /* Seal gossip: the first key seals, all open, so that a new one can be given to one node after the other. None: plain. */
+    const uint8_t (*cluster_keys)[CAKE_CLUSTER_KEY_LEN];
+    size_t cluster_key_count; /* at most CAKE_CLUSTER_KEYS_MAX */
 } cake_node_config_t;
 
 #define CAKE_NODE_CONFIG_INIT                                                                                          \

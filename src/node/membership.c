@@ -230,7 +230,8 @@ int cake__membership_start(cake_node_t *node)
                                     .addr = node->public_addr,
                                     .data_center = node->data_center,
                                     .cluster_id = node->cluster_id,
-                                    .seed = cake__draw_u64(node->env)};
+                                    .seed = cake__draw_u64(node->env),
+                                    .sealer = cake__node_sealer(&node->keys)};
     node->env->ops->random(node->env, config.nonce, sizeof config.nonce);
     int err = cake__gossip_new(&config, cake__now_ns(node->env), &node->gossip);
     if (err != 0)

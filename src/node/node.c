@@ -61,6 +61,7 @@ int cake_node_observe(cake_node_t *node, cake_hlc_t ts)
 static void free_node(cake_node_t *node)
 {
     cake__membership_free(node);
+    cake__node_keys_wipe(&node->keys);
     cake__map_free(&node->channels);
     cake__free(node->alloc, node->cluster_id);
     cake__free(node->alloc, node->data_center);
@@ -204,6 +205,8 @@ static int copy_config(cake_node_t *node, const cake_node_config_t *config)
         err = copy_name(node, config->data_center, "default", &node->data_center);
     if (err == 0)
         err = copy_seeds(node, config);
+    if (err == 0)
+        err = cake__node_keys_copy(&node->keys, config->cluster_keys, config->cluster_key_count);
     if (err == 0)
         err = parse_address(config->listen_addr, &node->listen_addr);
     if (err == 0 && config->public_addr != NULL)

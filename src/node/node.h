@@ -3,6 +3,7 @@
  *
  *   node.c        start and stop           membership.c  drives gossip        members.c  watchers, wait_for, records
  *   channels.c    one channel per member   extensions.c  what lives with it   select.c   levels and selectors
+ *   seal.c        the cluster key over gossip
  *
  *      application threads ──post──> [ loop thread: gossip <─ datagrams, timer;  rpc server;  channels;  extensions ] */
 #ifndef CAKE_NODE_NODE_H
@@ -27,6 +28,12 @@ struct cake_watch {
     cake_env_t *env;
     void (*stop)(cake_watch_t *watch); /* on the loop; frees it */
 };
+
+/* The cluster key ring: the first seals, each opens. Empty: gossip is plain. */
+typedef struct cake__node_keys {
+    uint8_t keys[CAKE_CLUSTER_KEYS_MAX][CAKE_CLUSTER_KEY_LEN];
+    size_t count;
+} cake__node_keys_t;
 
 /* A seed as it was given, and what it resolved to. */
 typedef struct cake__seed {
@@ -97,6 +104,7 @@ struct cake_node {
     cake__map_t channels; /* node id -> cake__node_channel_t */
 
     cake__gossip_t *gossip;
+    cake__node_keys_t keys;
     cake_timer_t gossip_timer, retry_timer, resolve_timer;
     cake__seed_t *seeds;
     size_t seed_count;
@@ -125,6 +133,9 @@ static inline bool cake__node_is_stopping(const cake_node_t *node)
 int cake__node_select(cake_node_t *node, cake_selection_t *selection);
 
 /* ---- parts of the node, for node.c ------------------------------------------------------------------------------------*/
+cake__gossip_sealer_t cake__node_sealer(cake__node_keys_t *keys); /* lives as keys */
+int cake__node_keys_copy(cake__node_keys_t *keys, const uint8_t (*from)[CAKE_CLUSTER_KEY_LEN], size_t count);
+void cake__node_keys_wipe(cake__node_keys_t *keys);
 int cake__membership_start(cake_node_t *node);
 void cake__membership_leave(cake_node_t *node); /* state goes on to CLOSING by cake__node_left */
 void cake__membership_close(cake_node_t *node); /* no callbacks after; memory goes with cake__membership_free */
