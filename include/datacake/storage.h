@@ -116,7 +116,8 @@ typedef struct cake_storage_ops {
     unsigned (*lane_of)(cake_storage_t *storage, cake_slice_t keyspace); /* constant per keyspace, for ever */
 
     /* Atomic and durable: 0 means that all of it survives a crash; an error means that none of it is there, now. After an
-     * error of which the storage cannot say whether the batch reached the disk, it may turn up after a restart. */
+     * error of which the storage cannot say whether the batch reached the disk, it may turn up after a restart, whole, but only
+     * if no later batch of its lane has succeeded: a later one takes its place for good. */
     int (*write)(cake_storage_t *storage, const cake_batch_t *batch);
 
     int (*get)(cake_storage_t *storage, cake_slice_t keyspace, cake_slice_t key, cake_doc_t **doc); /* live only:
