@@ -344,7 +344,7 @@ int cake_node_start(const cake_node_config_t *config, cake_node_t **out)
             env->ops->close(env);
         return CAKE_ENOMEM;
     }
-    node->env = env;
+    node->env = node->keys.env = env;
     node->alloc = &env->alloc;
     node->log = &env->log;
     node->owns_env = config->env == NULL;

@@ -33,6 +33,7 @@ struct cake_watch {
 typedef struct cake__node_keys {
     uint8_t keys[CAKE_CLUSTER_KEYS_MAX][CAKE_CLUSTER_KEY_LEN];
     size_t count;
+    cake_env_t *env; /* nonces are its random numbers */
 } cake__node_keys_t;
 
 /* A seed as it was given, and what it resolved to. */

@@ -4,7 +4,6 @@
  *      box: nonce 12 | as many bytes as sealed | tag 16 */
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/rand.h>
 
 #include "node/node.h"
 
@@ -16,8 +15,8 @@ static bool seal(void *ctx, cake_slice_t plain, uint8_t *out)
     const cake__node_keys_t *keys = ctx;
     EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
     int len = 0, rest = 0;
-    bool is_done = cipher != NULL && RAND_bytes(out, NONCE_LEN) == 1 &&
-                   EVP_EncryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, keys->keys[0], out) == 1 &&
+    keys->env->ops->random(keys->env, out, NONCE_LEN);
+    bool is_done = cipher != NULL && EVP_EncryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, keys->keys[0], out) == 1 &&
                    EVP_EncryptUpdate(cipher, out + NONCE_LEN, &len, plain.data, (int)plain.len) == 1 &&
                    EVP_EncryptFinal_ex(cipher, out + NONCE_LEN + len, &rest) == 1 &&
                    EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, TAG_LEN, out + NONCE_LEN + plain.len) == 1;

@@ -7,11 +7,17 @@
 #include <cmocka.h>
 
 #include "node/node.h"
+#include "sim/env/simenv.h"
 
 static void boxes_open_with_their_keys_alone(void **state)
 {
+    (void)state;
+    const cake__world_options_t options = {.seed = 1};
+    cake__world_t *world;
+    assert_int_equal(cake__world_new(&options, &world), 0);
+    cake_env_t *env = cake__host_env(cake__world_add_host(world));
     static const uint8_t both[2][CAKE_CLUSTER_KEY_LEN] = {{1, 2, 3}, {4, 5, 6}};
-    cake__node_keys_t first = {0}, second = {0}, ring = {0};
+    cake__node_keys_t first = {.env = env}, second = {.env = env}, ring = {.env = env};
     assert_int_equal(cake__node_keys_copy(&first, both, 1), 0);
     assert_int_equal(cake__node_keys_copy(&second, both + 1, 1), 0);
     assert_int_equal(cake__node_keys_copy(&ring, both, 2), 0);
@@ -35,6 +41,7 @@ static void boxes_open_with_their_keys_alone(void **state)
     }
     cake__node_keys_wipe(&ring);
     assert_null(cake__node_sealer(&ring).seal);
+    cake__world_free(world);
 }
 
 int main(void)
