@@ -274,7 +274,7 @@ static void receive_from_member(cake__gossip_t *gossip, cake__gossip_frame_t *fr
         return; /* the answer says it when it is dead */
     case GOSSIP_ACK:
         cake__gossip_on_ack(gossip, frame, sender);
-        break;
+        return; /* a ping in answer to it would go to and fro for ever, and multiply where datagrams arrive twice */
     case GOSSIP_PING_REQ:
         cake__gossip_on_ping_req(gossip, frame, from);
         break;
