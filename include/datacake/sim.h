@@ -68,6 +68,7 @@ typedef struct cake_sim_options {
     void *trace_arg;
     cake_log_level_t least_log; /* the nodes' own log in the trace, from here up; needs has_log */
     bool has_log;
+    bool has_events; /* each event of each host in the trace: thousands per virtual second */
 } cake_sim_options_t;
 
 #define CAKE_SIM_OPTIONS_INIT                                                                                          \

@@ -124,3 +124,15 @@ void cake__check_final(cake__trial_t *trial)
         check_stats(trial, node, live, &fingerprint);
     }
 }
+
+/* Where no disk is lost, nobody is forgotten and nobody is new, deltas are enough (the model's strict runs). */
+void cake__check_strict(cake__trial_t *trial)
+{
+    bool is_strict = (trial->plan.kinds & (CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET | CAKE_SIM_JOIN)) == 0;
+    for (uint32_t i = 0; is_strict && i < trial->node_count; i++) {
+        uint64_t repairs = trial->nodes[i]->store->stats.repairs_finished;
+        if (repairs > 0)
+            cake__violation(trial, "strict", "node %u had to repair %llu times, and nothing was lost",
+                            trial->nodes[i]->id, (unsigned long long)repairs);
+    }
+}

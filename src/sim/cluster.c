@@ -68,6 +68,8 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     memset(node->told, 0, key_count(trial) * sizeof *node->told);
     cake__disk_open(&node->disk);
     err = cake_store_open(node->node, &node->disk.base, &options, &node->store);
+    if (err != 0)
+        node->disk.is_open = false; /* it is still ours */
     if (err == 0)
         err = cake_store_watch(node->store, NULL, on_change, node, &node->changes);
     memset(node->written, 0, key_count(trial) * sizeof *node->written); /* what came before is not told */
@@ -76,11 +78,26 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     return err;
 }
 
+static void retry_later(cake__trial_node_t *node);
+
 static void retry(void *arg)
 {
     cake__trial_node_t *node = arg;
-    if (node->state == CAKE__IS_DOWN && !node->trial->is_over)
+    node->is_retrying = false;
+    if (node->trial->is_over || node->state == CAKE__IS_UP)
+        return;
+    if (node->state == CAKE__IS_DOWN)
         cake__node_up(node, true);
+    else
+        retry_later(node);
+}
+
+static void retry_later(cake__trial_node_t *node)
+{
+    cake__world_t *world = node->trial->world;
+    if (!node->is_retrying)
+        cake__world_at(world, cake__world_now_ns(world) + RETRY_MS * CAKE_NS_PER_MS, retry, node);
+    node->is_retrying = true;
 }
 
 static void forget_process(cake__trial_node_t *node)
@@ -99,16 +116,17 @@ static void forget_process(cake__trial_node_t *node)
 /* A start that fails leaves a process that stops as it should, and leaks nothing. */
 static void give_up_start(cake__trial_node_t *node, int err)
 {
-    cake__trial_t *trial = node->trial;
-    cake__note(trial, "node %u: cannot start: %s", node->id, cake_err_name(err));
-    cake_watch_stop(node->changes);
-    if (node->node != NULL)
-        cake_node_stop(node->node);
+    cake__note(node->trial, "node %u: cannot start: %s", node->id, cake_err_name(err));
+    retry_later(node);
+    if (node->node != NULL) {
+        node->state = CAKE__IS_UP;
+        cake__node_leave(node);
+        return;
+    }
     cake_env_t *env = cake__host_env(node->host);
     env->ops->close(env);
     cake__check_heap(node, true);
     forget_process(node);
-    cake__world_at(trial->world, cake__world_now_ns(trial->world) + RETRY_MS * CAKE_NS_PER_MS, retry, node);
 }
 
 void cake__node_up(cake__trial_node_t *node, bool with_seeds)

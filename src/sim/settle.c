@@ -106,6 +106,7 @@ void cake__settle(cake__trial_t *trial)
         return;
     cake__note(trial, "the tombstones are gone");
     cake__check_final(trial);
+    cake__check_strict(trial);
     sum_up(trial);
     if (cake__has_failed(trial) || trial->options.no_shutdown_check || !stop_all(trial))
         return;

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FORMING_NS (60 * CAKE__SECOND_NS)
+#define FORMING_NS            (60 * CAKE__SECOND_NS)
+#define EVENTS_PER_SECOND_MAX UINT64_C(50000) /* and node */
 
 void *cake__sim_alloc(size_t size)
 {
@@ -48,9 +49,20 @@ static bool has_formed(void *arg)
     return all || cake__has_failed(trial);
 }
 
+/* Asked after each event: a storm of messages is a failure, and would take for ever. */
 static bool is_failed(void *arg)
 {
-    return cake__has_failed(arg);
+    cake__trial_t *trial = arg;
+    uint64_t second = cake__world_now_ns(trial->world) / CAKE__SECOND_NS;
+    uint64_t events = cake__world_event_count(trial->world);
+    if (second != trial->second) {
+        trial->second = second;
+        trial->second_events = events;
+    }
+    if (events - trial->second_events > EVENTS_PER_SECOND_MAX * trial->node_count)
+        cake__violation(trial, "resources", "a storm: %llu events in one second",
+                        (unsigned long long)(events - trial->second_events));
+    return cake__has_failed(trial);
 }
 
 static void run_phases(cake__trial_t *trial)
@@ -89,6 +101,10 @@ static int make_world(cake__trial_t *trial)
     if (trial->options.has_log && trial->options.trace != NULL) {
         trial->log = cake__trace_log(trial);
         options.log = &trial->log;
+    }
+    if (trial->options.has_events) {
+        options.trace = trial->options.trace;
+        options.trace_arg = trial->options.trace_arg;
     }
     return cake__world_new(&options, &trial->world);
 }

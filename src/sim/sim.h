@@ -126,7 +126,7 @@ struct cake__trial_node {
     cake_hlc_t *told, *written; /* per key, in this run of it: by the watch; to the disk */
     uint32_t waiting;           /* application threads that wait for it: it is not crashed meanwhile */
     cake_post_t stop_post, forget_post;
-    bool is_forgetting;
+    bool is_forgetting, is_retrying;
     uint16_t forget_id;
     bool is_stopped; /* the graceful stop is through; the environment closes in an event of its own */
 };
@@ -200,6 +200,7 @@ void cake__check_change(cake__trial_node_t *node, const cake_change_t *change); 
 void cake__check_told(cake__trial_t *trial);
 bool cake__is_converged(cake__trial_t *trial, char *why, size_t size); /* check_convergence.c */
 void cake__check_final(cake__trial_t *trial);
+void cake__check_strict(cake__trial_t *trial);
 bool cake__are_tombstones_gone(cake__trial_t *trial, char *why, size_t size);
 void cake__check_membership_change(cake__trial_node_t *node, cake_membership_kind_t kind, const cake_member_t *member);
 bool cake__is_membership_exact(cake__trial_t *trial, char *why, size_t size); /* check_membership.c */
@@ -236,6 +237,7 @@ struct cake__trial {
     uint32_t writes_left;
     cake_hlc_t *quorum_floor; /* per keyspace and key: the greatest stamp acknowledged at QUORUM or ALL */
 
+    uint64_t second, second_events; /* the virtual second under way, and the events before it */
     uint64_t hash;
     cake_sim_result_t *result;
 };
