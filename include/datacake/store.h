@@ -41,6 +41,7 @@ typedef struct cake_store_options {
     uint64_t hole_age_ms;          /* (3,600,000) a lost write below a tombstone stops holding it up after this */
     uint64_t forget_after_ms;      /* (86,400,000) a replica silent for so long no longer counts */
     uint32_t max_sessions;         /* (8) sync sessions of this node at once, each way */
+    uint32_t chunk_records;        /* (1,024, the most) documents in one message of a session */
 } cake_store_options_t;
 
 #define CAKE_STORE_OPTIONS_INIT                                                                                        \

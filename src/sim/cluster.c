@@ -64,6 +64,7 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     options.tombstone_min_age_ms = trial->plan.tombstone_min_age_ms;
     options.hole_age_ms = trial->plan.hole_age_ms;
     options.timeout_ms = trial->plan.timeout_ms;
+    options.chunk_records = trial->plan.chunk_records;
     options.forget_after_ms = trial->plan.forget_after_ms;
     memset(node->told, 0, key_count(trial) * sizeof *node->told);
     cake__disk_open(&node->disk);

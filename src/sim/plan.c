@@ -106,6 +106,7 @@ static void draw_work(cake__trial_t *trial)
     plan->hole_age_ms = is_on(trial, CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET) ? 20000 : 3600000;
     plan->forget_after_ms = is_on(trial, CAKE_SIM_FORGET) && below(trial, 2) == 0 ? between(trial, 6000, 15000) : 0;
     plan->timeout_ms = between(trial, 500, 3000);
+    plan->chunk_records = below(trial, 4) == 0 ? 0 : between(trial, 1, 8); /* sessions of several messages */
 }
 
 void cake__plan_draw(cake__trial_t *trial)

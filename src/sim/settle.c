@@ -5,8 +5,8 @@
 #include <stdio.h>
 
 #define POLL_NS        (100 * CAKE_NS_PER_MS)
+#define PURGE_GRACE_NS (45 * CAKE__SECOND_NS) /* a receiver that is gone holds purges up for 30 s and more */
 #define CONVERGENCE_NS (60 * CAKE__SECOND_NS)
-#define PURGE_GRACE_NS (20 * CAKE__SECOND_NS)
 #define QUEUE_NS       (15 * CAKE__SECOND_NS)
 #define STOP_NS        (30 * CAKE__SECOND_NS)
 #define RESTART_ONE_IN 8

@@ -54,7 +54,7 @@ typedef struct cake__plan {
     uint32_t many_share, delete_share, read_share, scan_share; /* percent */
     uint32_t levels;                                           /* bits of cake_consistency_t that clients use */
     uint32_t max_value_bytes;
-    uint32_t data_centers;
+    uint32_t data_centers, chunk_records;
     uint64_t tombstone_min_age_ms, hole_age_ms, timeout_ms, forget_after_ms;
 } cake__plan_t;
 

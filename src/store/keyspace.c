@@ -45,7 +45,7 @@ static int make_keyspace(cake_store_t *store, cake_slice_t name, cake__keyspace_
     if (keyspace == NULL)
         return CAKE_ENOMEM;
     keyspace->store = store;
-    keyspace->chunk_limit = CAKE__CHUNK_RECORDS;
+    keyspace->chunk_limit = store->options.chunk_records;
     keyspace->name = (char *)(keyspace + 1);
     memcpy(keyspace->name, name.data, name.len);
     keyspace->name_hash = cake__hash_bytes(name.data, name.len);

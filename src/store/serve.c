@@ -143,8 +143,9 @@ static void on_fetched(void *arg)
         err = CAKE_EBUSY; /* the receiver comes again, and gets fewer at a time */
     } else if (err == 0 && serving->found < serving->count) {
         err = CAKE_ECONFLICT;
-    } else if (serving->rows.len < CAKE__CHUNK_BYTES / 2 && keyspace->chunk_limit < CAKE__CHUNK_RECORDS) {
-        keyspace->chunk_limit *= 2;
+    } else if (serving->rows.len < CAKE__CHUNK_BYTES / 2) {
+        uint64_t most = keyspace->store->options.chunk_records;
+        keyspace->chunk_limit = (uint32_t)cake__min_u64((uint64_t)keyspace->chunk_limit * 2, most);
     }
     finish_answer(serving, err);
 }

@@ -213,6 +213,8 @@ static void fill_options(cake_store_options_t *options)
     options->pending_bytes = options->pending_bytes != 0 ? options->pending_bytes : 256u << 20;
     options->max_value_bytes = options->max_value_bytes != 0 ? options->max_value_bytes : CAKE_VALUE_MAX_DEFAULT;
     options->max_sessions = options->max_sessions != 0 ? options->max_sessions : 8;
+    if (options->chunk_records == 0 || options->chunk_records > CAKE__CHUNK_RECORDS)
+        options->chunk_records = CAKE__CHUNK_RECORDS;
 }
 
 /* The node's own metas, of lane 0 (and the clock's bound of every lane). */
