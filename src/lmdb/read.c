@@ -22,6 +22,22 @@ static int begin_reader(cake__lmdb_lane_t *lane, cake__lmdb_reader_t **out)
     return cake__lmdb_err(code);
 }
 
+/* LMDB takes a snapshot by reading the last transaction's number, then the meta page of that parity. A reader that is held up in
+ * between may find the page of two transactions later there, before that one is committed, and the next read would go
+ * back in time. The page was its own while no transaction two ahead shows. */
+static int settle_snapshot(cake__lmdb_lane_t *lane, MDB_txn *txn)
+{
+    MDB_envinfo info;
+    int status = mdb_env_info(lane->env, &info);
+    while (status == 0 && info.me_last_txnid > mdb_txn_id(txn) + 1) {
+        mdb_txn_reset(txn);
+        status = mdb_txn_renew(txn);
+        if (status == 0)
+            status = mdb_env_info(lane->env, &info);
+    }
+    return cake__lmdb_err(status);
+}
+
 static void drop_reader(cake__lmdb_lane_t *lane, cake__lmdb_reader_t *reader)
 {
     mdb_txn_abort(reader->txn);
@@ -46,6 +62,8 @@ int cake__lmdb_reader_take(cake__lmdb_lane_t *lane, cake__lmdb_reader_t **out)
         if (err != 0)
             drop_reader(lane, reader);
     }
+    if (err == 0 && (err = settle_snapshot(lane, reader->txn)) != 0)
+        drop_reader(lane, reader);
     if (err != 0)
         cake__rwlock_give(&lane->gate);
     else
