@@ -79,8 +79,6 @@ struct cake__change {
     cake__list_t receivers; /* sessions that staged something here */
 };
 
-/* The record of an id as the change sees it; *tag (may be NULL): of a staged one, else NULL. */
-bool cake__change_find(const cake__change_t *change, const cake_id_t *id, cake_record_t *out, void **tag);
 cake__summary_t *cake__change_own_summary(cake__change_t *change); /* to be written to; NULL: no memory */
 int cake__change_erase(cake__change_t *change, const cake_id_t *id);
 int cake__change_note_dropped(cake__change_t *change, const cake_record_t *record);

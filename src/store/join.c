@@ -10,13 +10,6 @@
 #define JOIN_TICK_MS 200u
 #define JOINED_META  "joined"
 
-static int finish_nothing(cake__task_t *task, cake__change_t *change)
-{
-    (void)task;
-    (void)change;
-    return 0;
-}
-
 static void on_joined(cake__task_t *task, int err)
 {
     cake_store_t *store = CAKE_CONTAINER_OF(task, cake_store_t, join_task);
@@ -39,8 +32,7 @@ static void declare_joined(cake_store_t *store)
         return;
     store->is_declaring_joined = true;
     store->join_meta = (cake_meta_write_t){cake__slice_str(JOINED_META), cake__slice("\1", 1)};
-    store->join_task =
-        (cake__task_t){.stage = finish_nothing, .finish = on_joined, .metas = &store->join_meta, .meta_count = 1};
+    store->join_task = (cake__task_t){.finish = on_joined, .metas = &store->join_meta, .meta_count = 1};
     cake__lane_submit(&store->lanes[0], &store->join_task);
 }
 

@@ -134,13 +134,6 @@ int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *
 
 /* ---- the stored registry ----------------------------------------------------------------------------------------------*/
 
-static int stage_registration(cake__task_t *task, cake__change_t *change)
-{
-    (void)task;
-    (void)change;
-    return 0;
-}
-
 static void finish_registration(cake__task_t *task, int err)
 {
     registration_t *registration = CAKE_CONTAINER_OF(task, registration_t, task);
@@ -164,8 +157,7 @@ static void store_replica(cake_store_t *store, uint16_t node_id, const cake__pee
         memcpy(registration->value + 9, peer->data_center, name_len);
         registration->meta.value = cake__slice(registration->value, 9 + name_len);
     }
-    registration->task = (cake__task_t){
-        .stage = stage_registration, .finish = finish_registration, .metas = &registration->meta, .meta_count = 1};
+    registration->task = (cake__task_t){.finish = finish_registration, .metas = &registration->meta, .meta_count = 1};
     cake__lane_submit(&store->lanes[0], &registration->task);
 }
 
