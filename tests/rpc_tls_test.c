@@ -185,6 +185,29 @@ static void test_one_key_and_no_certificate(void **state)
     assert_string_equal(tls.text, "");
 }
 
+/* While keys are changed a server takes each of its keys, and a client offers its first: (old), (old, new), (new, old), (new). */
+static void test_keys_that_are_being_changed(void **state)
+{
+    const cake_slice_t old = {KEY, sizeof KEY - 1}, next = {OTHER_KEY, sizeof OTHER_KEY - 1};
+    const cake_tls_config_t steps[] = {by_key(KEY), by_key(KEY), by_key(OTHER_KEY), by_key(OTHER_KEY)};
+    for (size_t server = 0; server < CAKE_COUNT_OF(steps); server++) {
+        for (size_t client = 0; client < CAKE_COUNT_OF(steps); client++) {
+            cake_tls_config_t theirs = steps[server], ours = steps[client];
+            bool fits = strcmp(ours.cluster_key, theirs.cluster_key) == 0 || server == 1 || server == 2;
+            tls_t tls;
+            char message[200];
+            theirs.other_keys = server == 1 ? &next : &old;
+            theirs.other_key_count = server == 1 || server == 2;
+            ours.other_keys = client == 1 ? &next : &old;
+            ours.other_key_count = client == 1 || client == 2;
+            start(&tls, &theirs, &ours);
+            assert_int_equal(call(&tls, 10, message), fits ? 0 : CAKE_ECONNECTION);
+            assert_true(fits == (strstr(message, "another cluster key") == NULL));
+            fixture_stop(&tls.fixture);
+        }
+    }
+}
+
 static void test_plain_and_encrypted_refuse_each_other(void **state)
 {
     cake_tls_config_t config = by_key(KEY);
@@ -245,6 +268,13 @@ static void test_configurations_that_are_none(void **state)
     cake_channel_t *out;
     channel.tls = &config;
     assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), CAKE_EINVAL);
+    const cake_slice_t others[CAKE_TLS_OTHER_KEYS_MAX + 1] = {{KEY, sizeof KEY - 1}, {"short", 5}};
+    config = by_key(KEY);
+    config.other_keys = others;
+    config.other_key_count = 2;
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), CAKE_EINVAL);
+    config.other_key_count = CAKE_COUNT_OF(others);
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), CAKE_EINVAL);
     config = (cake_tls_config_t){.cert_file = "x"};
     assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), CAKE_EINVAL);
     config = (cake_tls_config_t){.cert_file = "/dev/null", .key_file = "/dev/null", .ca_file = "/dev/null"};
@@ -264,6 +294,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_certificates_both_ways),
         cmocka_unit_test(test_one_key_and_no_certificate),
+        cmocka_unit_test(test_keys_that_are_being_changed),
         cmocka_unit_test(test_plain_and_encrypted_refuse_each_other),
         cmocka_unit_test(test_strangers_are_refused),
         cmocka_unit_test(test_reload_without_restart),

@@ -97,6 +97,8 @@ typedef void (*cake_resolve_fn)(void *arg, int err, const cake_addr_t *addrs, si
 #define CAKE_STREAM_IOV_MAX 64     /* slices per write */
 #define CAKE_DATAGRAM_MAX   65507u /* bytes */
 
+#define CAKE_TLS_OTHER_KEYS_MAX 7u
+
 /* ---- TLS: one of the two kinds -----------------------------------------------------------------------------------------*/
 typedef struct cake_tls_config {
     const char *cert_file, *key_file; /* PEM: our certificate (with those between it and the authority) and its key */
@@ -104,6 +106,8 @@ typedef struct cake_tls_config {
     const char *peer_name;            /* of servers we connect to, in their certificate; NULL: any of that authority */
     const void *cluster_key;          /* instead of all of the above: what all members know, 16 bytes or more */
     size_t cluster_key_len;
+    const cake_slice_t *other_keys; /* taken from those who connect, never offered: for the time of a change of keys */
+    size_t other_key_count;         /* at most CAKE_TLS_OTHER_KEYS_MAX */
 } cake_tls_config_t;
 
 /* The port. Versioned; only grows at the end. */

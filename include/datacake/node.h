@@ -97,9 +97,13 @@ typedef struct cake_node_config {
     uint64_t max_drift_ms; /* of stamps ahead of the wall clock; default 60,000 */
     cake_rpc_limits_t rpc_limits;
     const cake_log_t *log; /* with env NULL only */
-    /* Seal gossip: the first key seals, all open, so that a new one can be given to one node after the other. None: plain. */
+    /* What all members know and nobody else. Seals gossip: the first key seals, all open, so that a new one can be given to one
+     * node after the other (cake_node_reload_keys). Without tls below, calls between nodes are encrypted by them, too, where the
+     * environment has TLS (the simulated one has none). None: gossip is plain. */
     const uint8_t (*cluster_keys)[CAKE_CLUSTER_KEY_LEN];
     size_t cluster_key_count; /* at most CAKE_CLUSTER_KEYS_MAX */
+    /* For the calls between nodes, both ways: certificates, or a key of their own. Read here, not kept. NULL: as said above. */
+    const cake_tls_config_t *tls;
 } cake_node_config_t;
 
 #define CAKE_NODE_CONFIG_INIT                                                                                          \
@@ -107,13 +111,21 @@ typedef struct cake_node_config {
         .size = sizeof(cake_node_config_t)                                                                             \
     }
 
-/* Everything is copied. CAKE_EINVAL (node id 0, a name out of bounds, 0.0.0.0 without public_addr), CAKE_EPARSE (an address),
- * CAKE_EADDRINUSE, CAKE_ENOMEM. *node is NULL after an error. */
+/* Everything is copied. CAKE_EINVAL (node id 0, a name out of bounds, 0.0.0.0 without public_addr, keys, tls), CAKE_EPARSE (an
+ * address, or files of tls), CAKE_ENOTFOUND (files of tls), CAKE_EADDRINUSE, CAKE_ENOMEM, CAKE_EUNAVAILABLE (tls, and the
+ * environment has none). *node is NULL after an error. */
 CAKE_API int cake_node_start(const cake_node_config_t *config, cake_node_t **node);
 
 /* Leaves the cluster, stops extensions, services and channels, frees everything: when it returns no callback will run again
  * and the ports are free. NULL allowed. CAKE_EDEADLK on the loop. */
 CAKE_API int cake_node_stop(cake_node_t *node);
+
+/* Other keys, or other certificates, from now on; connections that are open go on. An error changes nothing. Any thread.
+ *   keys   of a node that was started with some (else CAKE_EINVAL). Without an outage: give every node (old, new), then every
+ *          node (new, old), then (new).
+ *   tls    of a node that was started with tls (else CAKE_EINVAL): the files are read again; CAKE_ENOTFOUND, CAKE_EPARSE. */
+CAKE_API int cake_node_reload_keys(cake_node_t *node, const uint8_t (*keys)[CAKE_CLUSTER_KEY_LEN], size_t count);
+CAKE_API int cake_node_reload_tls(cake_node_t *node, const cake_tls_config_t *tls);
 
 CAKE_API uint16_t cake_node_id(const cake_node_t *node);
 CAKE_API const char *

@@ -18,6 +18,22 @@ cake_rpc_hooks_t cake__node_hooks(cake_node_t *node)
     return (cake_rpc_hooks_t){.stamp = stamp, .observe = observe, .arg = node};
 }
 
+cake_channel_t *cake__channel_make(cake_node_t *node, const cake_addr_t *addr, char text[CAKE_ADDR_TEXT_MAX])
+{
+    cake_channel_t *channel;
+    cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
+    cake_addr_format(addr, text);
+    config.env = node->env;
+    config.cluster_id = node->cluster_id;
+    config.limits = node->rpc_limits;
+    config.hooks = cake__node_hooks(node);
+    if (cake_channel_open(text, &config, &channel) != 0)
+        return NULL;
+    if (node->tls != NULL)
+        cake__channel_lend_tls(channel, node->tls);
+    return channel;
+}
+
 cake_channel_t *cake__channel_to(cake_node_t *node, uint16_t id, const cake_addr_t *addr)
 {
     cake__node_channel_t *entry = cake__map_get_u64(&node->channels, id);
@@ -34,13 +50,8 @@ cake_channel_t *cake__channel_to(cake_node_t *node, uint16_t id, const cake_addr
         return NULL;
     }
     char text[CAKE_ADDR_TEXT_MAX];
-    cake_addr_format(addr, text);
-    cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
-    config.env = node->env;
-    config.cluster_id = node->cluster_id;
-    config.limits = node->rpc_limits;
-    config.hooks = cake__node_hooks(node);
-    if (cake_channel_open(text, &config, &entry->channel) != 0) {
+    entry->channel = cake__channel_make(node, addr, text);
+    if (entry->channel == NULL) {
         cake__map_remove_u64(&node->channels, id);
         cake__free(node->alloc, entry);
         return NULL;
@@ -57,6 +68,15 @@ void cake__channel_drop(cake_node_t *node, uint16_t id)
     int err = cake__channel_close(entry->channel, cake__node_closed, node);
     CAKE_ASSERT(err == 0);
     cake__free(node->alloc, entry);
+}
+
+void cake__channels_lend_tls(cake_node_t *node)
+{
+    cake__node_channel_t *entry;
+    for (size_t cursor = 0; (entry = cake__map_next(&node->channels, &cursor)) != NULL;)
+        cake__channel_lend_tls(entry->channel, node->tls);
+    if (node->refusal.channel != NULL)
+        cake__channel_lend_tls(node->refusal.channel, node->tls);
 }
 
 void cake__channels_close(cake_node_t *node)

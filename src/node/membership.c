@@ -1,8 +1,6 @@
 /* Drives the gossip core: datagrams, timer, pings and seeds go in, actions are carried out, watchers are told (members.c). */
 #include "node/node.h"
 
-#define GOSSIP_SERVICE "datacake.gossip"
-
 static void run_actions(cake_node_t *node, const cake__gossip_action_t *actions, size_t count);
 
 static int step(cake_node_t *node, const cake__gossip_event_t *event)
@@ -32,11 +30,22 @@ typedef struct {
     uint64_t token;
 } ping_t;
 
-static void put_who(uint8_t out[26], const cake__gossip_who_t *who)
+static void put_who(uint8_t out[CAKE__WHO_LEN], const cake__gossip_who_t *who)
 {
     cake__store_le(out, who->node_id, 2);
     cake__store_le(out + 2, who->generation, 8);
     memcpy(out + 10, who->nonce, CAKE__GOSSIP_NONCE_LEN);
+}
+
+bool cake__who_read(cake_slice_t bytes, cake__gossip_who_t *out)
+{
+    const uint8_t *at = bytes.data;
+    if (bytes.len != CAKE__WHO_LEN)
+        return false;
+    out->node_id = (uint16_t)cake__load_le(at, 2);
+    out->generation = cake__load_le(at + 2, 8);
+    memcpy(out->nonce, at + 10, CAKE__GOSSIP_NONCE_LEN);
+    return true;
 }
 
 static void on_pinged(cake_reply_t *reply, void *arg)
@@ -44,14 +53,8 @@ static void on_pinged(cake_reply_t *reply, void *arg)
     ping_t *ping = arg;
     cake_node_t *node = ping->node;
     cake__gossip_event_t event = {.kind = CAKE__GOSSIP_PINGED, .pinged = {.token = ping->token}};
-    cake_slice_t body = cake_reply_body(reply);
-    if (cake_reply_err(reply) == 0 && body.len == 26) {
-        const uint8_t *at = body.data;
-        event.pinged.is_answered = true;
-        event.pinged.answer.node_id = (uint16_t)cake__load_le(at, 2);
-        event.pinged.answer.generation = cake__load_le(at + 2, 8);
-        memcpy(event.pinged.answer.nonce, at + 10, CAKE__GOSSIP_NONCE_LEN);
-    }
+    event.pinged.is_answered =
+        cake_reply_err(reply) == 0 && cake__who_read(cake_reply_body(reply), &event.pinged.answer);
     cake_reply_free(reply);
     cake__free(node->alloc, ping);
     step(node, &event);
@@ -67,7 +70,7 @@ static void ping_member(cake_node_t *node, const cake__gossip_action_t *action)
     if (ping != NULL)
         *ping = (ping_t){node, action->ping.token};
     if (channel == NULL ||
-        cake_channel_call_async(channel, "/" GOSSIP_SERVICE "/ping", NULL, 0, &options, on_pinged, ping, NULL) != 0)
+        cake_channel_call_async(channel, CAKE__GOSSIP_PING_PATH, NULL, 0, &options, on_pinged, ping, NULL) != 0)
         cake__free(node->alloc, ping); /* the core times it out by itself */
 }
 
@@ -81,8 +84,8 @@ static void stream_frame(cake_node_t *node, const cake__gossip_action_t *action)
 {
     cake_channel_t *channel = cake__channel_to(node, action->send.node_id, &action->send.to);
     if (channel != NULL)
-        (void)cake_channel_call_async(channel, "/" GOSSIP_SERVICE "/frame", &action->send.frame, 1, NULL, on_streamed,
-                                      NULL, NULL);
+        (void)cake_channel_call_async(channel, "/" CAKE__GOSSIP_SERVICE "/frame", &action->send.frame, 1, NULL,
+                                      on_streamed, NULL, NULL);
 }
 
 static void on_duplicate(cake_node_t *node, const cake__gossip_action_t *action)
@@ -134,12 +137,27 @@ static void run_actions(cake_node_t *node, const cake__gossip_action_t *actions,
 
 /* ---- input ---------------------------------------------------------------------------------------------------------------*/
 
+/* What is of another cluster changes nothing, but is said. */
+static void receive(cake_node_t *node, const cake__gossip_event_t *event)
+{
+    cake__gossip_counters_t before, after;
+    if (node->gossip == NULL || node->state >= CAKE__NODE_CLOSING)
+        return;
+    cake__gossip_counters(node->gossip, &before);
+    step(node, event);
+    if (node->state >= CAKE__NODE_CLOSING)
+        return;
+    cake__gossip_counters(node->gossip, &after);
+    if (after.frames_foreign > before.frames_foreign)
+        cake__stranger_heard(node, &event->received.from, event->received.frame);
+}
+
 void cake__membership_received(void *arg, const cake_addr_t *from, const void *data, size_t len)
 {
     cake__gossip_event_t event = {.kind = CAKE__GOSSIP_RECEIVED};
     event.received.from = *from;
     event.received.frame = cake__slice(data, len);
-    step(arg, &event);
+    receive(arg, &event);
 }
 
 static void on_tick(void *arg)
@@ -152,7 +170,7 @@ static void handle_ping(cake_rpc_call_t *call, void *arg)
 {
     cake_node_t *node = arg;
     cake__gossip_member_t self;
-    uint8_t body[26];
+    uint8_t body[CAKE__WHO_LEN];
     if (node->gossip == NULL || node->state >= CAKE__NODE_CLOSING) {
         cake_rpc_fail(call, CAKE_ECLOSED, NULL);
         return;
@@ -168,55 +186,14 @@ static void handle_frame(cake_rpc_call_t *call, void *arg)
     cake_rpc_peer(call, &event.received.from);
     event.received.frame = cake_rpc_body(call);
     event.received.is_stream = true;
-    step(arg, &event);
+    receive(arg, &event);
     cake_rpc_reply(call, NULL, 0);
 }
 
-/* ---- seeds ----------------------------------------------------------------------------------------------------------------*/
-
-static void give_seeds(cake_node_t *node)
+void cake__membership_seeds(cake_node_t *node, const cake_addr_t *addrs, size_t count)
 {
-    cake_addr_t addrs[CAKE__NODE_SEEDS_MAX];
-    cake__gossip_event_t event = {.kind = CAKE__GOSSIP_SEEDS, .seeds = {.addrs = addrs}};
-    for (size_t i = 0; i < node->seed_count; i++) {
-        if (node->seeds[i].addr.family != 0)
-            addrs[event.seeds.count++] = node->seeds[i].addr;
-    }
+    const cake__gossip_event_t event = {.kind = CAKE__GOSSIP_SEEDS, .seeds = {.addrs = addrs, .count = count}};
     step(node, &event);
-}
-
-static void on_seed_resolved(void *arg, int err, const cake_addr_t *addrs, size_t count)
-{
-    cake__seed_t *seed = arg;
-    seed->resolve = NULL;
-    if (err != 0 || count == 0) {
-        cake__log(seed->node->log, CAKE_LOG_WARN, "seed %s has no address: %s", seed->text, cake_strerror(err));
-        return;
-    }
-    if (cake_addr_equal(&seed->addr, &addrs[0]))
-        return;
-    seed->addr = addrs[0];
-    give_seeds(seed->node);
-}
-
-/* Names are looked up again and again: a seed may come back elsewhere. */
-static void resolve_seeds(void *arg)
-{
-    cake_node_t *node = arg;
-    bool has_names = false;
-    for (size_t i = 0; i < node->seed_count; i++) {
-        cake__seed_t *seed = &node->seeds[i];
-        cake_addr_t numeric;
-        if (cake_addr_parse(seed->text, &numeric) == 0) {
-            seed->addr = numeric;
-            continue;
-        }
-        has_names = true;
-        if (seed->resolve == NULL)
-            (void)node->env->ops->resolve(node->env, seed->text, on_seed_resolved, seed, &seed->resolve);
-    }
-    if (has_names)
-        cake__timer_arm_ms(node->env, &node->resolve_timer, CAKE__SEED_RESOLVE_MS);
 }
 
 /* ---- start and stop -----------------------------------------------------------------------------------------------------*/
@@ -237,16 +214,13 @@ int cake__membership_start(cake_node_t *node)
     if (err != 0)
         return err;
     const cake_rpc_method_t methods[] = {{"ping", handle_ping, 0}, {"frame", handle_frame, 0}};
-    const cake_rpc_service_t service = {GOSSIP_SERVICE, methods, CAKE_COUNT_OF(methods), node, NULL};
+    const cake_rpc_service_t service = {CAKE__GOSSIP_SERVICE, methods, CAKE_COUNT_OF(methods), node, NULL};
     err = cake_rpc_add_service(node->server, &service);
     if (err != 0)
         return err;
     node->gossip_timer = CAKE_TIMER_INIT(on_tick, node);
     node->retry_timer = CAKE_TIMER_INIT(cake__tell_again, node);
-    node->resolve_timer = CAKE_TIMER_INIT(resolve_seeds, node);
     node->tell_again = true;
-    resolve_seeds(node);
-    give_seeds(node);
     return 0;
 }
 
@@ -264,12 +238,6 @@ void cake__membership_close(cake_node_t *node)
     cake_env_t *env = node->env;
     env->ops->timer_cancel(env, &node->gossip_timer);
     env->ops->timer_cancel(env, &node->retry_timer);
-    env->ops->timer_cancel(env, &node->resolve_timer);
-    for (size_t i = 0; i < node->seed_count; i++) {
-        if (node->seeds[i].resolve != NULL)
-            env->ops->resolve_cancel(node->seeds[i].resolve);
-        node->seeds[i].resolve = NULL;
-    }
     cake__waits_close(node);
 }
 
@@ -280,9 +248,6 @@ void cake__membership_free(cake_node_t *node)
         cake__list_remove(link);
         cake__free(node->alloc, CAKE_CONTAINER_OF(link, cake__node_watch_t, link));
     }
-    for (size_t i = 0; i < node->seed_count; i++)
-        cake__free(node->alloc, node->seeds[i].text);
-    cake__free(node->alloc, node->seeds);
     cake__free(node->alloc, node->told);
     cake__gossip_free(node->gossip);
 }

@@ -61,7 +61,8 @@ int cake_node_observe(cake_node_t *node, cake_hlc_t ts)
 static void free_node(cake_node_t *node)
 {
     cake__membership_free(node);
-    cake__node_keys_wipe(&node->keys);
+    cake__seeds_free(node);
+    cake__security_free(node);
     cake__map_free(&node->channels);
     cake__free(node->alloc, node->cluster_id);
     cake__free(node->alloc, node->data_center);
@@ -91,6 +92,7 @@ static void close_everything(cake_node_t *node)
     node->state = CAKE__NODE_CLOSING;
     cake__node_closing(node); /* ours, so that the count does not reach zero half way */
     cake__membership_close(node);
+    cake__seeds_close(node);
     cake__channels_close(node);
     if (node->datagram != NULL) {
         cake__node_closing(node);
@@ -173,25 +175,6 @@ static int copy_name(cake_node_t *node, const char *text, const char *fallback, 
     return *out == NULL ? CAKE_ENOMEM : 0;
 }
 
-static int copy_seeds(cake_node_t *node, const cake_node_config_t *config)
-{
-    if (config->seed_count > CAKE__NODE_SEEDS_MAX)
-        return CAKE_ETOOBIG;
-    node->seeds = cake__calloc(node->alloc, config->seed_count, sizeof *node->seeds);
-    if (node->seeds == NULL)
-        return CAKE_ENOMEM;
-    for (size_t i = 0; i < config->seed_count; i++) {
-        const char *colon = config->seeds[i] == NULL ? NULL : strrchr(config->seeds[i], ':');
-        if (colon == NULL || colon == config->seeds[i] || colon[1] == '\0')
-            return CAKE_EPARSE;
-        node->seeds[i] = (cake__seed_t){.node = node, .text = cake__strdup(node->alloc, config->seeds[i])};
-        if (node->seeds[i].text == NULL)
-            return CAKE_ENOMEM;
-        node->seed_count = i + 1;
-    }
-    return 0;
-}
-
 static int copy_config(cake_node_t *node, const cake_node_config_t *config)
 {
     node->id = config->node_id;
@@ -204,9 +187,7 @@ static int copy_config(cake_node_t *node, const cake_node_config_t *config)
     if (err == 0)
         err = copy_name(node, config->data_center, "default", &node->data_center);
     if (err == 0)
-        err = copy_seeds(node, config);
-    if (err == 0)
-        err = cake__node_keys_copy(&node->keys, config->cluster_keys, config->cluster_key_count);
+        err = cake__seeds_copy(node, config);
     if (err == 0)
         err = parse_address(config->listen_addr, &node->listen_addr);
     if (err == 0 && config->public_addr != NULL)
@@ -233,7 +214,10 @@ static int listen_at(cake_node_t *node, const cake_addr_t *addr)
     config.cluster_id = node->cluster_id;
     config.limits = node->rpc_limits;
     config.hooks = cake__node_hooks(node);
-    return cake_rpc_listen(&config, &node->server);
+    int err = cake_rpc_listen(&config, &node->server);
+    if (err == 0 && node->tls != NULL)
+        cake__rpc_server_lend_tls(node->server, node->tls);
+    return err;
 }
 
 /* TCP and UDP take the same port; where any port will do, one that is free for both is looked for. */
@@ -278,9 +262,11 @@ static int start_on_loop(void *arg)
         err = open_ports(node);
     if (err == 0)
         err = cake__membership_start(node);
-    if (err == 0)
-        node->state = CAKE__NODE_RUNNING;
-    return err;
+    if (err != 0)
+        return err;
+    cake__seeds_start(node);
+    node->state = CAKE__NODE_RUNNING;
+    return 0;
 }
 
 typedef struct {
@@ -353,7 +339,9 @@ int cake_node_start(const cake_node_config_t *config, cake_node_t **out)
     cake__list_init(&node->waits);
     cake__list_init(&node->extensions);
     start_request_t request = {.config = config, .node = node};
-    err = cake__run_on_loop(env, start_on_loop, &request);
+    err = cake__security_start(node, config);
+    if (err == 0)
+        err = cake__run_on_loop(env, start_on_loop, &request);
     if (err != 0)
         stop_and_wait(node, undo_start);
     else

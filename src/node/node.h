@@ -3,7 +3,7 @@
  *
  *   node.c        start and stop           membership.c  drives gossip        members.c  watchers, wait_for, records
  *   channels.c    one channel per member   extensions.c  what lives with it   select.c   levels and selectors
- *   seal.c        the cluster key over gossip
+ *   seal.c        the cluster key over gossip  security.c  keys and TLS      seeds.c    names, and who is refused and why
  *
  *      application threads ──post──> [ loop thread: gossip <─ datagrams, timer;  rpc server;  channels;  extensions ] */
 #ifndef CAKE_NODE_NODE_H
@@ -18,11 +18,15 @@
 #include "gossip/gossip.h"
 #include "rpc/rpc.h"
 
-#define CAKE__NODE_NAME_MAX   63u /* bytes of a cluster's or data centre's name */
-#define CAKE__NODE_SEEDS_MAX  64u
-#define CAKE__NODE_KEY_PREFIX "app:" /* before the names of published keys: the rest is the node's own */
-#define CAKE__SEED_RESOLVE_MS 10000u
-#define CAKE__RETRY_TOLD_MS   100u
+#define CAKE__NODE_NAME_MAX    63u /* bytes of a cluster's or data centre's name */
+#define CAKE__NODE_SEEDS_MAX   64u
+#define CAKE__NODE_KEY_PREFIX  "app:" /* before the names of published keys: the rest is the node's own */
+#define CAKE__SEED_RESOLVE_MS  10000u
+#define CAKE__SEED_ADDRS_MAX   8u /* of one name */
+#define CAKE__GOSSIP_SERVICE   "datacake.gossip"
+#define CAKE__GOSSIP_PING_PATH "/" CAKE__GOSSIP_SERVICE "/ping"
+#define CAKE__WHO_LEN          26u /* bytes of a run: node id, generation, nonce */
+#define CAKE__RETRY_TOLD_MS    100u
 
 struct cake_watch {
     cake_env_t *env;
@@ -40,9 +44,21 @@ typedef struct cake__node_keys {
 typedef struct cake__seed {
     cake_node_t *node;
     char *text;
-    cake_addr_t addr; /* family 0: not resolved */
+    cake_addr_t addrs[CAKE__SEED_ADDRS_MAX]; /* the last ones that it had */
+    size_t addr_count;
+    bool is_missing; /* and it has been said */
     cake_resolve_t *resolve;
 } cake__seed_t;
+
+/* What has been said, and when, about seeds that do not answer and about strangers; and the question under way. */
+typedef struct cake__refusal {
+    cake_timer_t timer;
+    cake_channel_t *channel; /* NULL: none is asked */
+    char seed[CAKE_ADDR_TEXT_MAX];
+    char said[CAKE_ADDR_TEXT_MAX + 256];
+    size_t next;
+    uint64_t said_ns, stranger_ns, strangers;
+} cake__refusal_t;
 
 typedef struct cake__node_watch {
     cake_watch_t base;
@@ -106,6 +122,9 @@ struct cake_node {
 
     cake__gossip_t *gossip;
     cake__node_keys_t keys;
+    cake_tls_t *tls;                             /* lent to server and channels; NULL: calls are plain */
+    bool is_sealed, has_own_tls, is_tls_by_keys; /* as it was started */
+    cake__refusal_t refusal;
     cake_timer_t gossip_timer, retry_timer, resolve_timer;
     cake__seed_t *seeds;
     size_t seed_count;
@@ -137,7 +156,17 @@ int cake__node_select(cake_node_t *node, cake_selection_t *selection);
 cake__gossip_sealer_t cake__node_sealer(cake__node_keys_t *keys); /* lives as keys */
 int cake__node_keys_copy(cake__node_keys_t *keys, const uint8_t (*from)[CAKE_CLUSTER_KEY_LEN], size_t count);
 void cake__node_keys_wipe(cake__node_keys_t *keys);
+int cake__security_start(cake_node_t *node, const cake_node_config_t *config); /* any thread; reads files */
+void cake__security_free(cake_node_t *node);
+int cake__seeds_copy(cake_node_t *node, const cake_node_config_t *config);
+void cake__seeds_start(cake_node_t *node);
+void cake__seeds_close(cake_node_t *node);
+void cake__seeds_free(cake_node_t *node);
+void cake__stranger_heard(cake_node_t *node, const cake_addr_t *from, cake_slice_t frame);
+
 int cake__membership_start(cake_node_t *node);
+void cake__membership_seeds(cake_node_t *node, const cake_addr_t *addrs, size_t count);
+bool cake__who_read(cake_slice_t bytes, cake__gossip_who_t *out);
 void cake__membership_leave(cake_node_t *node); /* state goes on to CLOSING by cake__node_left */
 void cake__membership_close(cake_node_t *node); /* no callbacks after; memory goes with cake__membership_free */
 void cake__membership_free(cake_node_t *node);
@@ -151,6 +180,8 @@ void cake__membership_received(void *arg, const cake_addr_t *from, const void *d
 cake_rpc_hooks_t cake__node_hooks(cake_node_t *node); /* the cluster clock, for servers and channels */
 cake_channel_t *cake__channel_to(cake_node_t *node, uint16_t id, const cake_addr_t *addr); /* NULL: no memory */
 void cake__channel_drop(cake_node_t *node, uint16_t id);                                   /* its calls end at once */
+cake_channel_t *cake__channel_make(cake_node_t *node, const cake_addr_t *addr, char text[CAKE_ADDR_TEXT_MAX]);
+void cake__channels_lend_tls(cake_node_t *node);
 void cake__channels_close(cake_node_t *node);
 
 void cake__extensions_stop(cake_node_t *node); /* calls cake__extensions_stopped once all have */

@@ -400,6 +400,11 @@ int cake_channel_reload_tls(cake_channel_t *channel, const cake_tls_config_t *tl
     return err != 0 ? err : cake__run_on_loop(channel->env, set_tls_on_loop, &reload);
 }
 
+void cake__channel_lend_tls(cake_channel_t *channel, cake_tls_t *tls)
+{
+    cake__conn_kind_lend_tls(&channel->kind, tls);
+}
+
 const char *cake_channel_address(const cake_channel_t *channel)
 {
     return channel->address;

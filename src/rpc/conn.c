@@ -55,9 +55,16 @@ int cake__tls_make(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t 
 
 void cake__conn_kind_set_tls(cake__conn_kind_t *kind, cake_tls_t *tls)
 {
-    if (kind->tls != NULL)
+    if (kind->tls != NULL && !kind->is_tls_lent)
         kind->env->ops->tls_close(kind->tls);
     kind->tls = tls;
+}
+
+void cake__conn_kind_lend_tls(cake__conn_kind_t *kind, cake_tls_t *tls)
+{
+    CAKE_ASSERT(kind->tls == NULL || kind->is_tls_lent);
+    kind->tls = tls;
+    kind->is_tls_lent = true;
 }
 
 void cake__conn_kind_free(cake__conn_kind_t *kind)

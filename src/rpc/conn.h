@@ -31,6 +31,7 @@ typedef struct cake__conn_kind {
     void (*on_gone)(cake__conn_t *conn);
     cake__pool_t pool;
     cake_tls_t *tls;   /* NULL: without */
+    bool is_tls_lent;  /* and not ours to close */
     cake__slab_t slab; /* what is made and freed on the loop thread */
     cake__batch_t *spare_batch;
 } cake__conn_kind_t;
@@ -66,6 +67,7 @@ void cake__limits_fill(cake_rpc_limits_t *limits); /* defaults for zeroes */
 /* Any thread; NULL gives NULL. CAKE_EUNAVAILABLE: the environment has no TLS. */
 int cake__tls_make(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out);
 void cake__conn_kind_set_tls(cake__conn_kind_t *kind, cake_tls_t *tls);
+void cake__conn_kind_lend_tls(cake__conn_kind_t *kind, cake_tls_t *tls);
 
 void cake__conn_kind_init(cake__conn_kind_t *kind);
 void cake__conn_kind_free(cake__conn_kind_t *kind);

@@ -15,6 +15,12 @@
 int cake__rpc_server_close(cake_rpc_server_t *server, cake_event_fn closed, void *arg);
 int cake__channel_close(cake_channel_t *channel, cake_event_fn closed, void *arg);
 
+/* For an owner of many channels and servers that all use one TLS context of its own: connections made from now on are
+ * secured by it. Instead of `tls` in their configurations, and never with reload_tls. tls outlives them, or another one is lent
+ * before it is closed. Loop thread; before the first call, or the next step of the loop after listening. */
+void cake__channel_lend_tls(cake_channel_t *channel, cake_tls_t *tls);
+void cake__rpc_server_lend_tls(cake_rpc_server_t *server, cake_tls_t *tls);
+
 /* An environment of the real machine, for owners that were given none. End it with env->ops->close(env). Any thread.
  * CAKE_ENOMEM, CAKE_EINTERNAL. */
 int cake__default_env(cake_env_t **env);

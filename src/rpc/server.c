@@ -251,6 +251,11 @@ int cake_rpc_reload_tls(cake_rpc_server_t *server, const cake_tls_config_t *tls)
     return err != 0 ? err : cake__run_on_loop(server->env, set_tls_on_loop, &request);
 }
 
+void cake__rpc_server_lend_tls(cake_rpc_server_t *server, cake_tls_t *tls)
+{
+    cake__conn_kind_lend_tls(&server->kind, tls);
+}
+
 static int remove_on_loop(void *arg)
 {
     request_t *request = arg;

@@ -5,7 +5,8 @@
  *   socket <-output- [out] <- SSL <-write-- application
  *
  * With a cluster key there are no certificates: the key, hashed, is an external pre-shared key (RFC 8446, 2.2), used together
- * with a Diffie-Hellman exchange, so that one who learns it later cannot read what was recorded. */
+ * with a Diffie-Hellman exchange, so that one who learns it later cannot read what was recorded. Its name on the wire is
+ * another hash of it, so that a server can hold several while keys are changed. */
 #include "uv/tls.h"
 
 #include <openssl/err.h>
@@ -16,7 +17,8 @@
 #include "uv/loop.h"
 
 #define PSK_BYTES    32u
-#define PSK_IDENTITY "datacake"
+#define PSK_NAME_LEN 24u /* "datacake" and 16 hex digits of another hash of the key */
+#define PSKS_MAX     (1u + CAKE_TLS_OTHER_KEYS_MAX)
 #define REASON_MAX   200u
 #define OUT_SMALL    1024u                        /* kept by an idle connection */
 #define OUT_LARGE    (CAKE__TLS_WRITE_MAX + 4096) /* what is encrypted at once, as records */
@@ -28,8 +30,11 @@ struct cake_tls {
     atomic_uint refs;
     SSL_CTX *server, *client;
     BIO_METHOD *method; /* between SSL and the bytes of a cake__tls_t, without a copy of ours */
-    bool has_psk;
-    uint8_t psk[PSK_BYTES];
+    struct {
+        uint8_t key[PSK_BYTES];
+        char name[PSK_NAME_LEN + 1];
+    } psks[PSKS_MAX]; /* the first is offered, all are taken */
+    size_t psk_count; /* 0: certificates */
 };
 
 struct cake__tls {
@@ -104,12 +109,13 @@ static BIO_METHOD *make_method(void)
 
 /* ---- contexts ---- */
 
-static SSL_SESSION *psk_session(const cake_tls_t *context, SSL *ssl)
+static SSL_SESSION *psk_session(const cake_tls_t *context, size_t index, SSL *ssl)
 {
     static const unsigned char aes_128_gcm_sha256[] = {0x13, 0x01};
     const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, aes_128_gcm_sha256);
     SSL_SESSION *session = SSL_SESSION_new();
-    if (session != NULL && cipher != NULL && SSL_SESSION_set1_master_key(session, context->psk, PSK_BYTES) == 1 &&
+    if (session != NULL && cipher != NULL &&
+        SSL_SESSION_set1_master_key(session, context->psks[index].key, PSK_BYTES) == 1 &&
         SSL_SESSION_set_cipher(session, cipher) == 1 && SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1)
         return session;
     SSL_SESSION_free(session);
@@ -120,19 +126,23 @@ static int use_psk(SSL *ssl, const EVP_MD *digest, const unsigned char **id, siz
 {
     const cake_tls_t *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
     (void)digest;
-    *id = (const unsigned char *)PSK_IDENTITY;
-    *id_len = sizeof PSK_IDENTITY - 1;
-    *session = psk_session(context, ssl);
+    *id = (const unsigned char *)context->psks[0].name;
+    *id_len = PSK_NAME_LEN;
+    *session = psk_session(context, 0, ssl);
     return *session != NULL;
 }
 
+/* A name that is none of ours is tried with our first key all the same: it does not verify, and both sides get to know that
+ * their keys differ, instead of that a certificate is missing. */
 static int find_psk(SSL *ssl, const unsigned char *id, size_t id_len, SSL_SESSION **session)
 {
     const cake_tls_t *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
-    *session = NULL;
-    if (id_len != sizeof PSK_IDENTITY - 1 || memcmp(id, PSK_IDENTITY, id_len) != 0)
-        return 1; /* goes on without, and fails for want of a certificate */
-    *session = psk_session(context, ssl);
+    size_t found = 0;
+    for (size_t i = 0; i < context->psk_count && id_len == PSK_NAME_LEN; i++) {
+        if (memcmp(id, context->psks[i].name, PSK_NAME_LEN) == 0)
+            found = i;
+    }
+    *session = psk_session(context, found, ssl);
     return *session != NULL;
 }
 
@@ -172,8 +182,9 @@ static int make_ctx(cake_tls_t *context, const cake_tls_config_t *config, bool i
     *out = ctx;
     if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) != 1 ||
         SSL_CTX_set_ciphersuites(
-            ctx, context->has_psk ? "TLS_AES_128_GCM_SHA256"
-                                  : "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1)
+            ctx, context->psk_count > 0
+                     ? "TLS_AES_128_GCM_SHA256"
+                     : "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1)
         return CAKE_ENOMEM;
     SSL_CTX_set_app_data(ctx, context);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
@@ -184,7 +195,7 @@ static int make_ctx(cake_tls_t *context, const cake_tls_config_t *config, bool i
         SSL_CTX_set_alpn_select_cb(ctx, select_h2, NULL);
     else if (SSL_CTX_set_alpn_protos(ctx, ALPN, sizeof ALPN) != 0)
         return CAKE_ENOMEM;
-    if (!context->has_psk)
+    if (context->psk_count == 0)
         return load_files(ctx, config, is_server);
     if (is_server)
         SSL_CTX_set_psk_find_session_callback(ctx, find_psk);
@@ -193,16 +204,37 @@ static int make_ctx(cake_tls_t *context, const cake_tls_config_t *config, bool i
     return 0;
 }
 
-static int hash_key(const cake_tls_config_t *config, uint8_t out[PSK_BYTES])
+static bool hash_key(const char *label, cake_slice_t key, uint8_t out[PSK_BYTES])
 {
-    static const char label[] = "datacake cluster key 1";
     EVP_MD_CTX *hash = EVP_MD_CTX_new();
     bool is_done = hash != NULL && EVP_DigestInit_ex(hash, EVP_sha256(), NULL) == 1 &&
-                   EVP_DigestUpdate(hash, label, sizeof label) == 1 &&
-                   EVP_DigestUpdate(hash, config->cluster_key, config->cluster_key_len) == 1 &&
-                   EVP_DigestFinal_ex(hash, out, NULL) == 1;
+                   EVP_DigestUpdate(hash, label, strlen(label)) == 1 &&
+                   EVP_DigestUpdate(hash, key.data, key.len) == 1 && EVP_DigestFinal_ex(hash, out, NULL) == 1;
     EVP_MD_CTX_free(hash);
-    return is_done ? 0 : CAKE_ENOMEM;
+    return is_done;
+}
+
+static int add_psk(cake_tls_t *context, cake_slice_t key)
+{
+    uint8_t name[PSK_BYTES];
+    size_t at = context->psk_count++;
+    CAKE_ASSERT(at < PSKS_MAX);
+    if (!hash_key("datacake cluster key 1", key, context->psks[at].key) ||
+        !hash_key("datacake cluster key name 1", key, name))
+        return CAKE_ENOMEM;
+    int len = snprintf(context->psks[at].name, sizeof context->psks[at].name, "datacake");
+    for (size_t i = 0; len < (int)PSK_NAME_LEN; i++)
+        len += snprintf(context->psks[at].name + len, 3, "%02x", name[i]);
+    return 0;
+}
+
+static int add_psks(cake_tls_t *context, const cake_tls_config_t *config)
+{
+    int err =
+        config->cluster_key == NULL ? 0 : add_psk(context, cake__slice(config->cluster_key, config->cluster_key_len));
+    for (size_t i = 0; err == 0 && i < config->other_key_count; i++)
+        err = add_psk(context, config->other_keys[i]);
+    return err;
 }
 
 static bool can_be_read(const char *path)
@@ -213,13 +245,21 @@ static bool can_be_read(const char *path)
     return file != NULL;
 }
 
+static bool are_keys(const cake_tls_config_t *config)
+{
+    bool are_sound = config->cluster_key_len >= CAKE__TLS_KEY_MIN && config->other_key_count <= CAKE_TLS_OTHER_KEYS_MAX;
+    for (size_t i = 0; are_sound && i < config->other_key_count; i++)
+        are_sound = config->other_keys[i].len >= CAKE__TLS_KEY_MIN;
+    return are_sound;
+}
+
 static int check_config(const cake_tls_config_t *config)
 {
     bool has_files = config->cert_file != NULL && config->key_file != NULL && config->ca_file != NULL;
     bool has_any = config->cert_file != NULL || config->key_file != NULL || config->ca_file != NULL;
     if (config->cluster_key != NULL)
-        return has_any || config->cluster_key_len < CAKE__TLS_KEY_MIN ? CAKE_EINVAL : 0;
-    if (!has_files)
+        return has_any || !are_keys(config) ? CAKE_EINVAL : 0;
+    if (!has_files || config->other_key_count > 0)
         return CAKE_EINVAL;
     bool are_there = can_be_read(config->cert_file) && can_be_read(config->key_file) && can_be_read(config->ca_file);
     return are_there ? 0 : CAKE_ENOTFOUND;
@@ -236,9 +276,7 @@ int cake__tls_open(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t 
         return CAKE_ENOMEM;
     context->alloc = env->alloc;
     atomic_init(&context->refs, 1);
-    context->has_psk = config->cluster_key != NULL;
-    if (context->has_psk)
-        err = hash_key(config, context->psk);
+    err = add_psks(context, config);
     if (err == 0 && (context->method = make_method()) == NULL)
         err = CAKE_ENOMEM;
     if (err == 0)
@@ -264,7 +302,7 @@ void cake__tls_close(cake_tls_t *context)
     SSL_CTX_free(context->server);
     SSL_CTX_free(context->client);
     BIO_meth_free(context->method);
-    OPENSSL_cleanse(context->psk, sizeof context->psk);
+    OPENSSL_cleanse(context->psks, sizeof context->psks);
     cake_alloc_t alloc = context->alloc;
     cake__free(&alloc, context);
 }
@@ -331,12 +369,12 @@ static int note_failure(cake__tls_t *tls)
     const char *what = code != 0 ? ERR_reason_error_string(code) : "the connection was cut";
     long verified = SSL_get_verify_result(tls->ssl);
     char text[REASON_MAX];
-    if (!tls->context->has_psk && verified != X509_V_OK)
+    if (tls->context->psk_count == 0 && verified != X509_V_OK)
         snprintf(text, sizeof text, "TLS: the peer's certificate is refused: %s",
                  X509_verify_cert_error_string(verified));
-    else if (tls->context->has_psk && (ERR_GET_REASON(code) == SSL_R_BINDER_DOES_NOT_VERIFY ||
-                                       ERR_GET_REASON(code) == SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER ||
-                                       ERR_GET_REASON(code) == SSL_R_TLSV1_ALERT_DECRYPT_ERROR))
+    else if (tls->context->psk_count > 0 && (ERR_GET_REASON(code) == SSL_R_BINDER_DOES_NOT_VERIFY ||
+                                             ERR_GET_REASON(code) == SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER ||
+                                             ERR_GET_REASON(code) == SSL_R_TLSV1_ALERT_DECRYPT_ERROR))
         snprintf(text, sizeof text, "TLS: the peer has another cluster key (%s)", what != NULL ? what : "unknown");
     else
         snprintf(text, sizeof text, "TLS: %s", what != NULL ? what : "unknown error");
