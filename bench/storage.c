@@ -3,8 +3,9 @@
  *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME]
  *
  * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
- * scanned. Raw means one table of keys and values and a transaction per batch, with the same durability: what the storage
- * adds is stamps, dots, ids, keyspaces. Ratios are ours to raw: above 1 is faster than raw. */
+ * scanned. Raw means the same information in one table and a transaction per batch, with the same durability: keyspace and
+ * key, and under it stamp, dot and value. What the storage adds is finding by id, tombstones, checks, its lanes and
+ * threads. Ratios are ours to raw: above 1 is faster than raw. */
 #include <inttypes.h>
 #include <lmdb.h>
 #include <sqlite3.h>
@@ -23,6 +24,8 @@
 #define BATCH_MAX   4096
 #define KEY_MAX     64
 #define SLICES      20
+#define STAMP       (UINT64_C(1700000000000) << 16)
+#define ACTOR       UINT64_C(0x8badf00d12345678)
 
 /* What is measured: one shape for ours and raw. n numbers the rows; the same n is the same key. */
 typedef struct engine {
@@ -83,8 +86,8 @@ static void ours_write(void *state, uint64_t first, size_t count)
                                    .key = key,
                                    .value = {value, VALUE_BYTES},
                                    .id = make_id(key),
-                                   .hlc = (UINT64_C(1700000000000) << 16) + first + i,
-                                   .dot = {UINT64_C(0x8badf00d12345678), first + i + 1}};
+                                   .hlc = STAMP + first + i,
+                                   .dot = {ACTOR, first + i + 1}};
     }
     cake_batch_t batch = {0, writes, count, NULL, 0};
     check(storage->ops->write(storage, &batch) == 0, "write");
@@ -142,6 +145,14 @@ static void *lmdb_open(const char *dir)
     return storage;
 }
 
+/* What a raw read is made into as well, since ours gives a document. */
+static cake_doc_t *make_doc(cake_slice_t key, cake_slice_t found, uint64_t hlc, cake_dot_t dot)
+{
+    cake_doc_t *doc = cake_doc_new(&cake__libc_alloc, key, found, hlc, dot);
+    check(doc != NULL && cake_doc_value(doc).len == VALUE_BYTES, "get");
+    return doc;
+}
+
 /* ---- raw SQLite --------------------------------------------------------------------------------------------------------- */
 
 typedef struct raw_sqlite {
@@ -166,14 +177,15 @@ static void *raw_sqlite_open(const char *dir)
     check(sqlite3_open(path, &raw->db) == SQLITE_OK, "sqlite3_open");
     check(sqlite3_exec(raw->db,
                        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                       "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID",
+                       "CREATE TABLE IF NOT EXISTS rows (keyspace INTEGER, key BLOB, hlc INTEGER, actor INTEGER,"
+                       " seq INTEGER, value BLOB, PRIMARY KEY (keyspace, key)) WITHOUT ROWID",
                        NULL, NULL, NULL) == SQLITE_OK,
           "schema");
     raw->begin = prepare(raw->db, "BEGIN IMMEDIATE");
     raw->commit = prepare(raw->db, "COMMIT");
-    raw->put = prepare(raw->db, "INSERT OR REPLACE INTO rows VALUES (?1, ?2)");
-    raw->get = prepare(raw->db, "SELECT value FROM rows WHERE key = ?1");
-    raw->scan = prepare(raw->db, "SELECT key, value FROM rows ORDER BY key");
+    raw->put = prepare(raw->db, "INSERT OR REPLACE INTO rows VALUES (1, ?1, ?2, ?3, ?4, ?5)");
+    raw->get = prepare(raw->db, "SELECT hlc, actor, seq, value FROM rows WHERE keyspace = 1 AND key = ?1");
+    raw->scan = prepare(raw->db, "SELECT key, hlc, actor, seq, value FROM rows WHERE keyspace = 1 ORDER BY key");
     return raw;
 }
 
@@ -191,7 +203,10 @@ static void raw_sqlite_write(void *state, uint64_t first, size_t count)
         char text[KEY_MAX];
         cake_slice_t key = make_key(first + i, text);
         sqlite3_bind_blob(raw->put, 1, key.data, (int)key.len, SQLITE_STATIC);
-        sqlite3_bind_blob(raw->put, 2, value, VALUE_BYTES, SQLITE_STATIC);
+        sqlite3_bind_int64(raw->put, 2, (int64_t)(STAMP + first + i));
+        sqlite3_bind_int64(raw->put, 3, (int64_t)ACTOR);
+        sqlite3_bind_int64(raw->put, 4, (int64_t)(first + i + 1));
+        sqlite3_bind_blob(raw->put, 5, value, VALUE_BYTES, SQLITE_STATIC);
         step(raw->put);
     }
     step(raw->commit);
@@ -204,10 +219,10 @@ static void raw_sqlite_read(void *state, uint64_t n)
     cake_slice_t key = make_key(n, text);
     sqlite3_bind_blob(raw->get, 1, key.data, (int)key.len, SQLITE_STATIC);
     check(sqlite3_step(raw->get) == SQLITE_ROW, "get");
-    const void *blob = sqlite3_column_blob(raw->get, 0);
-    void *copy = cake__memdup(&cake__libc_alloc, blob, VALUE_BYTES);
+    cake_dot_t dot = {(uint64_t)sqlite3_column_int64(raw->get, 1), (uint64_t)sqlite3_column_int64(raw->get, 2)};
+    cake_slice_t found = {sqlite3_column_blob(raw->get, 3), (size_t)sqlite3_column_bytes(raw->get, 3)};
+    cake_doc_free(make_doc(key, found, (uint64_t)sqlite3_column_int64(raw->get, 0), dot));
     sqlite3_reset(raw->get);
-    free(copy);
 }
 
 static size_t raw_sqlite_scan(void *state)
@@ -215,7 +230,8 @@ static size_t raw_sqlite_scan(void *state)
     raw_sqlite_t *raw = state;
     size_t count = 0;
     while (sqlite3_step(raw->scan) == SQLITE_ROW)
-        count += sqlite3_column_blob(raw->scan, 0) != NULL && sqlite3_column_blob(raw->scan, 1) != NULL;
+        count += sqlite3_column_blob(raw->scan, 0) != NULL && sqlite3_column_blob(raw->scan, 4) != NULL &&
+                 sqlite3_column_int64(raw->scan, 1) != 0 && sqlite3_column_int64(raw->scan, 3) != 0;
     sqlite3_reset(raw->scan);
     return count;
 }
@@ -237,6 +253,18 @@ typedef struct raw_lmdb {
     MDB_dbi table;
     MDB_txn *reader;
 } raw_lmdb_t;
+
+#define RAW_HEAD    24 /* stamp, actor, seq; the value follows */
+#define RAW_KEY_MAX (4 + KEY_MAX)
+
+static cake_slice_t raw_key(uint64_t n, uint8_t out[RAW_KEY_MAX])
+{
+    char text[KEY_MAX];
+    cake_slice_t key = make_key(n, text);
+    memcpy(out, "\0\0\0\1", 4); /* the keyspace */
+    memcpy(out + 4, key.data, key.len);
+    return cake__slice(out, 4 + key.len);
+}
 
 static MDB_val val(cake_slice_t slice)
 {
@@ -269,8 +297,11 @@ static void raw_lmdb_write(void *state, uint64_t first, size_t count)
     MDB_txn *txn;
     check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0, "begin");
     for (size_t i = 0; i < count; i++) {
-        char text[KEY_MAX];
-        MDB_val key = val(make_key(first + i, text)), data = val(cake__slice(value, VALUE_BYTES));
+        uint64_t head[] = {STAMP + first + i, ACTOR, first + i + 1};
+        uint8_t text[RAW_KEY_MAX], record[RAW_HEAD + VALUE_BYTES];
+        MDB_val key = val(raw_key(first + i, text)), data = val(cake__slice(record, sizeof record));
+        memcpy(record, head, RAW_HEAD);
+        memcpy(record + RAW_HEAD, value, VALUE_BYTES);
         check(mdb_put(txn, raw->table, &key, &data, 0) == 0, "put");
     }
     check(mdb_txn_commit(txn) == 0, "commit");
@@ -279,12 +310,16 @@ static void raw_lmdb_write(void *state, uint64_t first, size_t count)
 static void raw_lmdb_read(void *state, uint64_t n)
 {
     raw_lmdb_t *raw = state;
-    char text[KEY_MAX];
-    MDB_val key = val(make_key(n, text)), data;
+    uint8_t text[RAW_KEY_MAX];
+    uint64_t head[3];
+    cake_slice_t place = raw_key(n, text);
+    MDB_val key = val(place), data;
     check(mdb_txn_renew(raw->reader) == 0 && mdb_get(raw->reader, raw->table, &key, &data) == 0, "get");
-    void *copy = cake__memdup(&cake__libc_alloc, data.mv_data, data.mv_size);
+    memcpy(head, data.mv_data, RAW_HEAD);
+    cake_slice_t found = cake__slice((const uint8_t *)data.mv_data + RAW_HEAD, data.mv_size - RAW_HEAD);
+    cake_slice_t name = cake__slice((const uint8_t *)place.data + 4, place.len - 4);
+    cake_doc_free(make_doc(name, found, head[0], (cake_dot_t){head[1], head[2]}));
     mdb_txn_reset(raw->reader);
-    free(copy);
 }
 
 static size_t raw_lmdb_scan(void *state)
@@ -295,7 +330,7 @@ static size_t raw_lmdb_scan(void *state)
     size_t count = 0;
     check(mdb_txn_renew(raw->reader) == 0 && mdb_cursor_open(raw->reader, raw->table, &cursor) == 0, "cursor");
     while (mdb_cursor_get(cursor, &key, &data, MDB_NEXT) == 0)
-        count += data.mv_size == VALUE_BYTES;
+        count += data.mv_size == RAW_HEAD + VALUE_BYTES;
     mdb_cursor_close(cursor);
     mdb_txn_reset(raw->reader);
     return count;
