@@ -43,7 +43,7 @@ static int run(const args_t *args)
 #else
 
 #define JOBS_MAX        256u
-#define SHRINK_RUNS_MAX 300u
+#define SHRINK_RUNS_MAX 600u
 
 typedef struct campaign {
     const args_t *args;
@@ -203,7 +203,7 @@ static int run_one(campaign_t *campaign, uint64_t seed)
         campaign->options.trace = NULL;
         unsigned runs = cake_sim_shrink(seed, &campaign->options, result, SHRINK_RUNS_MAX);
         printf("after %u runs:\n", runs);
-        print_options(&campaign->options, seed);
+        print_options(&campaign->options, result->seed);
         print_result(result);
     }
     free(result);

@@ -13,6 +13,8 @@
 #ifndef DATACAKE_SIM_H
 #define DATACAKE_SIM_H
 
+#include <stdio.h>
+
 #include <datacake/store.h>
 
 #ifdef __cplusplus
@@ -58,7 +60,7 @@ typedef struct cake_sim_options {
     size_t size;
     uint32_t nodes;                             /* (5) at the beginning; at most 32 */
     uint32_t seconds;                           /* (60) of virtual time; more where healing takes longer */
-    uint32_t writes;                            /* (500) put and deleted documents */
+    uint32_t writes;                            /* (500; none with a workload) put and deleted documents */
     uint32_t keys;                              /* (drawn) per keyspace, few, so that writes meet */
     uint32_t keyspaces;                         /* (drawn) */
     uint32_t faults;                            /* (CAKE_SIM_ALL) kinds that a seed may draw */
@@ -68,7 +70,9 @@ typedef struct cake_sim_options {
     void *trace_arg;
     cake_log_level_t least_log; /* the nodes' own log in the trace, from here up; needs has_log */
     bool has_log;
-    bool has_events; /* each event of each host in the trace: thousands per virtual second */
+    bool has_events;                          /* each event of each host in the trace: thousands per virtual second */
+    const struct cake_sim_workload *workload; /* (none) code of yours that runs in the cluster */
+    uint32_t steps;                           /* (200) of the workload's clients */
 } cake_sim_options_t;
 
 #define CAKE_SIM_OPTIONS_INIT                                                                                          \
@@ -87,7 +91,7 @@ typedef struct cake_sim_result {
     uint64_t changes_told, scans;
     uint64_t writes_asked, writes_acked, writes_refused, writes_unknown, reads;
     uint64_t crashes, stops, disk_losses, partitions, pauses, jumps, disk_errors, joins, forgotten;
-    uint64_t sessions, repairs, tombstones_purged;
+    uint64_t sessions, repairs, tombstones_purged, steps;
     uint64_t peak_heap_bytes; /* of the host with the most */
 } cake_sim_result_t;
 
@@ -114,10 +118,74 @@ typedef struct cake_sim_range {
 /* How many failed. */
 CAKE_API uint64_t cake_sim_run_range(const cake_sim_range_t *range, const cake_sim_options_t *options);
 
-/* Looks for a smaller run that fails too: fewer kinds of faults, nodes, writes, seconds. options: in, what failed; out, the
- * smallest found. Returns the runs it took; *result is that of the smallest. */
+/* Looks for a smaller run in which the same checker objects: fewer kinds of faults, nodes, writes, seconds; its seed may be another.
+ * options: in, what failed; out, the smallest found. *result is that of the smallest, with its seed. Returns the runs it took. */
 CAKE_API unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_result_t *result,
                                   unsigned runs_max);
+
+/* ---- code of yours in simulated clusters --------------------------------------------------------------------------------
+ * Services, extensions, a storage, clients and a rule that must hold:
+ *
+ *   options.workload = &(cake_sim_workload_t){.size = sizeof(cake_sim_workload_t), .start = add_services, .step = call_one,
+ *                                             .check = compare_all};
+ *
+ * The runs and their faults are the same as without: nodes start, crash and come back, and `start` runs each time. For one seed to give
+ * one run your code must take time, random numbers and memory addresses for nothing that it does: cake_sim_draw and
+ * cake_sim_now_ms are there for that, cake_node_env(node) inside of services. It starts no threads.
+ *
+ * Every hook may be NULL. All but `step` run outside of the nodes' loops, as threads of an application do: calls that wait are allowed,
+ * and hooks of other nodes run meanwhile. None but `gone` runs for a node that is down. */
+typedef struct cake_sim cake_sim_t; /* a run under way */
+
+#if defined(__GNUC__)
+#define CAKE_SIM_PRINTF(format_at, args_at) __attribute__((format(printf, format_at, args_at)))
+#else
+#define CAKE_SIM_PRINTF(format_at, args_at)
+#endif
+
+typedef struct cake_sim_workload {
+    size_t size;
+    const char *name;
+    void *arg;
+    void *(*begin)(cake_sim_t *sim, void *arg); /* what it returns is `run` below; without it that is arg */
+    void (*end)(void *run);                     /* everything is gone; frees what begin made */
+
+    /* The storage of a node instead of the simulated disk; called at each start of it. is_empty: it has none yet, or lost its disk:
+     * nothing of before may be seen. Errors of the disk and of reads are drawn around it. `crashed` frees it when its process dies, and
+     * loses what is not durable; without it `close` is called, and nothing is lost. At each start every row that was written
+     * must be there. */
+    int (*open_storage)(void *run, cake_sim_t *sim, uint16_t node_id, bool is_empty, cake_storage_t **storage);
+    void (*crashed)(void *run, cake_sim_t *sim, uint16_t node_id, cake_storage_t *storage);
+
+    /* A node has started and has opened its store: add services and extensions, watch. An error is a start that failed: the node
+     * is stopped and tried again, so it must not fail for good. */
+    int (*start)(void *run, cake_sim_t *sim, uint16_t node_id, cake_node_t *node, cake_store_t *store);
+    /* Its process is gone, by a crash or a stop: no callback of that start comes any more, node and store are no more. */
+    void (*gone)(void *run, cake_sim_t *sim, uint16_t node_id);
+    /* What a client does, options.steps times in the time of chaos, each time on some node that is up, on its loop: calls with
+     * callbacks only, which do not come any more once `gone` has run. */
+    void (*step)(void *run, cake_sim_t *sim, uint16_t node_id, cake_node_t *node, cake_store_t *store);
+    /* Everything is mended, all nodes are up and their stores equal. */
+    void (*check)(void *run, cake_sim_t *sim);
+} cake_sim_workload_t;
+
+/* Your rule is broken: the run ends as failed. The first one counts. */
+CAKE_API void cake_sim_fail(cake_sim_t *sim, const char *rule, const char *format, ...) CAKE_SIM_PRINTF(3, 4);
+CAKE_API void cake_sim_note(cake_sim_t *sim, const char *format, ...) CAKE_SIM_PRINTF(2, 3); /* a line of the trace */
+CAKE_API uint64_t cake_sim_draw(cake_sim_t *sim);             /* 64 random bits of the seed */
+CAKE_API uint64_t cake_sim_now_ms(const cake_sim_t *sim);     /* virtual time */
+CAKE_API bool cake_sim_is_mended(const cake_sim_t *sim);      /* the chaos is over: nothing may fail any more */
+CAKE_API uint32_t cake_sim_node_count(const cake_sim_t *sim); /* their ids are 1 to this */
+CAKE_API cake_node_t *cake_sim_node(const cake_sim_t *sim, uint16_t id);   /* NULL while it is not up */
+CAKE_API cake_store_t *cake_sim_store(const cake_sim_t *sim, uint16_t id); /* likewise */
+
+/* ---- a picture ------------------------------------------------------------------------------------------------------------*/
+
+#define CAKE_SIM_SVG_MAX_BYTES (4u << 20)
+
+/* Runs the seed and draws it as SVG: a row per node, time to the right; messages, faults, operations and the violation. Of a
+ * long run its last part, with the messages nearest to its end. result may be NULL. What cake_sim_run returns, or CAKE_EIO. */
+CAKE_API int cake_sim_draw_svg(uint64_t seed, const cake_sim_options_t *options, FILE *out, cake_sim_result_t *result);
 
 /* "loss,crash" <-> bits; "all", "none". CAKE_EPARSE. */
 CAKE_API int cake_sim_faults_parse(const char *text, uint32_t *out);

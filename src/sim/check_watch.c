@@ -7,6 +7,8 @@ void cake__check_change(cake__trial_node_t *node, const cake_change_t *change)
     cake__trial_t *trial = node->trial;
     uint32_t keyspace, key, number, item;
     trial->result->changes_told++;
+    if (cake__is_foreign(trial, cake__slice_str(change->keyspace)))
+        return;
     if (!cake__keyspace_parse(trial, cake__slice_str(change->keyspace), &keyspace) ||
         !cake__key_parse(change->key, &key) || key >= trial->plan.keys) {
         cake__violation(trial, "watch", "node %u tells of a key that nobody wrote", node->id);

@@ -67,16 +67,18 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     options.chunk_records = trial->plan.chunk_records;
     options.forget_after_ms = trial->plan.forget_after_ms;
     memset(node->told, 0, key_count(trial) * sizeof *node->told);
-    cake__disk_open(&node->disk);
+    err = cake__disk_open(&node->disk);
+    if (err != 0)
+        return err;
     err = cake_store_open(node->node, &node->disk.base, &options, &node->store);
     if (err != 0)
-        node->disk.is_open = false; /* it is still ours */
+        cake__disk_crash(&node->disk); /* it is still ours */
     if (err == 0)
         err = cake_store_watch(node->store, NULL, on_change, node, &node->changes);
     memset(node->written, 0, key_count(trial) * sizeof *node->written); /* what came before is not told */
     if (err == 0)
         err = cake_node_watch(node->node, on_membership, node, &node->watch);
-    return err;
+    return err == 0 ? cake__workload_started(node) : err;
 }
 
 static void retry_later(cake__trial_node_t *node);
@@ -103,7 +105,8 @@ static void retry_later(cake__trial_node_t *node)
 
 static void forget_process(cake__trial_node_t *node)
 {
-    node->disk.is_open = false;
+    cake__workload_gone(node);
+    cake__disk_crash(&node->disk);
     node->node = NULL;
     node->store = NULL;
     node->watch = node->changes = NULL;

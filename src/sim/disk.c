@@ -5,7 +5,10 @@
  *                              +--> pending: refused, and nobody knows; the next successful write of the lane buries it,
  *                                   a restart before that finds it there or not
  *
- * The work of a lane runs in one event: a crash before it loses the batch, a crash after it loses the answer. */
+ * The work of a lane runs in one event: a crash before it loses the batch, a crash after it loses the answer.
+ *
+ * A user's storage takes the place of those in memory. It is opened at each start, and then must have every row that it said
+ * it had written. */
 #include "sim/sim.h"
 
 #include "storage/storage.h"
@@ -15,9 +18,16 @@ static cake__disk_t *disk_of(cake_storage_t *storage)
     return CAKE_CONTAINER_OF(storage, cake__disk_t, base);
 }
 
+static unsigned lane_of(cake__disk_t *disk, cake_slice_t keyspace)
+{
+    if (disk->rows != NULL)
+        return disk->lanes[0]->ops->lane_of(disk->lanes[0], keyspace);
+    return cake__lane_of(keyspace, disk->lane_count);
+}
+
 static cake_storage_t *storage_of(cake__disk_t *disk, cake_slice_t keyspace)
 {
-    return disk->lanes[cake__lane_of(keyspace, disk->lane_count)];
+    return disk->lanes[lane_of(disk, keyspace)];
 }
 
 /* ---- batches that may turn up -------------------------------------------------------------------------------------------*/
@@ -74,12 +84,45 @@ bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b)
     return a->dot.actor != b->dot.actor ? a->dot.actor > b->dot.actor : a->dot.seq > b->dot.seq;
 }
 
+/* The row that a key shows from now on. Erased ones are found by id: the key may be left out. */
+static void note_row(cake__disk_t *disk, const cake_write_t *write)
+{
+    cake__trial_t *trial = disk->trial;
+    uint32_t keyspace, key = 0, item;
+    if (!cake__keyspace_parse(trial, write->keyspace, &keyspace))
+        return;
+    if (write->kind == CAKE_WRITE_ERASE) {
+        for (; key < trial->plan.keys; key++) {
+            char text[64];
+            cake_id_t id;
+            if (cake__key_id(cake__slice(text, cake__key_text(key, text)), &id) == 0 &&
+                memcmp(&id, &write->id, sizeof id) == 0)
+                break;
+        }
+    } else if (!cake__key_parse(write->key, &key)) {
+        return;
+    }
+    if (key >= trial->plan.keys)
+        return;
+    cake__stamp_t *row = &disk->rows[keyspace * trial->plan.keys + key];
+    *row = (cake__stamp_t){write->hlc, write->dot, CAKE__OP_NONE, write->kind == CAKE_WRITE_TOMBSTONE};
+    if (write->kind == CAKE_WRITE_ERASE)
+        *row = (cake__stamp_t){0};
+    else if (write->kind == CAKE_WRITE_PUT)
+        (void)cake__value_parse(write->value, &row->op, &item);
+}
+
 static int apply(cake__disk_t *disk, unsigned lane, const cake_batch_t *batch)
 {
     cake_batch_t inner = *batch;
-    inner.lane = 0;
+    inner.lane = disk->rows != NULL ? lane : 0;
     int err = disk->lanes[lane]->ops->write(disk->lanes[lane], &inner);
+    disk->is_unsure[lane] = err != 0;
     for (size_t i = 0; err == 0 && i < batch->write_count; i++) {
+        if (cake__is_foreign(disk->trial, batch->writes[i].keyspace))
+            continue;
+        if (disk->rows != NULL)
+            note_row(disk, &batch->writes[i]);
         if (batch->writes[i].kind != CAKE_WRITE_ERASE)
             cake__check_row(disk, &batch->writes[i]);
     }
@@ -166,7 +209,8 @@ static int disk_keyspaces(cake_storage_t *storage, cake_name_fn fn, void *arg)
 {
     cake__disk_t *disk = disk_of(storage);
     int err = read_error(disk);
-    for (unsigned i = 0; err == 0 && i < disk->lane_count; i++)
+    unsigned count = disk->rows != NULL ? 1 : disk->lane_count;
+    for (unsigned i = 0; err == 0 && i < count; i++)
         err = disk->lanes[i]->ops->keyspaces(disk->lanes[i], fn, arg);
     return err;
 }
@@ -176,7 +220,8 @@ static int disk_metas(cake_storage_t *storage, unsigned lane, cake_slice_t prefi
     cake__disk_t *disk = disk_of(storage);
     CAKE_ASSERT(lane < disk->lane_count);
     int err = read_error(disk);
-    return err != 0 ? err : disk->lanes[lane]->ops->metas(disk->lanes[lane], 0, prefix, fn, arg);
+    unsigned inner = disk->rows != NULL ? lane : 0;
+    return err != 0 ? err : disk->lanes[lane]->ops->metas(disk->lanes[lane], inner, prefix, fn, arg);
 }
 
 static unsigned disk_lanes(cake_storage_t *storage)
@@ -186,7 +231,7 @@ static unsigned disk_lanes(cake_storage_t *storage)
 
 static unsigned disk_lane_of(cake_storage_t *storage, cake_slice_t keyspace)
 {
-    return cake__lane_of(keyspace, disk_of(storage)->lane_count);
+    return lane_of(disk_of(storage), keyspace);
 }
 
 static void disk_close(cake_storage_t *storage)
@@ -194,6 +239,8 @@ static void disk_close(cake_storage_t *storage)
     cake__disk_t *disk = disk_of(storage);
     CAKE_ASSERT(disk->is_open && "closed twice");
     disk->is_open = false;
+    if (disk->rows != NULL)
+        cake_storage_close(disk->lanes[0]);
 }
 
 static const cake_storage_ops_t disk_ops = {
@@ -230,9 +277,9 @@ bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__s
     cake__keyspace_name(keyspace, name);
     size_t len = cake__key_text(key, text);
     int err = cake__key_id(cake__slice(text, len), &id);
-    CAKE_ASSERT(err == 0);
+    CAKE_ASSERT(err == 0 && (disk->rows == NULL || disk->is_open));
     cake_storage_t *inner = storage_of(disk, cake__slice_str(name));
-    out->hlc = 0;
+    *out = (cake__stamp_t){0};
     (void)inner->ops->fetch(inner, cake__slice_str(name), &id, 1, on_row, out);
     return out->hlc != 0;
 }
@@ -241,7 +288,7 @@ bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__s
 
 static void make_lanes(cake__disk_t *disk)
 {
-    for (unsigned i = 0; i < disk->lane_count; i++) {
+    for (unsigned i = 0; disk->rows == NULL && i < disk->lane_count; i++) {
         int err = cake_memory_open(&disk->lanes[i]);
         CAKE_ASSERT(err == 0);
     }
@@ -250,7 +297,8 @@ static void make_lanes(cake__disk_t *disk)
 static void drop_lanes(cake__disk_t *disk)
 {
     for (unsigned i = 0; i < disk->lane_count; i++) {
-        cake_storage_close(disk->lanes[i]);
+        if (disk->rows == NULL)
+            cake_storage_close(disk->lanes[i]);
         drop_pending(&disk->pending[i]);
     }
 }
@@ -262,17 +310,36 @@ static size_t seen_bytes(const cake__trial_t *trial)
 
 void cake__disk_new(cake__trial_t *trial, cake__trial_node_t *node)
 {
+    const cake_sim_workload_t *workload = trial->options.workload;
     cake__disk_t *disk = &node->disk;
     *disk = (cake__disk_t){
-        .base.ops = &disk_ops, .trial = trial, .node = node, .lane_count = trial->plan.lanes, .may_fail = true};
+        .ops = disk_ops, .trial = trial, .node = node, .lane_count = trial->plan.lanes, .may_fail = true};
+    disk->base.ops = &disk->ops;
+    disk->is_empty = true;
     disk->seen = cake__sim_alloc(seen_bytes(trial));
+    if (workload != NULL && workload->open_storage != NULL) {
+        disk->rows = cake__sim_alloc(seen_bytes(trial));
+        disk->lane_count = 0; /* until it is open */
+    }
     make_lanes(disk);
 }
 
 void cake__disk_free(cake__disk_t *disk)
 {
+    cake__disk_crash(disk);
     drop_lanes(disk);
     cake__free(&cake__libc_alloc, disk->seen);
+    cake__free(&cake__libc_alloc, disk->rows);
+}
+
+void cake__disk_crash(cake__disk_t *disk)
+{
+    const cake_sim_workload_t *workload = disk->trial->options.workload;
+    if (disk->is_open && disk->rows != NULL && workload->crashed != NULL)
+        workload->crashed(disk->trial->run, disk->trial, disk->node->id, disk->lanes[0]);
+    else if (disk->is_open && disk->rows != NULL)
+        cake_storage_close(disk->lanes[0]);
+    disk->is_open = false;
 }
 
 void cake__disk_lose(cake__disk_t *disk)
@@ -281,21 +348,70 @@ void cake__disk_lose(cake__disk_t *disk)
     drop_lanes(disk);
     make_lanes(disk);
     memset(disk->seen, 0, seen_bytes(disk->trial));
+    if (disk->rows != NULL)
+        memset(disk->rows, 0, seen_bytes(disk->trial));
+    disk->is_empty = true;
     disk->generation++;
 }
 
-void cake__disk_open(cake__disk_t *disk)
+static int open_users(cake__disk_t *disk)
+{
+    cake__trial_t *trial = disk->trial;
+    cake_storage_t *storage = NULL;
+    int err = trial->options.workload->open_storage(trial->run, trial, disk->node->id, disk->is_empty, &storage);
+    if (err != 0)
+        return err;
+    disk->is_empty = false;
+    disk->lane_count = storage->ops->lanes(storage);
+    disk->ops.flags = storage->ops->flags;
+    if (disk->lane_count == 0 || disk->lane_count > CAKE__TRIAL_LANES_MAX) {
+        cake_storage_close(storage);
+        disk->lane_count = 0;
+        return CAKE_EINVAL;
+    }
+    for (unsigned i = 0; i < disk->lane_count; i++)
+        disk->lanes[i] = storage;
+    disk->is_open = true;
+    return 0;
+}
+
+/* What a storage has said it has written is there when it is opened again. */
+static void compare_rows(cake__disk_t *disk)
+{
+    cake__trial_t *trial = disk->trial;
+    for (uint32_t i = 0; i < trial->plan.keyspaces * trial->plan.keys; i++) {
+        cake__stamp_t found, *row = &disk->rows[i];
+        char name[32];
+        cake__keyspace_name(i / trial->plan.keys, name);
+        (void)cake__disk_row(disk, i / trial->plan.keys, i % trial->plan.keys, &found);
+        if (!disk->is_unsure[lane_of(disk, cake__slice_str(name))] &&
+            (found.hlc != row->hlc || found.is_tombstone != row->is_tombstone || found.op != row->op))
+            cake__violation(trial, "storage", "node %u starts with key %u of %s at %llx, and had written %llx",
+                            disk->node->id, (unsigned)(i % trial->plan.keys), name, (unsigned long long)found.hlc,
+                            (unsigned long long)row->hlc);
+        *row = found;
+    }
+    memset(disk->is_unsure, 0, sizeof disk->is_unsure);
+}
+
+int cake__disk_open(cake__disk_t *disk)
 {
     CAKE_ASSERT(!disk->is_open);
+    int err = disk->rows != NULL ? open_users(disk) : 0;
+    if (err != 0)
+        return err;
     disk->is_open = true;
+    if (disk->rows != NULL)
+        compare_rows(disk);
     for (unsigned i = 0; i < disk->lane_count; i++) {
         cake__pending_t *pending = &disk->pending[i];
         if (pending->block != NULL && cake__below(disk->trial, CAKE__TRIAL_DRAW_DISK, 2) == 0) {
             cake__note(disk->trial, "node %u: %zu rows of a failed write turn up", disk->node->id,
                        pending->batch.write_count);
-            int err = apply(disk, i, &pending->batch);
-            CAKE_ASSERT(err == 0);
+            err = apply(disk, i, &pending->batch);
+            CAKE_ASSERT(err == 0 || disk->rows != NULL);
         }
         drop_pending(pending);
     }
+    return 0;
 }

@@ -53,27 +53,37 @@ uint64_t cake_sim_run_range(const cake_sim_range_t *range, const cake_sim_option
     return failures;
 }
 
-/* ---- smaller ----------------------------------------------------------------------------------------------------------------*/
+/* ---- smaller ----------------------------------------------------------------------------------------------------------------
+ * A seed with fewer faults is another run: the smaller options are tried with the seed that fails now and with the first few
+ * numbers, and count when the same checker objects. */
+
+#define OTHER_SEEDS 8u
 
 typedef struct {
-    uint64_t seed;
     cake_sim_options_t *best;
     cake_sim_result_t *result;
     unsigned runs, runs_max;
 } shrinking_t;
 
+static bool is_same_checker(const cake_sim_result_t *a, const cake_sim_result_t *b)
+{
+    size_t len = strcspn(a->violation, ",");
+    return len == strcspn(b->violation, ",") && memcmp(a->violation, b->violation, len) == 0;
+}
+
 static bool try_smaller(shrinking_t *shrinking, const cake_sim_options_t *smaller)
 {
-    cake_sim_result_t *result;
+    cake_sim_result_t *result = cake__sim_alloc(sizeof *result);
+    uint64_t first = shrinking->result->seed;
     bool fails = false;
-    if (shrinking->runs >= shrinking->runs_max)
-        return false;
-    result = cake__sim_alloc(sizeof *result);
-    shrinking->runs++;
-    if (cake_sim_run(shrinking->seed, smaller, result) == 0 && !result->ok) {
+    for (uint64_t other = 0; other <= OTHER_SEEDS && !fails && shrinking->runs < shrinking->runs_max; other++) {
+        shrinking->runs++;
+        fails = cake_sim_run(other == 0 ? first : other, smaller, result) == 0 && !result->ok &&
+                is_same_checker(shrinking->result, result);
+    }
+    if (fails) {
         *shrinking->best = *smaller;
         *shrinking->result = *result;
-        fails = true;
     }
     cake__free(&cake__libc_alloc, result);
     return fails;
@@ -97,28 +107,52 @@ static bool shrink_number(shrinking_t *shrinking, size_t offset, uint32_t least)
     return has_shrunk;
 }
 
+static bool try_faults(shrinking_t *shrinking, uint32_t faults)
+{
+    cake_sim_options_t smaller = *shrinking->best;
+    smaller.faults = faults != 0 ? faults : CAKE_SIM_NOTHING;
+    return smaller.faults != shrinking->best->faults && try_smaller(shrinking, &smaller);
+}
+
+/* None at all, one alone, then all but one. */
+static bool shrink_faults(shrinking_t *shrinking)
+{
+    uint32_t faults = shrinking->best->faults;
+    if (faults == CAKE_SIM_NOTHING)
+        return false;
+    if (try_faults(shrinking, 0))
+        return true;
+    for (size_t i = 0; i < CAKE_COUNT_OF(fault_names); i++) {
+        if ((faults & fault_names[i].bit) != 0 && try_faults(shrinking, fault_names[i].bit))
+            return true;
+    }
+    bool has_shrunk = false;
+    for (size_t i = 0; i < CAKE_COUNT_OF(fault_names); i++) {
+        if ((shrinking->best->faults & fault_names[i].bit) != 0)
+            has_shrunk |= try_faults(shrinking, shrinking->best->faults & ~fault_names[i].bit);
+    }
+    return has_shrunk;
+}
+
 unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_result_t *result, unsigned runs_max)
 {
-    shrinking_t shrinking = {seed, options, result, 0, runs_max};
+    shrinking_t shrinking = {options, result, 1, runs_max};
     bool has_shrunk = true;
     options->nodes = options->nodes != 0 ? options->nodes : 5;
-    options->writes = options->writes != 0 ? options->writes : 500;
+    options->writes = options->writes != 0 || options->workload != NULL ? options->writes : 500;
+    options->steps = options->steps != 0 ? options->steps : 200;
     options->seconds = options->seconds != 0 ? options->seconds : 60;
     if (options->faults == 0)
         options->faults = CAKE_SIM_ALL;
+    if (cake_sim_run(seed, options, result) != 0 || result->ok)
+        return 1;
     while (has_shrunk && shrinking.runs < runs_max) {
-        has_shrunk = false;
-        for (size_t i = 0; i < CAKE_COUNT_OF(fault_names); i++) {
-            cake_sim_options_t smaller = *options;
-            if (options->faults == CAKE_SIM_NOTHING || (options->faults & fault_names[i].bit) == 0)
-                continue;
-            smaller.faults &= ~fault_names[i].bit;
-            smaller.faults = smaller.faults != 0 ? smaller.faults : CAKE_SIM_NOTHING;
-            has_shrunk |= try_smaller(&shrinking, &smaller);
-        }
+        has_shrunk = shrink_number(&shrinking, offsetof(cake_sim_options_t, nodes), 1);
         has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, writes), 1);
-        has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, nodes), 2);
+        if (options->workload != NULL)
+            has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, steps), 1);
         has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, seconds), 3);
+        has_shrunk |= shrink_faults(&shrinking);
     }
     return shrinking.runs;
 }

@@ -97,6 +97,7 @@ void cake__settle(cake__trial_t *trial)
     cake__note(trial, "the replicas are equal");
     cake__check_final(trial);
     cake__check_told(trial);
+    cake__workload_check(trial);
     uint64_t age_ms = trial->plan.tombstone_min_age_ms + trial->plan.clock_offset_ms * 2;
     if (trial->plan.hole_age_ms < 60000)
         age_ms += trial->plan.hole_age_ms;

@@ -30,7 +30,10 @@ static int fill_options(cake__trial_t *trial, const cake_sim_options_t *options)
         *to = *options;
     to->nodes = or_default(to->nodes, 5);
     to->seconds = or_default(to->seconds, 60);
-    to->writes = or_default(to->writes, 500);
+    to->writes = to->workload != NULL ? to->writes : or_default(to->writes, 500);
+    to->steps = or_default(to->steps, 200);
+    if (to->workload != NULL && to->workload->size != sizeof *to->workload)
+        return CAKE_EINVAL;
     to->faults = to->faults == CAKE_SIM_NOTHING ? 0 : or_default(to->faults, CAKE_SIM_ALL);
     if (to->nodes > 32 || to->keys > CAKE__TRIAL_KEYS_MAX || to->keyspaces > CAKE__TRIAL_KEYSPACES_MAX ||
         to->writes > CAKE__TRIAL_OPS_MAX / 4 || to->seconds > 86400)
@@ -69,6 +72,7 @@ static void run_phases(cake__trial_t *trial)
 {
     cake__world_t *world = trial->world;
     trial->disks_hold = true;
+    cake__workload_begin(trial);
     cake__cluster_new(trial);
     if (!cake__world_run_until(world, has_formed, trial, cake__world_now_ns(world) + FORMING_NS))
         cake__violation(trial, "forming", "the cluster has not formed within a minute");
@@ -80,6 +84,7 @@ static void run_phases(cake__trial_t *trial)
     trial->chaos_ends_ns = cake__world_now_ns(world) + chaos_ns;
     cake__chaos_start(trial);
     cake__clients_start(trial);
+    cake__workload_clients(trial);
     cake__world_run_until(world, is_failed, trial, trial->chaos_ends_ns);
     if (!cake__has_failed(trial)) {
         cake__chaos_end(trial);
@@ -115,6 +120,7 @@ static void free_trial(cake__trial_t *trial)
     cake__world_free(trial->world);
     cake__chaos_free(trial);
     cake__cluster_free(trial);
+    cake__workload_end(trial);
     cake__clients_free(trial);
     cake__free(&cake__libc_alloc, trial->quorum_floor);
     cake__free(&cake__libc_alloc, trial);

@@ -4,6 +4,7 @@
  *   cluster.c   nodes: start, stop, crash, lost disks   chaos.c     makes the faults happen in time
  *   disk.c      storages that survive their host        clients.c   operations and what came of them
  *   settle.c    healing, and what must hold then        check_*.c   the checkers, one each
+ *   workload.c  code of users: services, clients        picture.c   what happened, drawn
  *   trace.c     what happened, for people               range.c     many seeds, determinism, shrinking
  *
  *      trial --- world of sim/env --- host n --- environment while it is up
@@ -27,14 +28,14 @@
 #define CAKE__TRIAL_KEYS_MAX      4096u /* per keyspace */
 #define CAKE__TRIAL_KEYSPACES_MAX 16u
 #define CAKE__TRIAL_OPS_MAX       1000000u
-#define CAKE__TRIAL_LANES_MAX     4u
+#define CAKE__TRIAL_LANES_MAX     16u
 #define CAKE__TRIAL_PORT          7000u
 #define CAKE__OP_ITEMS_MAX        8u
 #define CAKE__OP_NONE             UINT32_MAX
 
 #define CAKE__SECOND_NS (1000 * CAKE_NS_PER_MS)
 
-typedef struct cake__trial cake__trial_t;
+typedef struct cake_sim cake__trial_t; /* what hooks of users are given */
 typedef struct cake__trial_node cake__trial_node_t;
 
 /* ---- plan.c: what a seed draws ---------------------------------------------------------------------------------------*/
@@ -82,9 +83,12 @@ typedef struct cake__disk {
     cake_storage_t base; /* what the store is given */
     cake__trial_t *trial;
     cake__trial_node_t *node;
-    bool is_open;
+    cake_storage_ops_t ops; /* as the storage behind it allows for */
+    bool is_open, is_empty;
     uint32_t lane_count;
-    cake_storage_t *lanes[CAKE__TRIAL_LANES_MAX]; /* storages in memory */
+    cake_storage_t *lanes[CAKE__TRIAL_LANES_MAX]; /* storages in memory; or all the same, of a user, while it is open */
+    cake__stamp_t *rows;                          /* of a user's storage: what each key shows; NULL without one */
+    bool is_unsure[CAKE__TRIAL_LANES_MAX];        /* of a user's storage: its last write failed */
     cake__pending_t pending[CAKE__TRIAL_LANES_MAX];
     cake__stamp_t *seen; /* keyspace * plan.keys + key */
     uint32_t generation; /* counts losses */
@@ -94,7 +98,8 @@ typedef struct cake__disk {
 void cake__disk_new(cake__trial_t *trial, cake__trial_node_t *node);
 void cake__disk_free(cake__disk_t *disk);
 void cake__disk_lose(cake__disk_t *disk);
-void cake__disk_open(cake__disk_t *disk); /* what was undecided is drawn now */
+int cake__disk_open(cake__disk_t *disk);   /* what was undecided is drawn now; fails as a user's storage does */
+void cake__disk_crash(cake__disk_t *disk); /* the process is gone */
 bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b);
 /* The row of a key as the disk has it now; false: none. */
 bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__stamp_t *out);
@@ -128,7 +133,9 @@ struct cake__trial_node {
     cake_post_t stop_post, forget_post;
     bool is_forgetting, is_retrying;
     uint16_t forget_id;
-    bool is_stopped; /* the graceful stop is through; the environment closes in an event of its own */
+    bool is_stopped;                /* the graceful stop is through; the environment closes in an event of its own */
+    bool has_workload, is_stepping; /* users: code has been told of this start; a step is under way */
+    cake_post_t step_post;
 };
 
 void cake__cluster_new(cake__trial_t *trial);
@@ -179,6 +186,16 @@ bool cake__keyspace_parse(const cake__trial_t *trial, cake_slice_t name, uint32_
 bool cake__value_parse(cake_slice_t value, uint32_t *op, uint32_t *item);
 void cake__keyspace_name(uint32_t keyspace, char out[32]);
 
+/* ---- workload.c: code of users ------------------------------------------------------------------------------------------*/
+
+void cake__workload_begin(cake__trial_t *trial);
+void cake__workload_end(cake__trial_t *trial);
+void cake__workload_clients(cake__trial_t *trial);
+int cake__workload_started(cake__trial_node_t *node);
+void cake__workload_gone(cake__trial_node_t *node);
+void cake__workload_check(cake__trial_t *trial);
+bool cake__is_foreign(const cake__trial_t *trial, cake_slice_t keyspace); /* of a workload */
+
 /* ---- chaos.c, settle.c ---------------------------------------------------------------------------------------------------*/
 
 void cake__chaos_start(cake__trial_t *trial);
@@ -214,10 +231,11 @@ typedef enum cake__trial_draw {
     CAKE__TRIAL_DRAW_CLIENTS,
     CAKE__TRIAL_DRAW_CHAOS,
     CAKE__TRIAL_DRAW_DISK,
+    CAKE__TRIAL_DRAW_WORKLOAD,
     CAKE__TRIAL_DRAW_COUNT
 } cake__trial_draw_t;
 
-struct cake__trial {
+struct cake_sim {
     uint64_t seed;
     cake_sim_options_t options;
     cake__plan_t plan;
@@ -235,6 +253,8 @@ struct cake__trial {
     cake__op_t **ops;
     uint32_t op_count, op_capacity;
     uint32_t writes_left;
+    void *run; /* of the workload */
+    uint32_t steps_left;
     cake_hlc_t *quorum_floor; /* per keyspace and key: the greatest stamp acknowledged at QUORUM or ALL */
 
     uint64_t second, second_events; /* the virtual second under way, and the events before it */
