@@ -42,6 +42,7 @@ typedef struct cake_store_options {
     uint64_t forget_after_ms;      /* (86,400,000) a replica silent for so long no longer counts */
     uint32_t max_sessions;         /* (8) sync sessions of this node at once, each way */
     uint32_t chunk_records;        /* (1,024, the most) documents in one message of a session */
+    bool no_compression; /* (false) messages over 1 KiB are packed (zstd) for peers that do not say this either */
 } cake_store_options_t;
 
 #define CAKE_STORE_OPTIONS_INIT                                                                                        \
@@ -193,6 +194,8 @@ typedef struct cake_store_stats {
     uint64_t session_calls,
         session_bytes;            /* round trips of sessions that this node asked for; both ways, without framing */
     uint64_t pulses, pulse_bytes; /* likewise, comparisons of contexts */
+    uint64_t batch_bytes_saved;   /* by compression, beyond batch_bytes_sent */
+    uint64_t session_bytes_saved; /* likewise, beyond session_bytes */
 } cake_store_stats_t;
 
 CAKE_API int cake_store_stats(cake_store_t *store, cake_store_stats_t *out);

@@ -4,10 +4,11 @@
  *
  * A queue is bounded in bytes: a peer that falls behind loses its queue, not this node its memory, and catches up by a
  * session when it sees our context. So does a peer whose batch failed. Units are shared: a slow peer delays no other. */
-#include "store/store.h"
+#include "store/pack.h"
 
-#define BATCH_UNITS_MAX  8192u
-#define BATCH_TIMEOUT_MS 10000u
+#define BATCH_UNITS_MAX   8192u
+#define BATCH_TIMEOUT_MS  10000u
+#define PLAIN_BATCHES_MAX 64u /* sent without a try to pack, where values do not */
 
 /* A batch under way. */
 typedef struct {
@@ -188,6 +189,70 @@ static flight_t *make_flight(cake__peer_t *peer, size_t *bytes)
     return flight;
 }
 
+static bool has_same_units(const flight_t *a, const flight_t *b)
+{
+    return a->count == b->count && memcmp(a->units, b->units, a->count * sizeof(cake__unit_t *)) == 0;
+}
+
+/* Packs the units into store->packed, where they may lie already: peers that a level waits for get the same ones. Where values do
+ * not pack, the next batches go out as they are: each try that fails doubles their number. */
+static bool pack_units(flight_t *flight, size_t bytes)
+{
+    cake_store_t *store = flight->store;
+    cake__peer_t *peer = flight->peer;
+    if (!peer->reads_packed || store->options.no_compression || bytes < CAKE__PACK_MIN)
+        return false;
+    if (store->packed_flight != NULL && has_same_units(flight, CAKE_CONTAINER_OF(store->packed_flight, flight_t, link)))
+        return true;
+    if (peer->plain_batches > 0) {
+        peer->plain_batches--;
+        return false;
+    }
+    cake__buf_t raw;
+    cake__buf_init(&raw, store->alloc);
+    cake__buf_reserve(&raw, bytes + 10);
+    cake__put_varint(&raw, flight->count);
+    for (size_t i = 0; i < flight->count; i++)
+        cake__put_bytes(&raw, flight->units[i]->bytes, flight->units[i]->len);
+    cake__buf_clear(&store->packed);
+    store->packed_flight = NULL;
+    bool is_packed = raw.err == 0 && cake__pack(&store->packing, cake__buf_slice(&raw), &store->packed);
+    cake__buf_free(&raw);
+    peer->pack_misses = is_packed ? 0 : peer->pack_misses + 1;
+    if (is_packed)
+        store->packed_flight = &flight->link;
+    else
+        peer->plain_batches = peer->pack_misses < 6 ? 1u << peer->pack_misses : PLAIN_BATCHES_MAX;
+    return is_packed;
+}
+
+static int call_batch(flight_t *flight, bool is_packed)
+{
+    cake_store_t *store = flight->store;
+    cake__buf_t head;
+    cake__buf_init(&head, store->alloc);
+    cake__put_hail(store, &head);
+    if (!is_packed) {
+        cake__put_u8(&head, CAKE__PAYLOAD_PLAIN);
+        cake__put_varint(&head, flight->count);
+    }
+    size_t count = is_packed ? 1 : flight->count;
+    cake_slice_t *parts = cake__malloc(store->alloc, (count + 1) * sizeof *parts);
+    int err = head.err != 0 ? head.err : parts == NULL ? CAKE_ENOMEM : 0;
+    if (err == 0) {
+        parts[0] = cake__buf_slice(&head);
+        if (is_packed)
+            parts[1] = cake__buf_slice(&store->packed);
+        for (size_t i = 0; !is_packed && i < flight->count; i++)
+            parts[i + 1] = cake__slice(flight->units[i]->bytes, flight->units[i]->len);
+        err = cake__store_call(store, flight->node_id, "batch", parts, count + 1, BATCH_TIMEOUT_MS, on_batch_answered,
+                               flight);
+    }
+    cake__free(store->alloc, parts);
+    cake__buf_free(&head);
+    return err;
+}
+
 static int send_batch(cake__peer_t *peer)
 {
     cake_store_t *store = peer->store;
@@ -195,30 +260,20 @@ static int send_batch(cake__peer_t *peer)
     flight_t *flight = make_flight(peer, &bytes);
     if (flight == NULL)
         return CAKE_ENOMEM;
-    cake__buf_t head;
-    cake__buf_init(&head, store->alloc);
-    cake__put_hail(store, &head);
-    cake__put_varint(&head, flight->count);
-    cake_slice_t *parts = cake__malloc(store->alloc, (flight->count + 1) * sizeof *parts);
-    int err = head.err != 0 ? head.err : parts == NULL ? CAKE_ENOMEM : 0;
-    if (err == 0) {
-        parts[0] = cake__buf_slice(&head);
-        for (size_t i = 0; i < flight->count; i++)
-            parts[i + 1] = cake__slice(flight->units[i]->bytes, flight->units[i]->len);
-        err = cake__store_call(store, peer->node_id, "batch", parts, flight->count + 1, BATCH_TIMEOUT_MS,
-                               on_batch_answered, flight);
-    }
-    cake__free(store->alloc, parts);
-    cake__buf_free(&head);
+    bool is_packed = pack_units(flight, bytes);
+    int err = call_batch(flight, is_packed);
     if (err != 0) {
+        store->packed_flight = NULL; /* it may have been this one */
         settle(flight, NULL);
         free_flight(flight);
         return err;
     }
     cake__list_push_back(&peer->flights, &flight->link);
     peer->flight_count++;
+    size_t sent = is_packed ? store->packed.len : bytes;
     store->stats.batches_sent++;
-    store->stats.batch_bytes_sent += bytes;
+    store->stats.batch_bytes_sent += sent;
+    store->stats.batch_bytes_saved += bytes - cake__min_u64(bytes, sent);
     return 0;
 }
 
@@ -248,6 +303,9 @@ void cake__flush_peers(void *arg)
         if (peer->is_flush_due)
             flush_peer(peer);
     }
+    store->packed_flight = NULL; /* flights end between turns */
+    if (store->packed.capacity > 2 * store->options.batch_bytes)
+        cake__buf_free(&store->packed);
 }
 
 uint64_t cake__peer_oldest_ns(const cake__peer_t *peer)

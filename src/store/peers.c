@@ -270,6 +270,7 @@ cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail)
         return NULL;
     peer->heard_wall_ms = cake__wall_ms(store->env);
     peer->pulse_failures = 0;
+    peer->reads_packed = hail->reads_packed;
     bool was_ready = peer->has_store && peer->is_replica;
     if (!peer->has_store) {
         peer->has_store = true;
@@ -310,6 +311,7 @@ static void on_membership(void *arg, cake_membership_kind_t kind, const cake_mem
     }
     if (kind == CAKE_MEMBER_JOINED) {
         peer->joined_ns = cake__now_ns(store->env);
+        peer->reads_packed = false; /* until its new run says so */
         cake__pulse_peer(peer);
     }
     cake__join_try(store);

@@ -1,8 +1,8 @@
 /* Batches from peers: each unit becomes a task of its keyspace's lane; one answer once all are durable.
  *
- *   request  hail, count varint, units: keyspace string, actor u64, count varint, operations
+ *   request  hail, payload (pack.h): count varint, units: keyspace string, actor u64, count varint, operations
  *   answer   hail, one bit per unit: every operation of it is durable here (model, rule 2: what was ignored is not) */
-#include "store/store.h"
+#include "store/pack.h"
 
 typedef struct incoming incoming_t;
 
@@ -19,6 +19,7 @@ typedef struct {
 struct incoming {
     cake_store_t *store;
     cake_rpc_call_t *call;
+    cake__buf_t unpacked; /* what the values borrow from, where the units came packed */
     size_t unit_count, running;
     int err;
     uint8_t *bitmap;
@@ -30,6 +31,7 @@ struct incoming {
 static void free_incoming(incoming_t *incoming)
 {
     const cake_alloc_t *alloc = incoming->store->alloc;
+    cake__buf_free(&incoming->unpacked);
     cake__free(alloc, incoming->bitmap);
     cake__free(alloc, incoming->records);
     cake__free(alloc, incoming->values);
@@ -149,32 +151,56 @@ static void submit_units(incoming_t *incoming, size_t bytes)
         answer(incoming);
 }
 
+/* *reader is then at the units. */
+static int open_payload(cake_store_t *store, cake__reader_t *reader, cake__buf_t *unpacked)
+{
+    uint8_t encoding = cake__get_u8(reader);
+    if (reader->err != 0 || encoding > CAKE__PAYLOAD_PACKED)
+        return CAKE_EPARSE;
+    if (encoding == CAKE__PAYLOAD_PLAIN)
+        return 0;
+    if (!cake__payload_fits(store, *reader))
+        return CAKE_EBUSY;
+    int err = cake__unpack(&store->unpacking, reader, unpacked);
+    if (err == 0 && !cake__reader_done(reader))
+        err = CAKE_EPARSE;
+    *reader = cake__reader(unpacked->data, unpacked->len);
+    return err;
+}
+
 void cake__handle_batch(cake_rpc_call_t *call, void *arg)
 {
     cake_store_t *store = arg;
     cake_slice_t body = cake_rpc_body(call);
     cake__reader_t reader = cake__reader(body.data, body.len);
     cake__hail_t hail;
+    cake__buf_t unpacked;
     size_t operations = 0;
     incoming_t *incoming = NULL;
+    cake__buf_init(&unpacked, store->alloc);
     int err = cake__store_is_stopping(store) ? CAKE_ECLOSED : cake__get_hail(store, &reader, &hail);
+    if (err == 0)
+        err = open_payload(store, &reader, &unpacked);
+    size_t bytes = body.len + unpacked.len;
     uint64_t unit_count = err != 0 ? 0 : cake__get_varint(&reader);
     if (err == 0 && unit_count > cake__reader_left(&reader))
         err = CAKE_EPARSE; /* a unit takes at least a byte: no memory for counts that cannot be */
     if (err == 0)
         err = read_units(reader, (size_t)unit_count, NULL, &operations);
-    if (err == 0 && store->pending_bytes + body.len > store->options.pending_bytes)
+    if (err == 0 && store->pending_bytes + bytes > store->options.pending_bytes)
         err = CAKE_EBUSY;
     if (err == 0 && (incoming = make_incoming(store, (size_t)unit_count, operations)) == NULL)
         err = CAKE_ENOMEM;
     if (err != 0) {
+        cake__buf_free(&unpacked);
         cake_rpc_fail(call, err, NULL);
         return;
     }
     err = read_units(reader, (size_t)unit_count, incoming, &operations);
     CAKE_ASSERT(err == 0);
     incoming->call = call;
+    incoming->unpacked = unpacked;
     store->stats.batches_received++;
     cake__peer_heard(store, &hail);
-    submit_units(incoming, body.len);
+    submit_units(incoming, bytes);
 }

@@ -7,6 +7,7 @@
  * what it replaced. A row that has gone would be covered by the FIN and never sent: the session is given up. */
 #include "store/session_wire.h"
 
+#define PLAIN_PARTS     15u
 #define CHUNK_BYTES_MAX (32u << 20) /* one answer; above it fewer records are tried */
 
 /* Invariant: call is set exactly while an answer is being made. */
@@ -17,7 +18,8 @@ typedef struct serving {
     cake__sender_t *sender;
     uint64_t session_id, token, idle_since_ns;
     cake_rpc_call_t *call;
-    bool is_over;
+    bool is_over, may_pack;
+    uint32_t plain_parts; /* sent without a try to pack, since one did not */
 
     cake_record_t records[CAKE__CHUNK_RECORDS];
     cake_id_t ids[CAKE__CHUNK_RECORDS];
@@ -27,7 +29,8 @@ typedef struct serving {
     cake__fin_t fin;
     cake__welcome_t welcome;
     cake__compared_t compared;
-    cake__buf_t rows; /* encoded records with their values */
+    cake__buf_t rows;   /* encoded records with their values */
+    cake__buf_t packed; /* the same, packed, with its encoding; empty: it was not */
     int result;
     cake_work_t work;
 } serving_t;
@@ -54,6 +57,7 @@ static void free_serving(serving_t *serving)
     serving->keyspace->serving_count--;
     cake__sender_free(serving->sender);
     cake__buf_free(&serving->rows);
+    cake__buf_free(&serving->packed);
     cake__free(store->alloc, serving);
     cake__store_check_stopped(store);
 }
@@ -73,6 +77,8 @@ static void encode_answer(serving_t *serving, cake__buf_t *head, cake__buf_t *ta
         cake__put_u64(head, serving->token);
         cake__put_varint(head, serving->chunk_index);
         cake__put_varint(head, serving->count);
+        if (serving->packed.len == 0)
+            cake__put_u8(head, CAKE__PAYLOAD_PLAIN);
     }
     if (serving->has_compared)
         cake__compared_encode(&serving->compared, tail);
@@ -87,7 +93,8 @@ static void reply_parts(serving_t *serving)
     cake__buf_init(&tail, serving->store->alloc);
     encode_answer(serving, &head, &tail);
     int err = head.err != 0 ? head.err : tail.err;
-    const cake_slice_t parts[] = {cake__buf_slice(&head), cake__buf_slice(&serving->rows), cake__buf_slice(&tail)};
+    const cake__buf_t *rows = serving->packed.len > 0 ? &serving->packed : &serving->rows;
+    const cake_slice_t parts[] = {cake__buf_slice(&head), cake__buf_slice(rows), cake__buf_slice(&tail)};
     if (err == 0)
         (void)cake_rpc_replyv(serving->call, parts, CAKE_COUNT_OF(parts));
     else
@@ -107,6 +114,7 @@ static void finish_answer(serving_t *serving, int err)
     serving->is_over |= err != 0;
     serving->idle_since_ns = cake__now_ns(serving->store->env);
     cake__buf_clear(&serving->rows);
+    cake__buf_clear(&serving->packed);
     free_messages(serving);
     if (serving->is_over || cake__store_is_stopping(serving->store))
         free_serving(serving);
@@ -125,12 +133,27 @@ static int on_row(void *arg, const cake_row_t *row)
     return serving->rows.err;
 }
 
+/* Where one part does not pack, the next ones are not tried. */
+static void pack_rows(serving_t *serving)
+{
+    cake__workspace_t workspace = {.alloc = serving->store->alloc};
+    if (serving->plain_parts > 0) {
+        serving->plain_parts--;
+        return;
+    }
+    if (!cake__pack(&workspace, cake__buf_slice(&serving->rows), &serving->packed))
+        serving->plain_parts = PLAIN_PARTS;
+    cake__workspace_free(&workspace);
+}
+
 static void run_fetch(void *arg)
 {
     serving_t *serving = arg;
     cake_storage_t *storage = serving->store->storage;
     serving->result = storage->ops->fetch(storage, cake__slice_str(serving->keyspace->name), serving->ids,
                                           serving->count, on_row, serving);
+    if (serving->result == 0 && serving->may_pack)
+        pack_rows(serving);
 }
 
 static void on_fetched(void *arg)
@@ -191,6 +214,7 @@ static int make_serving(cake__keyspace_t *keyspace, const cake__hello_t *hello, 
     serving->token = token;
     cake__list_init(&serving->link);
     cake__buf_init(&serving->rows, store->alloc);
+    cake__buf_init(&serving->packed, store->alloc);
     int err = cake__sender_new(keyspace->set, cake_node_id(store->node), hello, token, &serving->sender);
     if (err == 0)
         err = cake__sender_welcome(serving->sender, &serving->welcome);
@@ -241,6 +265,7 @@ void cake__handle_open(cake_rpc_call_t *call, void *arg)
     }
     cake__peer_heard(store, &hail);
     serving->call = call;
+    serving->may_pack = hail.reads_packed && !store->options.no_compression;
     make_part(serving);
 }
 

@@ -2,11 +2,11 @@
  * round trip.
  *
  *   hail, parts u8 (1 WELCOME, 2 CHUNK, 4 COMPARED, 8 FIN), then those messages in this order
- *   CHUNK   session u64, token u64, index varint, count varint, records: actor u64, operation */
+ *   CHUNK   session u64, token u64, index varint, count varint, payload (pack.h) of records: actor u64, operation */
 #ifndef CAKE_STORE_SESSION_WIRE_H
 #define CAKE_STORE_SESSION_WIRE_H
 
-#include "store/store.h"
+#include "store/pack.h"
 
 #define CAKE__PART_WELCOME  1u
 #define CAKE__PART_CHUNK    2u
@@ -16,7 +16,9 @@
 typedef struct cake__session_answer {
     bool has_welcome, has_chunk, has_compared, has_fin;
     cake__welcome_t welcome;
-    cake__chunk_t chunk; /* records, tags and values are the answer's; keys and values borrow from the body */
+    cake__chunk_t
+        chunk; /* records, tags and values are the answer's; keys and values borrow from the body or unpacked */
+    cake__buf_t unpacked;
     cake__compared_t compared;
     cake__fin_t fin;
     cake_record_t *records;

@@ -1,6 +1,7 @@
 /* Opening, stopping and asking about a store.
  *
  *   OPENING -> RUNNING -> STOPPING (calls end, lanes drain) -> CLOSING (storage, lanes) -> freed */
+#include "store/pack.h"
 #include "store/store.h"
 
 #define IDENTITY_META "identity"
@@ -64,6 +65,9 @@ static void free_store(cake_store_t *store)
     cake__map_free(&store->servings);
     cake__peers_free(store);
     cake__lanes_free(store);
+    cake__workspace_free(&store->packing);
+    cake__workspace_free(&store->unpacking);
+    cake__buf_free(&store->packed);
     cake__lock_destroy(&store->failure_lock);
     cake__free(store->alloc, store);
 }
@@ -308,6 +312,8 @@ static cake_store_t *make_store(cake_node_t *node, cake_storage_t *storage, cons
     store->drain = CAKE_DEFERRED_INIT(cake__drain_lanes, store);
     store->flush = CAKE_DEFERRED_INIT(cake__flush_peers, store);
     cake__lock_init(&store->failure_lock);
+    store->packing.alloc = store->unpacking.alloc = store->alloc;
+    cake__buf_init(&store->packed, store->alloc);
     cake__map_init(&store->keyspaces, store->alloc);
     cake__map_init(&store->servings, store->alloc);
     cake__list_t *lists[] = {&store->ready_lanes,  &store->changed, &store->with_tombstones,

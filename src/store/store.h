@@ -42,6 +42,15 @@
 #define CAKE__MEET_MS          3000u  /* a member that says nothing of a store may still be opening it */
 #define CAKE__WANT_DELAY_MS    400u   /* what batches under way may still bring is not asked for */
 #define CAKE__DIGEST_BUCKETS   256u
+#define CAKE__PACK_MIN         1024u       /* smaller payloads are not packed */
+#define CAKE__UNPACKED_MAX     (64u << 20) /* a packed payload becomes no larger */
+
+/* What zstd works in: made on first use, kept. Its address stays, and one thread at a time uses it. */
+typedef struct cake__workspace {
+    const cake_alloc_t *alloc;
+    void *memory;
+    size_t size;
+} cake__workspace_t;
 
 typedef struct cake__keyspace cake__keyspace_t;
 typedef struct cake__peer cake__peer_t;
@@ -179,6 +188,9 @@ struct cake__peer {
     bool is_urgent, is_flush_due;
     cake_timer_t flush_timer;
 
+    bool reads_packed;                   /* it said so */
+    uint32_t pack_misses, plain_batches; /* in a row that did not pack; so many are sent without a try */
+
     bool is_pulsing, pulses_again, has_mismatch, is_listing;
     uint32_t pulse_failures, unexplained;
     uint64_t pulsed_ns;     /* when it was asked last */
@@ -241,7 +253,10 @@ struct cake_store {
     bool candidates_are_valid;
     cake__list_t outcalls;
     cake_deferred_t flush;
-    cake__map_t servings; /* token -> cake__serving_t */
+    cake__workspace_t packing, unpacking; /* of the loop */
+    cake__buf_t packed;                   /* the payload made last in this turn, for peers that get the same units */
+    cake__list_t *packed_flight;          /* whose it is; NULL: nobody's */
+    cake__map_t servings;                 /* token -> cake__serving_t */
     cake__list_t serving_list;
     uint32_t pulls_running;
     uint64_t next_session_id;
@@ -314,7 +329,7 @@ void cake__get_operation(cake__reader_t *reader, uint64_t actor, cake_record_t *
 typedef struct cake__hail {
     uint16_t node_id;
     uint64_t actor, digest;
-    bool is_joined;
+    bool is_joined, reads_packed;
 } cake__hail_t; /* what every message of the store begins with */
 void cake__put_hail(cake_store_t *store, cake__buf_t *out);
 int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out); /* CAKE_EPARSE, CAKE_EVERSION */

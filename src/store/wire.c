@@ -1,10 +1,12 @@
 /* How operations travel, in batches and in chunks of sessions, and the head that every message of the store has.
  *
- *   hail       version u8, node id u16, actor u64, joined u8, digest u64
+ *   hail       version u8, node id u16, actor u64, flags u8 (1: has joined, 2: reads packed payloads), digest u64
  *   operation  flags u8 (1: tombstone), seq varint, hlc u64, key string, value string unless it is a tombstone */
 #include "store/store.h"
 
-#define WIRE_VERSION 1u
+#define WIRE_VERSION      1u
+#define HAIL_JOINED       1u
+#define HAIL_READS_PACKED 2u
 
 void cake__put_operation(cake__buf_t *out, const cake_record_t *record, const cake__value_t *value)
 {
@@ -37,7 +39,7 @@ void cake__put_hail(cake_store_t *store, cake__buf_t *out)
     cake__put_u8(out, WIRE_VERSION);
     cake__put_u16(out, cake_node_id(store->node));
     cake__put_u64(out, store->actor);
-    cake__put_u8(out, store->is_joined);
+    cake__put_u8(out, (store->is_joined ? HAIL_JOINED : 0) | (store->options.no_compression ? 0 : HAIL_READS_PACKED));
     cake__put_u64(out, store->digest);
 }
 
@@ -46,7 +48,9 @@ int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *ou
     uint8_t version = cake__get_u8(reader);
     out->node_id = cake__get_u16(reader);
     out->actor = cake__get_u64(reader);
-    out->is_joined = cake__get_u8(reader) == 1;
+    uint8_t flags = cake__get_u8(reader); /* others are of a later version: passed over */
+    out->is_joined = (flags & HAIL_JOINED) != 0;
+    out->reads_packed = (flags & HAIL_READS_PACKED) != 0;
     out->digest = cake__get_u64(reader);
     if (reader->err == 0 && version != WIRE_VERSION)
         return CAKE_EVERSION;
