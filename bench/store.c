@@ -5,6 +5,10 @@
  *       A table of three nodes in one process. Columns: storage, level, writers, puts/s, µs of CPU per put (all three nodes
  *       and the writers), ratio to NONE.
  *
+ *   bench-store --compression [seconds per row]
+ *       Three nodes on memory, ALL, 256 writers: documents of text and of noise, with and without compression; bytes that node 1
+ *       sent per put.
+ *
  *   bench-store --nodes N [--storage memory|sqlite|sqlite-normal|lmdb] [--dir DIR]
  *       N nodes in this process; rows are read from standard input. Prints "ready", then answers each line
  *       "put|del LEVEL WRITERS SECONDS COUNT" (COUNT 0: no limit) with
@@ -64,7 +68,7 @@ typedef struct {
     cake_node_t *nodes[NODES_MAX];
     cake_store_t *stores[NODES_MAX];
     char dir[256];
-    bool is_dir_ours;
+    bool is_dir_ours, no_compression;
 } cluster_t;
 
 static void open_dir(cluster_t *cluster, const char *dir)
@@ -104,12 +108,15 @@ static cake_storage_t *open_storage(const cluster_t *cluster, int index)
 static void start_node(cluster_t *cluster, int index, const char *seed)
 {
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
+    options.no_compression = cluster->no_compression;
     config.node_id = (uint16_t)(index + 1);
     config.listen_addr = "127.0.0.1:0";
     config.seeds = &seed;
     config.seed_count = seed == NULL ? 0 : 1;
     check(cake_node_start(&config, &cluster->nodes[index]), "node");
-    check(cake_store_open(cluster->nodes[index], open_storage(cluster, index), NULL, &cluster->stores[index]), "store");
+    check(cake_store_open(cluster->nodes[index], open_storage(cluster, index), &options, &cluster->stores[index]),
+          "store");
 }
 
 /* Until the first node counts all others as replicas and they take writes. */
@@ -168,14 +175,31 @@ typedef struct {
     double rate, cpu_us;
 } outcome_t;
 
-static const char value[VALUE_BYTES] = "value";
+#define POOL_BYTES 8388608u
+
+static char pool[POOL_BYTES]; /* each value is a part of it */
+
+static void fill_pool(bool is_noise)
+{
+    static const char text[] = "The cake is replicated on every node, and each of them may be eaten from. ";
+    uint64_t word = 1;
+    for (size_t i = 0; i < sizeof pool; i++) {
+        word = word * UINT64_C(6364136223846793005) + 1442695040888963407;
+        pool[i] = is_noise ? (char)(word >> 56) : text[i % (sizeof text - 1)];
+    }
+}
+
+static const char *value_of(uint64_t n)
+{
+    return pool + n * 7919 % (POOL_BYTES - VALUE_BYTES);
+}
 
 static int write_blocking(const load_t *load, uint64_t n)
 {
     cake_key_t key = cake_key_u64(n % KEYS);
     if (load->is_delete)
         return cake_store_del(load->store, "bench", key, load->level);
-    return cake_store_put(load->store, "bench", key, value, sizeof value, load->level);
+    return cake_store_put(load->store, "bench", key, value_of(n), VALUE_BYTES, load->level);
 }
 
 static void write_next(load_t *load);
@@ -197,7 +221,8 @@ static void write_next(load_t *load)
         if (load->is_delete)
             err = cake_store_del_async(load->store, "bench", key, load->level, on_written, load);
         else
-            err = cake_store_put_async(load->store, "bench", key, value, sizeof value, load->level, on_written, load);
+            err = cake_store_put_async(load->store, "bench", key, value_of(load->begun), VALUE_BYTES, load->level,
+                                       on_written, load);
         load->failed += err != 0;
     }
     if (err != 0 && --load->running == 0)
@@ -326,16 +351,39 @@ static void print_table(double duration)
     }
 }
 
+static void compare_compression(double duration)
+{
+    printf("%-6s %-12s %10s %10s %10s\n", "values", "compression", "puts/s", "CPU us", "sent B/put");
+    for (int row = 0; row < 4; row++) {
+        cluster_t cluster = {.count = 3, .kind = "memory", .no_compression = row % 2 == 1};
+        load_t load = {.level = CAKE_ALL, .writers = 256, .duration = duration, .limit = NO_LIMIT};
+        cake_store_stats_t stats;
+        fill_pool(row >= 2);
+        start_cluster(&cluster);
+        outcome_t outcome = measure(&cluster, &load);
+        check(cake_store_stats(cluster.stores[0], &stats), "statistics");
+        printf("%-6s %-12s %10.0f %10.2f %10.1f\n", row >= 2 ? "noise" : "text", row % 2 == 1 ? "no" : "yes",
+               outcome.rate, outcome.cpu_us, (double)stats.batch_bytes_sent / (double)(load.done > 0 ? load.done : 1));
+        fflush(stdout);
+        stop_cluster(&cluster);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"nodes", required_argument, NULL, 'n'}, {"storage", required_argument, NULL, 's'},
-        {"dir", required_argument, NULL, 'd'},   {"node-id", required_argument, NULL, 'i'},
-        {"seed", required_argument, NULL, 'j'},  {NULL, 0, NULL, 0},
+        {"nodes", required_argument, NULL, 'n'},
+        {"storage", required_argument, NULL, 's'},
+        {"dir", required_argument, NULL, 'd'},
+        {"node-id", required_argument, NULL, 'i'},
+        {"seed", required_argument, NULL, 'j'},
+        {"compression", no_argument, NULL, 'c'},
+        {NULL, 0, NULL, 0},
     };
     cluster_t cluster = {.kind = "memory"};
     const char *dir = NULL, *seed = NULL;
     int node_id = 0;
+    bool compares = false;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
         case 'n':
@@ -353,12 +401,21 @@ int main(int argc, char **argv)
         case 'j':
             seed = optarg;
             break;
+        case 'c':
+            compares = true;
+            break;
         default:
             return 2;
         }
     }
+    double duration = optind < argc ? atof(argv[optind]) : 2.0;
+    if (compares) {
+        compare_compression(duration);
+        return 0;
+    }
+    fill_pool(false);
     if (cluster.count == 0) {
-        print_table(optind < argc ? atof(argv[optind]) : 2.0);
+        print_table(duration);
         return 0;
     }
     if (cluster.count < 0 || cluster.count > NODES_MAX || node_id < 0 || node_id > cluster.count)

@@ -24,7 +24,7 @@ void cake__workspace_free(cake__workspace_t *workspace)
 
 bool cake__pack(cake__workspace_t *workspace, cake_slice_t raw, cake__buf_t *out)
 {
-    size_t start = out->len, most = raw.len - raw.len / 8;
+    size_t start = out->len, most = raw.len - raw.len / 4;
     if (raw.len < CAKE__PACK_MIN || raw.len > CAKE__UNPACKED_MAX || out->err != 0)
         return false;
     ZSTD_compressionParameters parameters = ZSTD_getCParams(PACK_LEVEL, raw.len, 0);
@@ -35,7 +35,7 @@ bool cake__pack(cake__workspace_t *workspace, cake_slice_t raw, cake__buf_t *out
     if (frame == NULL)
         return false;
     size_t len = ZSTD_compressCCtx(context, frame, most, raw.data, raw.len, PACK_LEVEL);
-    bool is_packed = !ZSTD_isError(len); /* an error: it does not fit into seven eighths */
+    bool is_packed = !ZSTD_isError(len); /* an error: it does not fit into three quarters */
     if (is_packed) {
         cake__put_u8(out, CAKE__PAYLOAD_PACKED);
         cake__put_varint(out, raw.len);
