@@ -164,6 +164,7 @@ static void old_bugs_stay_away(void **state)
         uint64_t repairs = 0;
         assert_int_equal(cake_sim_faults_parse(regressions[i].faults, &options.faults), 0);
         options.force_faults = regressions[i].force;
+        options.nodes = 5;
         if (run(regressions[i].seed, 1, &options, &repairs) != 0)
             fail_msg("this seed once found: %s", regressions[i].what);
     }

@@ -21,7 +21,7 @@ static const flag_t flags[] = {
     {"seeds", "N", "run so many seeds (100)"},
     {"from", "S", "beginning with this one (1)"},
     {"faults", "LIST", "kinds of faults that a seed may draw, as loss,crash; all or none (all)"},
-    {"nodes", "N", "nodes at the beginning (5)"},
+    {"nodes", "N", "nodes at the beginning (drawn)"},
     {"seconds", "N", "virtual time of a run (60)"},
     {"writes", "N", "documents put and deleted in a run (500)"},
     {"failures", "N", "end after so many failed seeds (1)"},

@@ -58,7 +58,7 @@ enum cake_sim_fault {
 /* Zero: the default in parentheses. */
 typedef struct cake_sim_options {
     size_t size;
-    uint32_t nodes;                             /* (5) at the beginning; at most 32 */
+    uint32_t nodes;                             /* (drawn, 5 in half of the runs) at the beginning; at most 32 */
     uint32_t seconds;                           /* (60) of virtual time; more where healing takes longer */
     uint32_t writes;                            /* (500; none with a workload) put and deleted documents */
     uint32_t keys;                              /* (drawn) per keyspace, few, so that writes meet */
@@ -87,6 +87,7 @@ typedef struct cake_sim_result {
     char faults[1024];                 /* what the seed drew, for people */
     uint64_t trace_hash;               /* equal for equal runs */
     uint64_t virtual_ms, converged_ms; /* how long all took; from healing to equality */
+    uint32_t nodes;                    /* at the beginning */
     uint64_t events;
     uint64_t changes_told, scans;
     uint64_t writes_asked, writes_acked, writes_refused, writes_unknown, reads;

@@ -109,12 +109,22 @@ static void draw_work(cake__trial_t *trial)
     plan->chunk_records = below(trial, 4) == 0 ? 0 : between(trial, 1, 8); /* sessions of several messages */
 }
 
+/* Half of the runs have five; with few nodes a fault hits more of what there is, with many it meets another one. */
+static void draw_nodes(cake__trial_t *trial)
+{
+    static const uint8_t counts[] = {5, 5, 5, 5, 5, 5, 5, 5, 2, 3, 3, 4, 4, 6, 7, 8};
+    uint64_t which = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, CAKE_COUNT_OF(counts));
+    if (trial->options.nodes == 0)
+        trial->options.nodes = counts[which];
+}
+
 void cake__plan_draw(cake__trial_t *trial)
 {
     draw_kinds(trial);
     draw_net(trial);
     draw_hosts(trial);
     draw_work(trial);
+    draw_nodes(trial);
 }
 
 static void append(char *out, size_t size, const char *format, ...) CAKE_PRINTF(3, 4);

@@ -138,7 +138,6 @@ unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_re
 {
     shrinking_t shrinking = {options, result, 1, runs_max};
     bool has_shrunk = true;
-    options->nodes = options->nodes != 0 ? options->nodes : 5;
     options->writes = options->writes != 0 || options->workload != NULL ? options->writes : 500;
     options->steps = options->steps != 0 ? options->steps : 200;
     options->seconds = options->seconds != 0 ? options->seconds : 60;
@@ -146,6 +145,7 @@ unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_re
         options->faults = CAKE_SIM_ALL;
     if (cake_sim_run(seed, options, result) != 0 || result->ok)
         return 1;
+    options->nodes = result->nodes;
     while (has_shrunk && shrinking.runs < runs_max) {
         has_shrunk = shrink_number(&shrinking, offsetof(cake_sim_options_t, nodes), 1);
         has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, writes), 1);

@@ -28,7 +28,6 @@ static int fill_options(cake__trial_t *trial, const cake_sim_options_t *options)
         return CAKE_EINVAL;
     if (options != NULL)
         *to = *options;
-    to->nodes = or_default(to->nodes, 5);
     to->seconds = or_default(to->seconds, 60);
     to->writes = to->workload != NULL ? to->writes : or_default(to->writes, 500);
     to->steps = or_default(to->steps, 200);
@@ -141,6 +140,7 @@ int cake_sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_resu
     for (unsigned i = 0; i < CAKE__TRIAL_DRAW_COUNT; i++)
         cake__random_init(&trial->draws[i], cake__mix64(seed + 1) ^ cake__mix64(i + 1000));
     cake__plan_draw(trial);
+    result->nodes = trial->options.nodes;
     cake__plan_print(trial, result->faults, sizeof result->faults);
     cake__note(trial, "seed %llu: %s", (unsigned long long)seed, result->faults);
     trial->quorum_floor = cake__sim_alloc((size_t)trial->plan.keyspaces * trial->plan.keys * sizeof(cake_hlc_t));

@@ -232,6 +232,7 @@ typedef enum cake__trial_draw {
     CAKE__TRIAL_DRAW_CHAOS,
     CAKE__TRIAL_DRAW_DISK,
     CAKE__TRIAL_DRAW_WORKLOAD,
+    CAKE__TRIAL_DRAW_SHAPE,
     CAKE__TRIAL_DRAW_COUNT
 } cake__trial_draw_t;
 

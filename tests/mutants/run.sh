@@ -1,12 +1,14 @@
 #!/bin/bash
-# run.sh [-n SEEDS] [-f FROM] [NAME...]: breaks the code in each of the ways of `list`, in a copy, and says how many seeds of the
-# simulator it takes to notice. Ends with 1 when a mutant lives through all its seeds (300 by default) or no longer applies.
+# run.sh [-n SEEDS] [-f FROM] [-j JOBS] [NAME...]: breaks the code in each of the ways of `list`, in a copy, and says how many seeds of
+# the simulator it takes to notice; what whole clusters do not notice of crdt and gossip, how many schedules of that layer. Prints the table
+# of docs/simulation.md. Ends with 1 when a mutant lives through all its seeds (300 by default) or no longer applies.
 set -u
-seeds=300 from=1
-while getopts n:f: option; do
+seeds=300 from=1 jobs=$(nproc)
+while getopts n:f:j: option; do
     case $option in
     n) seeds=$OPTARG ;;
     f) from=$OPTARG ;;
+    j) jobs=$OPTARG ;;
     *) exit 2 ;;
     esac
 done
@@ -22,6 +24,7 @@ cd "$work" || exit 2
 cc=${CC:-cc}
 flags="-std=c11 -O1 -g -D_GNU_SOURCE -DCAKE_MUTANTS -DCAKE_VERSION=\"mutant\" -Isrc -Iinclude -w"
 libraries="-lnghttp2 -luv -lssl -lcrypto -lzstd -lxxhash -lpthread"
+export cc flags libraries seeds from work
 
 sources() {
     find src/base src/hlc src/crdt src/env src/sim src/uv src/view src/rpc src/gossip src/storage src/node src/store \
@@ -29,48 +32,96 @@ sources() {
 }
 object() { echo "obj/$(echo "$1" | tr / _).o"; }
 compile() { $cc $flags -c "$1" -o "$(object "$1")"; }
-
-mkdir obj
 export -f compile object
-export cc flags
-sources | xargs -P "$(nproc)" -I{} bash -c 'compile {}' || exit 2
+
+mkdir obj schedules said
+sources | xargs -P "$jobs" -I{} bash -c 'compile {}' || exit 2
 $cc $flags -c hunt.c -o obj/hunt.o || exit 2
 $cc obj/*.o $libraries -o hunt || exit 2
-
-failed=0 count=0 caught=0
 echo "correct code: $(./hunt "$from" 20)"
 
-hunt() { # NAME TEXT
-    count=$((count + 1))
-    local said
-    said=$(timeout 3000 ./hunt "$from" "$seeds" 2>/dev/null)
-    [ $? -eq 1 ] && caught=$((caught + 1)) || failed=1
-    echo "$1: ${said:-hangs} ($2)"
+# The schedules of the layers that have their own.
+lower=$(find obj -name 'src_base_*' -o -name 'src_hlc_*' -o -name 'src_crdt_*')
+$cc $flags src/crdt/model/*.c $lower -o schedules/crdt || exit 2
+for test in membership properties; do
+    $cc $flags "src/gossip/${test}_test.c" $(find obj -name 'src_base_*' -o -name 'src_gossip_*') -lxxhash -lcmocka \
+        -o "schedules/$test" || exit 2
+done
+
+# The simulator with one file changed; fails when the change does not apply.
+build() { # NAME FILE CHANGE
+    local tree="$work/tree-$1"
+    mkdir "$tree" && cp -r src include "$tree" && cp "$2" "$tree/$2" || return 1
+    (cd "$tree" && perl -0pi -e "$3" "$2" && ! cmp -s "$2" "$work/$2" && $cc $flags -c "$2" -o mutant.o) 2>/dev/null &&
+        $cc $(find obj -name '*.o' ! -path "$(object "$2")") "$tree/mutant.o" $libraries -o "hunt-$1"
+    local status=$?
+    rm -rf "$tree"
+    return $status
 }
 
+# By the layer's own schedules, when the simulator did not see it.
+by_schedules() { # NAME LAYER
+    local line test
+    if [ "$2" = crdt ]; then
+        line=$(./schedules/crdt "$1" 5000 2>/dev/null | grep ' seeds fail')
+        case $line in *": 0 of"*"passes or none") return 1 ;; *": 0 of"*) echo "its directed schedule" ;;
+        *) echo "${line#*: }" | sed 's/ seeds fail.*/ schedules of the set/' ;; esac
+        return 0
+    fi
+    test=$(sed -n "s/^cake_gossip_mutant($1 \([a-z]*\) \([a-z_]*\))/\1 \2/p" src/gossip/tests.cmake)
+    [ -n "$test" ] && ! CAKE_GOSSIP_MUTANT=$1 CAKE_GOSSIP_TEST=${test#* } "./schedules/${test% *}" >/dev/null 2>&1 &&
+        echo "membership test ${test#* }"
+}
+
+hunt() { # NAME FILE CHANGE TEXT
+    local said by=
+    case $2 in
+    crdt) said=$(CAKE_CRDT_MUTANT=$1 timeout 6000 ./hunt "$from" "$seeds" 2>/dev/null) ;;
+    gossip) said=$(CAKE_GOSSIP_MUTANT=$1 timeout 6000 ./hunt "$from" "$seeds" 2>/dev/null) ;;
+    *)
+        if ! build "$1" "$2" "$3"; then
+            echo "| $1 | $4 | – | does not apply any more |" >"said/$1"
+            return
+        fi
+        said=$(timeout 6000 "./hunt-$1" "$from" "$seeds" 2>/dev/null)
+        rm -f "hunt-$1"
+        ;;
+    esac
+    local count
+    case $said in
+    caught*)
+        count=$(echo "$said" | sed 's/^caught after \([0-9]*\) seeds.*/\1/')
+        by=$(echo "$said" | sed -n 's/.*seed [0-9]*, \([a-z]*\), at.*/\1/p')
+        echo "| $1 | $4 | $count | ${by:-assertion} |" >"said/$1"
+        ;;
+    *)
+        case $2 in crdt | gossip) by=$(by_schedules "$1" "$2") ;; esac
+        echo "| $1 | $4 | ${by:+> $seeds} | ${by:-NOT CAUGHT in $seeds seeds} |" >"said/$1"
+        ;;
+    esac
+    sed 's/^| \([^|]*\) | .* | \([^|]*\) | \([^|]*\) |$/\1: \2 \3/' "said/$1" >&2
+}
+export -f hunt build by_schedules
+
+names=()
 while IFS='@' read -r name file change text; do
     name=$(echo $name) file=$(echo $file) text=$(echo "$text" | sed 's/^ *//')
     case $name in '' | \#*) continue ;; esac
     if [ $# -gt 0 ]; then
         case " $* " in *" $name "*) ;; *) continue ;; esac
     fi
-    case $file in
-    crdt) CAKE_CRDT_MUTANT=$name hunt "$name" "$text" ;;
-    gossip) CAKE_GOSSIP_MUTANT=$name hunt "$name" "$text" ;;
-    *)
-        cp "$root/$file" "$file"
-        perl -0pi -e "$change" "$file"
-        if cmp -s "$root/$file" "$file" || ! compile "$file" || ! $cc obj/*.o $libraries -o hunt; then
-            echo "$name: does not apply any more"
-            failed=1
-        else
-            hunt "$name" "$text"
-        fi
-        cp "$root/$file" "$file"
-        compile "$file"
-        ;;
-    esac
-    case $file in crdt | gossip) ;; *) $cc obj/*.o $libraries -o hunt ;; esac
-done <"$here/list"
-echo "$caught of $count caught"
-exit $failed
+    names+=("$name")
+    printf '%s\0%s\0%s\0%s\0' "$name" "$file" "$change" "$text"
+done <"$here/list" >jobs
+xargs -0 -n 4 -P "$jobs" bash -c 'hunt "$@"' hunt <jobs
+
+echo
+echo "| mutant | what is broken | seeds | seen by |"
+echo "| --- | --- | --- | --- |"
+for name in "${names[@]}"; do
+    cat "said/$name"
+done
+missed=$(cat said/* | grep -c 'NOT CAUGHT\|does not apply')
+echo
+echo "${#names[@]} mutants, $missed missed"
+[ "$missed" -eq 0 ]
