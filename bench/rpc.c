@@ -1,12 +1,14 @@
 /* Calls per second and CPU per call, side by side with what the machine gives at most: length-prefixed frames echoed over
  * epoll, once with as many in a read as there are (limit), once with at most BATCH, as ours has it (batched); ours without and
- * with TLS. All run in turn, several rounds, medians; one server thread and one client thread each, over loopback.
+ * with TLS; programs on other libraries where scripts/bench-rpc has built them. All run in turn, several rounds; figures are
+ * medians, ratios are medians of the rounds' ratios. One server thread and one client thread each, over loopback.
  *
- *   bench-rpc [seconds per measurement: 0.5] [rounds: 5] [row of the table: all] */
+ *   bench-rpc [seconds per measurement: 0.5] [rounds: 5] [row of the table, 0 to 7: all] [directory of peer-rpc-*] */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -28,8 +30,17 @@ typedef struct {
 } cell_t;
 
 typedef struct {
-    double per_s, client_us, server_us;
+    double per_s, client_us, server_us, p50_us; /* p50: of what is measured with one call at a time */
 } figures_t;
+
+#define SAMPLES_MAX 200000u
+
+/* How long calls took that were made one after the other. */
+typedef struct {
+    uint64_t began_ns;
+    size_t count;
+    uint32_t ns[SAMPLES_MAX];
+} samples_t;
 
 static uint64_t now_ns(clockid_t clock)
 {
@@ -46,12 +57,33 @@ static void must(bool is_fine, const char *what)
     exit(1);
 }
 
+static void sample(samples_t *samples)
+{
+    uint64_t now = now_ns(CLOCK_MONOTONIC);
+    if (samples->began_ns != 0 && samples->count < SAMPLES_MAX)
+        samples->ns[samples->count++] = (uint32_t)(now - samples->began_ns);
+    samples->began_ns = now;
+}
+
+static int compare_ns(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static double p50_us(samples_t *samples)
+{
+    qsort(samples->ns, samples->count, sizeof samples->ns[0], compare_ns);
+    return samples->count == 0 ? 0 : samples->ns[samples->count / 2] / 1e3;
+}
+
 /* ---- the limit: u32 length, bytes ---- */
 
 typedef struct {
     int socket;
     const cell_t *cell;
     uint64_t until_ns, calls, cpu_ns;
+    samples_t *samples;
 } raw_t;
 
 static void write_all(int socket, const uint8_t *data, size_t len)
@@ -145,10 +177,13 @@ static void *raw_client(void *arg)
         size_t whole = whole_frames(buffer, len, frame, &count);
         len -= whole;
         raw->calls += count;
+        if (raw->cell->in_flight == 1 && count == 1)
+            sample(raw->samples);
         pending = send_some(raw->socket, requests, total, pending + whole);
     }
     raw->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID);
-    close(raw->socket); /* with replies unread: the server's write fails, where a shutdown would leave it waiting for room */
+    close(
+        raw->socket); /* with replies unread: the server's write fails, where a shutdown would leave it waiting for room */
     close(epoll);
     free(requests);
     free(buffer);
@@ -171,13 +206,15 @@ static void connect_pair(int out[2])
     close(listener);
 }
 
-static figures_t run_raw(const cell_t *cell, double seconds)
+static figures_t run_raw(const cell_t *cell, double seconds, samples_t *samples)
 {
     int sockets[2];
     pthread_t threads[2];
     connect_pair(sockets);
     uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
     raw_t client = {.socket = sockets[0], .cell = cell, .until_ns = start_ns + (uint64_t)(seconds * 1e9)};
+    samples->began_ns = samples->count = 0;
+    client.samples = samples;
     raw_t server = {.socket = sockets[1], .cell = cell};
     must(pthread_create(&threads[0], NULL, raw_server, &server) == 0, "pthread_create");
     must(pthread_create(&threads[1], NULL, raw_client, &client) == 0, "pthread_create");
@@ -185,7 +222,8 @@ static figures_t run_raw(const cell_t *cell, double seconds)
         pthread_join(threads[i], NULL);
     double took = (double)(now_ns(CLOCK_MONOTONIC) - start_ns) / 1e9, calls = (double)client.calls;
     close(sockets[1]);
-    return (figures_t){calls / took, (double)client.cpu_ns / 1e3 / calls, (double)server.cpu_ns / 1e3 / calls};
+    return (figures_t){calls / took, (double)client.cpu_ns / 1e3 / calls, (double)server.cpu_ns / 1e3 / calls,
+                       p50_us(samples)};
 }
 
 /* ---- ours ---- */
@@ -204,6 +242,7 @@ typedef struct {
     uint8_t *body;
     uint64_t until_ns, calls;
     size_t running;
+    samples_t *samples;
     bool is_over;
     cake_gate_t gate;
 } ours_t;
@@ -222,6 +261,8 @@ static void answered(cake_reply_t *reply, void *arg)
     ours_t *ours = arg;
     must(cake_reply_err(reply) == 0 && cake_reply_body(reply).len == ours->cell->bytes, "call");
     cake_reply_free(reply);
+    if (ours->cell->in_flight == 1)
+        sample(ours->samples);
     ours->calls++;
     ours->running--;
     ours->is_over = ours->is_over || ((ours->calls & 15) == 0 && cake__now_ns(ours->env) >= ours->until_ns);
@@ -245,7 +286,7 @@ static int read_cpu(void *arg)
     return 0;
 }
 
-static figures_t run_ours(const cell_t *cell, double seconds, bool is_secure)
+static figures_t run_ours(const cell_t *cell, double seconds, samples_t *samples, bool is_secure)
 {
     static const cake_tls_config_t tls = {.cluster_key = "a key for this program", .cluster_key_len = 22};
     static const cake_rpc_method_t method = {"echo", echo, 0};
@@ -254,7 +295,8 @@ static figures_t run_ours(const cell_t *cell, double seconds, bool is_secure)
     cake_channel_config_t channel_config = CAKE_CHANNEL_CONFIG_INIT;
     cake_env_t *server_env, *client_env;
     cake_rpc_server_t *server;
-    ours_t ours = {.cell = cell, .body = calloc(1, cell->bytes)};
+    ours_t ours = {.cell = cell, .body = calloc(1, cell->bytes), .samples = samples};
+    samples->began_ns = samples->count = 0;
     must(cake_uv_env_new(NULL, &server_env) == 0 && cake_uv_env_new(NULL, &client_env) == 0, "env");
     server_config.env = server_env;
     server_config.listen_addr = "127.0.0.1:0";
@@ -281,10 +323,33 @@ static figures_t run_ours(const cell_t *cell, double seconds, bool is_secure)
     client_env->ops->close(client_env);
     server_env->ops->close(server_env);
     free(ours.body);
-    return (figures_t){calls / took, (double)(cpu[2] - cpu[0]) / 1e3 / calls, (double)(cpu[3] - cpu[1]) / 1e3 / calls};
+    return (figures_t){calls / took, (double)(cpu[2] - cpu[0]) / 1e3 / calls, (double)(cpu[3] - cpu[1]) / 1e3 / calls,
+                       p50_us(samples)};
+}
+
+/* ---- others: programs of bench/peers/rpc ---- */
+
+static bool run_peer(const char *dir, const char *name, const cell_t *cell, double seconds, figures_t *out)
+{
+    char command[512];
+    snprintf(command, sizeof command, "'%s/peer-rpc-%s' %zu %zu %.3f", dir, name, cell->bytes, cell->in_flight,
+             seconds);
+    FILE *pipe = popen(command, "r");
+    bool is_read = pipe != NULL && fscanf(pipe, "%lf %lf %lf", &out->per_s, &out->client_us, &out->server_us) == 3;
+    return pipe != NULL && pclose(pipe) == 0 && is_read;
 }
 
 /* ---- the table ---- */
+
+enum { LIMIT, BATCHED, PLAIN, TLS, GRPC, HYPER, ZEROMQ, STACKS };
+
+static const char *const NAMES[STACKS] = {"limit", "batched", "ours", "ours, TLS", "grpc", "hyper", "zeromq"};
+
+typedef struct {
+    figures_t figures[STACKS][ROUNDS_MAX];
+    bool is_there[STACKS];
+    int rounds;
+} table_t;
 
 static int compare(const void *a, const void *b)
 {
@@ -292,47 +357,94 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(const figures_t *figures, int count, size_t member)
+static double median(const table_t *table, int stack, size_t member, int over)
 {
-    double values[ROUNDS_MAX];
-    for (int i = 0; i < count; i++)
-        memcpy(&values[i], (const char *)&figures[i] + member, sizeof values[i]);
-    qsort(values, (size_t)count, sizeof values[0], compare);
-    return values[count / 2];
+    double values[ROUNDS_MAX], divisor = 1;
+    for (int i = 0; i < table->rounds; i++) {
+        memcpy(&values[i], (const char *)&table->figures[stack][i] + member, sizeof values[i]);
+        if (over >= 0)
+            memcpy(&divisor, (const char *)&table->figures[over][i] + member, sizeof divisor);
+        values[i] /= divisor;
+    }
+    qsort(values, (size_t)table->rounds, sizeof values[0], compare);
+    return values[table->rounds / 2];
 }
 
-#define MEDIAN(figures, member) median(figures, rounds, offsetof(figures_t, member))
+#define OF(stack, member)          median(&table, stack, offsetof(figures_t, member), -1)
+#define OVER(stack, other, member) median(&table, stack, offsetof(figures_t, member), other)
+
+static void measure(table_t *table, const cell_t *cell, double seconds, const char *peers)
+{
+    static samples_t samples;
+    cell_t batch_cell = *cell;
+    batch_cell.batch = BATCH;
+    for (int stack = 0; stack < STACKS; stack++)
+        table->is_there[stack] = stack <= TLS || peers != NULL;
+    for (int i = 0; i < table->rounds; i++) {
+        table->figures[LIMIT][i] = run_raw(cell, seconds, &samples);
+        table->figures[BATCHED][i] = run_raw(&batch_cell, seconds, &samples);
+        table->figures[PLAIN][i] = run_ours(cell, seconds, &samples, false);
+        table->figures[TLS][i] = run_ours(cell, seconds, &samples, true);
+        for (int stack = GRPC; stack < STACKS; stack++)
+            table->is_there[stack] =
+                table->is_there[stack] && run_peer(peers, NAMES[stack], cell, seconds, &table->figures[stack][i]);
+    }
+}
+
+static void print_cell(const cell_t *cell, double seconds, int rounds, const char *peers)
+{
+    static table_t table;
+    table.rounds = rounds;
+    measure(&table, cell, seconds, peers);
+    for (int stack = 0; stack < STACKS; stack++) {
+        if (!table.is_there[stack])
+            continue;
+        printf("%8zu %5zu  %-10s %9.0f %9.2f %9.2f %9.3f %9.3f", cell->bytes, cell->in_flight, NAMES[stack],
+               OF(stack, per_s), OF(stack, client_us), OF(stack, server_us), OVER(stack, LIMIT, per_s),
+               OVER(stack, BATCHED, per_s));
+        if (stack >= TLS)
+            printf(" %9.2f", OVER(PLAIN, stack, per_s));
+        printf("\n");
+    }
+    fflush(stdout);
+}
+
+/* All threads on one core: what a call costs when there is nothing to overlap with. */
+static void print_latency(double seconds, int rounds)
+{
+    static const cell_t cell = {64, 1, 0};
+    static table_t table;
+    cpu_set_t all, one;
+    table.rounds = rounds;
+    must(sched_getaffinity(0, sizeof all, &all) == 0, "sched_getaffinity");
+    CPU_ZERO(&one);
+    for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; i++) {
+        if (CPU_ISSET(i, &all))
+            CPU_SET(i, &one);
+    }
+    must(sched_setaffinity(0, sizeof one, &one) == 0, "sched_setaffinity");
+    measure(&table, &cell, seconds, NULL);
+    must(sched_setaffinity(0, sizeof all, &all) == 0, "sched_setaffinity");
+    printf("one call at a time, one core, p50: limit %.1f us, ours %.1f us (+%.1f), TLS %.1f us\n", OF(LIMIT, p50_us),
+           OF(PLAIN, p50_us), OF(PLAIN, p50_us) - OF(LIMIT, p50_us), OF(TLS, p50_us));
+}
 
 int main(int argc, char **argv)
 {
     static const cell_t cells[] = {{64, 1, 0},    {64, 64, 0},    {64, 256, 0},    {1024, 1, 0},
                                    {1024, 64, 0}, {1024, 256, 0}, {1 << 20, 16, 0}};
+    const size_t count = sizeof cells / sizeof cells[0];
     double seconds = argc > 1 ? atof(argv[1]) : 0.5;
     int rounds = argc > 2 ? atoi(argv[2]) : 5;
-    size_t row = argc > 3 ? (size_t)atoi(argv[3]) : SIZE_MAX;
-    must(seconds > 0 && rounds > 0 && rounds <= ROUNDS_MAX, "usage: bench-rpc [seconds] [rounds]");
-    printf("%8s %5s | %9s %6s %6s | %9s | %9s %6s %6s %7s %7s | %9s %6s %6s %6s\n", "bytes", "calls", "limit/s",
-           "cl.us", "srv.us", "batched/s", "ours/s", "cl.us", "srv.us", "/limit", "/batch", "TLS/s", "cl.us", "srv.us",
-           "cost");
-    for (size_t i = 0; i < sizeof cells / sizeof cells[0]; i++) {
-        figures_t raw[ROUNDS_MAX], batched[ROUNDS_MAX], ours[ROUNDS_MAX], tls[ROUNDS_MAX];
-        cell_t batch_cell = cells[i];
-        batch_cell.batch = BATCH;
-        if (row != SIZE_MAX && row != i)
-            continue;
-        for (int round = 0; round < rounds; round++) {
-            raw[round] = run_raw(&cells[i], seconds);
-            batched[round] = run_raw(&batch_cell, seconds);
-            ours[round] = run_ours(&cells[i], seconds, false);
-            tls[round] = run_ours(&cells[i], seconds, true);
-        }
-        double per_s = MEDIAN(ours, per_s), tls_per_s = MEDIAN(tls, per_s);
-        printf("%8zu %5zu | %9.0f %6.2f %6.2f | %9.0f | %9.0f %6.2f %6.2f %7.3f %7.3f | %9.0f %6.2f %6.2f %6.2f\n",
-               cells[i].bytes, cells[i].in_flight, MEDIAN(raw, per_s), MEDIAN(raw, client_us), MEDIAN(raw, server_us),
-               MEDIAN(batched, per_s), per_s, MEDIAN(ours, client_us), MEDIAN(ours, server_us),
-               per_s / MEDIAN(raw, per_s), per_s / MEDIAN(batched, per_s), tls_per_s, MEDIAN(tls, client_us),
-               MEDIAN(tls, server_us), per_s / tls_per_s);
-        fflush(stdout);
+    size_t row = argc > 3 && atoi(argv[3]) >= 0 ? (size_t)atoi(argv[3]) : SIZE_MAX;
+    must(seconds > 0 && rounds > 0 && rounds <= ROUNDS_MAX, "usage: bench-rpc [seconds] [rounds] [row] [peers]");
+    printf("%8s %5s  %-10s %9s %9s %9s %9s %9s %9s\n", "bytes", "calls", "", "calls/s", "client us", "server us",
+           "/limit", "/batched", "ours/this");
+    for (size_t i = 0; i < count; i++) {
+        if (row == SIZE_MAX || row == i)
+            print_cell(&cells[i], seconds, rounds, argc > 4 ? argv[4] : NULL);
     }
+    if (row == SIZE_MAX || row == count)
+        print_latency(seconds, rounds);
     return 0;
 }
