@@ -240,6 +240,60 @@ static void a_deaf_peer_delays_nobody(void **state)
     cake__buf_free(&bytes);
 }
 
+/* Reads all that comes, and never opens its window: given up after stall_ms too, for what it asked for is held meanwhile. */
+static void a_window_that_stays_shut_is_given_up(void **state)
+{
+    cake__buf_t bytes;
+    fixture_t fixture;
+    raw_t raw = {.is_deaf = false};
+    cake_rpc_server_stats_t stats;
+    static const uint8_t make[] = {0x83, 0x86, 0x04, 10,  '/', 't',  'e', 's', 't',
+                                   '/',  'm',  'a',  'k', 'e', 0x01, 1,   'a'};
+    cake__buf_init(&bytes, &cake__libc_alloc);
+    cake__put_bytes(&bytes, PREFACE, sizeof PREFACE - 1);
+    put_frame(&bytes, 4, 0, 0, "\0\4\0\0\0\0", 6); /* INITIAL_WINDOW_SIZE 0 */
+    for (uint32_t i = 0; i < 10; i++) {
+        put_frame(&bytes, 1, 4, 2 * i + 1, make, sizeof make);
+        put_frame(&bytes, 0, 1, 2 * i + 1, "\0\0\x08\0", 4);
+    }
+    fixture_start(&fixture, true);
+    raw_start(&fixture, &raw, &bytes);
+    for (int i = 0; i < 20 && !atomic_load(&raw.is_over); i++) {
+        assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", "x", 1, NULL, NULL), 0);
+        assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
+        assert_int_equal(stats.connections, 2);
+        cake__world_run_for(fixture.world, 5000 * CAKE_NS_PER_MS);
+    }
+    assert_true(atomic_load(&raw.is_over));
+    assert_true(cake__world_now_ns(fixture.world) < 61000 * CAKE_NS_PER_MS);
+    assert_true(raw.got < 4096); /* no body */
+    fixture_stop(&fixture);
+    cake__buf_free(&bytes);
+}
+
+/* Streams beyond the limit are refused one by one; those before it, and other connections, go on. */
+static void too_many_streams_are_refused(void **state)
+{
+    cake__buf_t bytes;
+    fixture_t fixture;
+    raw_t raw = {.is_deaf = false};
+    cake_rpc_server_stats_t stats;
+    put_preface(&bytes);
+    for (uint32_t i = 0; i < 1800; i++) /* none has ended its body */
+        put_frame(&bytes, 1, 4, 2 * i + 1, REQUEST, sizeof REQUEST);
+    fixture_start(&fixture, true);
+    raw_start(&fixture, &raw, &bytes);
+    cake__world_run_for(fixture.world, 5000 * CAKE_NS_PER_MS);
+    assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
+    assert_int_equal(stats.calls_running, 1024);
+    assert_false(atomic_load(&raw.is_over));
+    assert_true(raw.got >= (1800 - 1024) * 13); /* RST_STREAM each */
+    assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", "x", 1, NULL, NULL), 0);
+    cake__run_on_loop(fixture.client_env, raw_close, &raw);
+    fixture_stop(&fixture);
+    cake__buf_free(&bytes);
+}
+
 /* ---- services under load, on real threads ---- */
 
 typedef struct {
@@ -335,6 +389,8 @@ int main(void)
         cmocka_unit_test(continuation_floods_end_the_connection),
         cmocka_unit_test(header_bombs_stay_small),
         cmocka_unit_test(a_deaf_peer_delays_nobody),
+        cmocka_unit_test(a_window_that_stays_shut_is_given_up),
+        cmocka_unit_test(too_many_streams_are_refused),
         cmocka_unit_test(services_come_and_go_under_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
