@@ -36,22 +36,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint64_t hash = XXH3_64bits(cluster.cluster_id, strlen(cluster.cluster_id));
         memcpy(frame, "DG\1", 3);
         memcpy(frame + 4, &hash, 4);
-        if (is_from_member && len >= 34) {
+        if (is_from_member && len >= 46) {
             const cake__gossip_who_t *who = &cluster.nodes[1].who;
-            memcpy(frame + 8, &who->node_id, 2);
-            memcpy(frame + 10, &who->generation, 8);
-            memcpy(frame + 18, who->nonce, sizeof who->nonce);
+            memcpy(frame + 8, cluster.nodes[0].who.nonce, 4);
+            memcpy(frame + 12, &(uint64_t){1000000}, 8);
+            memcpy(frame + 20, &who->node_id, 2);
+            memcpy(frame + 22, &who->generation, 8);
+            memcpy(frame + 30, who->nonce, sizeof who->nonce);
         }
         uint64_t check = XXH3_64bits_withSeed(frame, len, hash);
         memcpy(frame + len, &check, 8);
         len += 8;
     }
     if (is_sealed && !is_raw) {
-        memmove(frame + 8, frame, len);
-        memcpy(frame, &(uint64_t){1000}, 8);
         memcpy(box, "DS\1", 4);
-        (void)virtual__seal(&cluster.nodes[1], cake__slice(frame, len + 8), box + 4);
-        hand_over(&cluster, box, len + 8 + 4 + CAKE__GOSSIP_SEAL_OVERHEAD, (data[0] & 8) != 0);
+        (void)virtual__seal(&cluster.nodes[1], cake__slice(frame, len), box + 4);
+        hand_over(&cluster, box, len + 4 + CAKE__GOSSIP_SEAL_OVERHEAD, (data[0] & 8) != 0);
     } else {
         hand_over(&cluster, frame, len, (data[0] & 8) != 0);
     }

@@ -1,8 +1,9 @@
 /* frame.c: frames on the wire.
  *
- *      "DG" | version 1 | type 1 | cluster 4 | node id 2 | generation 8 | nonce 16 | body ... | check 8
+ *      "DG" | version 1 | type 1 | cluster 4 | to 4 | seq 8 | node id 2 | generation 8 | nonce 16 | body ... | check 8
  *
- * check is the XXH3 of all before it, seeded with the cluster's hash: a frame that was cut or altered on the way is
+ * to is the tag of the run that it is for (the first bytes of its nonce), seq counts the frames of its sender: a frame that
+ * was caught and is sent again is for a run that has ended, or its number was there before. check is the XXH3 of all before it, seeded with the cluster's hash: a frame that was cut or altered on the way is
  * dropped whole. A body is walked to its end before any of it is applied, so that a malformed one changes nothing.
  *
  * A record: flags | node id 2 | generation | refutation
@@ -13,6 +14,7 @@
 #include "gossip/state.h"
 
 #define FRAME_VERSION 1u
+#define FRAME_TO      8u
 #define FLAG_STATUS   0x03u
 #define FLAG_IDENTITY 0x04u
 #define FLAG_KEYS     0x08u
@@ -23,34 +25,32 @@
 
 /* ---- sealed frames -----------------------------------------------------------------------------------------------------
  *
- *      "DS" | version 1 | 0 | box of: sequence number 8, frame
- *
- * The sequence number counts the frames of one run. */
+ *      "DS" | version 1 | 0 | box of the frame */
 
 size_t cake__gossip_frame_max(const cake__gossip_t *gossip, size_t bytes)
 {
     return bytes - GOSSIP_FRAME_CHECK - (gossip->sealer.seal != NULL ? GOSSIP_SEAL_ALL : 0);
 }
 
-bool cake__gossip_frame_is_new(cake__gossip_peer_t *sender, uint64_t seal_seq)
+bool cake__gossip_frame_is_new(cake__gossip_peer_t *sender, uint64_t frame_seq)
 {
-    uint64_t *words = sender->seal_window, bit = UINT64_C(1) << (seal_seq % 64);
-    if (seal_seq + GOSSIP_WINDOW <= sender->seal_highest)
+    uint64_t *words = sender->seq_window, bit = UINT64_C(1) << (frame_seq % 64);
+    if (frame_seq + GOSSIP_WINDOW <= sender->seq_highest)
         return false;
-    if (seal_seq > sender->seal_highest + GOSSIP_WINDOW)
-        memset(words, 0, sizeof sender->seal_window);
+    if (frame_seq > sender->seq_highest + GOSSIP_WINDOW)
+        memset(words, 0, sizeof sender->seq_window);
     else
-        for (uint64_t seq = sender->seal_highest + 1; seq <= seal_seq; seq++)
+        for (uint64_t seq = sender->seq_highest + 1; seq <= frame_seq; seq++)
             words[seq % GOSSIP_WINDOW / 64] &= ~(UINT64_C(1) << (seq % 64));
-    uint64_t *word = &words[seal_seq % GOSSIP_WINDOW / 64];
+    uint64_t *word = &words[frame_seq % GOSSIP_WINDOW / 64];
     bool is_new = (*word & bit) == 0;
     *word |= bit;
-    sender->seal_highest = cake__max_u64(sender->seal_highest, seal_seq);
+    sender->seq_highest = cake__max_u64(sender->seq_highest, frame_seq);
     return is_new;
 }
 
 /* Replaces bytes by the frame within, which lives until the next one is opened. */
-static int unseal(cake__gossip_t *gossip, cake_slice_t *bytes, uint64_t *seq)
+static int unseal(cake__gossip_t *gossip, cake_slice_t *bytes)
 {
     const uint8_t *data = bytes->data;
     if (data[0] != 'D' || data[1] != 'S' || data[2] != FRAME_VERSION || data[3] != 0)
@@ -66,24 +66,16 @@ static int unseal(cake__gossip_t *gossip, cake_slice_t *bytes, uint64_t *seq)
     cake_slice_t box = cake__slice(data + GOSSIP_SEAL_HEADER, bytes->len - GOSSIP_SEAL_HEADER);
     if (!gossip->sealer.open(gossip->sealer.ctx, box, out))
         return CAKE_ECONFLICT;
-    *seq = cake__load_le(out, 8);
-    *bytes = cake__slice(out + 8, len - 8);
-    return *seq == 0 || *seq >= UINT64_MAX / 2 ? CAKE_EPARSE : 0;
+    *bytes = cake__slice(out, len);
+    return 0;
 }
 
 static bool seal_into_arena(cake__gossip_t *gossip, const cake__buf_t *frame)
 {
-    cake__buf_t *plain = &gossip->to_seal;
     uint8_t *out = cake__buf_extend(&gossip->arena, frame->len + GOSSIP_SEAL_ALL);
-    cake__buf_clear(plain);
-    cake__put_u64(plain, ++gossip->seal_seq);
-    cake__put_bytes(plain, frame->data, frame->len);
-    if (out == NULL || plain->err != 0) {
-        plain->err = 0;
-        return false;
-    }
+    CAKE_ASSERT(out != NULL); /* there was room */
     memcpy(out, "DS\1", GOSSIP_SEAL_HEADER);
-    return gossip->sealer.seal(gossip->sealer.ctx, cake__slice(plain->data, plain->len), out + GOSSIP_SEAL_HEADER);
+    return gossip->sealer.seal(gossip->sealer.ctx, cake__slice(frame->data, frame->len), out + GOSSIP_SEAL_HEADER);
 }
 
 /* ---- frames -------------------------------------------------------------------------------------------------------- */
@@ -92,10 +84,8 @@ int cake__gossip_frame_open(cake__gossip_t *gossip, cake_slice_t bytes, bool is_
 {
     size_t most = is_stream ? CAKE__GOSSIP_STREAM_MAX : CAKE__GOSSIP_DATAGRAM_MAX;
     size_t least = GOSSIP_FRAME_HEADER + GOSSIP_FRAME_CHECK;
-    frame->seal_seq = 0;
     if (gossip->sealer.seal != NULL) {
-        int err = bytes.len < least + GOSSIP_SEAL_ALL || bytes.len > most ? CAKE_EPARSE
-                                                                          : unseal(gossip, &bytes, &frame->seal_seq);
+        int err = bytes.len < least + GOSSIP_SEAL_ALL || bytes.len > most ? CAKE_EPARSE : unseal(gossip, &bytes);
         if (err != 0)
             return err;
     }
@@ -114,8 +104,13 @@ int cake__gossip_frame_open(cake__gossip_t *gossip, cake_slice_t bytes, bool is_
     if (data[3] == 0 || data[3] >= GOSSIP_TYPE_END)
         return CAKE_EPARSE;
     frame->type = (cake__gossip_frame_type_t)data[3];
-    cake__reader_t header = cake__reader(data + 8, GOSSIP_FRAME_HEADER - 8);
+    cake__reader_t header = cake__reader(data + FRAME_TO, GOSSIP_FRAME_HEADER - FRAME_TO);
+    frame->to = cake__get_u32(&header);
+    frame->seq = cake__get_u64(&header);
+    if (frame->seq == 0 || frame->seq >= UINT64_MAX / 2)
+        return CAKE_EPARSE;
     cake__gossip_get_run(&header, &frame->from);
+    frame->size = bytes.len;
     frame->body = cake__reader(data + GOSSIP_FRAME_HEADER, end - GOSSIP_FRAME_HEADER);
     return header.err;
 }
@@ -128,6 +123,8 @@ void cake__gossip_frame_begin(cake__gossip_t *gossip, cake__buf_t *frame, cake__
     cake__put_u8(frame, FRAME_VERSION);
     cake__put_u8(frame, (uint8_t)type);
     cake__put_u32(frame, (uint32_t)gossip->cluster_hash);
+    cake__put_u32(frame, 0); /* to: see act_send */
+    cake__put_u64(frame, ++gossip->frame_seq);
     cake__gossip_put_run(frame, &gossip->self->who);
     CAKE_ASSERT(frame->err != 0 || frame->len == GOSSIP_FRAME_HEADER);
 }
@@ -141,11 +138,13 @@ static void put_check(cake__gossip_t *gossip, cake__buf_t *frame)
     frame->max -= GOSSIP_FRAME_CHECK;
 }
 
-static void act_send(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_action_kind_t kind, const cake_addr_t *to,
-                     uint16_t node_id)
+static void act_send(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_action_kind_t kind,
+                     cake__gossip_dest_t to)
 {
-    if (frame->err == 0)
+    if (frame->err == 0) {
+        cake__store_le(frame->data + FRAME_TO, to.tag, 4);
         put_check(gossip, frame);
+    }
     bool is_sealed = gossip->sealer.seal != NULL;
     size_t len = frame->len + (is_sealed ? GOSSIP_SEAL_ALL : 0);
     if (frame->err != 0 || !cake__buf_reserve(&gossip->arena, len)) {
@@ -164,23 +163,23 @@ static void act_send(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_ac
         gossip->err = CAKE_ENOMEM;
         return;
     }
-    action->send.to = *to;
-    action->send.node_id = node_id;
+    action->send.to = to.addr;
+    action->send.node_id = to.node_id;
     action->send.frame = cake__slice(NULL, len); /* where it is, is known when the step ends */
     gossip->counters.frames_out++;
     gossip->counters.bytes_out += len;
 }
 
-void cake__gossip_frame_send(cake__gossip_t *gossip, cake__buf_t *frame, const cake_addr_t *to)
+void cake__gossip_frame_send(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_dest_t to)
 {
     CAKE_ASSERT(frame->len <= cake__gossip_frame_max(gossip, CAKE__GOSSIP_DATAGRAM_MAX));
-    act_send(gossip, frame, CAKE__GOSSIP_SEND, to, 0);
+    act_send(gossip, frame, CAKE__GOSSIP_SEND, to);
 }
 
 void cake__gossip_frame_stream(cake__gossip_t *gossip, cake__buf_t *frame, const cake__gossip_peer_t *to)
 {
     CAKE_ASSERT(frame->len <= cake__gossip_frame_max(gossip, CAKE__GOSSIP_STREAM_MAX));
-    act_send(gossip, frame, CAKE__GOSSIP_STREAM, &to->addr, to->who.node_id);
+    act_send(gossip, frame, CAKE__GOSSIP_STREAM, cake__gossip_dest(to));
 }
 
 size_t cake__gossip_varint_size(uint64_t value)

@@ -106,6 +106,7 @@ int cake__gossip_new(const cake__gossip_config_t *config, uint64_t now_ns, cake_
     cake__random_init(&gossip->random, config->seed ^ cake__mix64(config->node_id));
     gossip->next_sync_ns = now_ns + cake__random_below(&gossip->random, cake__gossip_ms(params.sync_period_ms));
     gossip->seq = cake__random_u64(&gossip->random) >> 8; /* not to be guessed by who has not seen our pings */
+    gossip->cookie_secret = cake__random_u64(&gossip->random);
     gossip->cluster_hash = XXH3_64bits(config->cluster_id, strlen(config->cluster_id));
     cake__heap_init(&gossip->timers, timer_before);
     cake__list_init(&gossip->rumours);
@@ -114,7 +115,6 @@ int cake__gossip_new(const cake__gossip_config_t *config, uint64_t now_ns, cake_
     cake__buf_init(&gossip->arena, alloc);
     cake__buf_init(&gossip->frame, alloc);
     cake__buf_init(&gossip->opened, alloc);
-    cake__buf_init(&gossip->to_seal, alloc);
     if (!make_parts(gossip, config)) {
         cake__gossip_free(gossip);
         return CAKE_ENOMEM;
@@ -146,7 +146,6 @@ void cake__gossip_free(cake__gossip_t *gossip)
         cake__gossip_peer_free(gossip, gossip->members[i]);
     cake__buf_free(&gossip->frame);
     cake__buf_free(&gossip->opened);
-    cake__buf_free(&gossip->to_seal);
     cake__buf_free(&gossip->arena);
     cake__free(gossip->alloc, gossip->actions);
     cake__free(gossip->alloc, gossip->stale);
@@ -276,7 +275,7 @@ static void receive_from_member(cake__gossip_t *gossip, cake__gossip_frame_t *fr
         cake__gossip_on_ack(gossip, frame, sender);
         return; /* a ping in answer to it would go to and fro for ever, and multiply where datagrams arrive twice */
     case GOSSIP_PING_REQ:
-        cake__gossip_on_ping_req(gossip, frame, from);
+        cake__gossip_on_ping_req(gossip, frame, from, sender);
         break;
     case GOSSIP_SYNC:
         cake__gossip_on_sync(gossip, frame, sender);
@@ -301,14 +300,38 @@ static void receive_from_member(cake__gossip_t *gossip, cake__gossip_frame_t *fr
         cake__gossip_ping_now(gossip, sender); /* it talks: let it refute */
 }
 
+/* Answered when its sender is no member, or means a run that is no more. What is itself an answer is not. */
+static bool wants_answer(cake__gossip_frame_type_t type)
+{
+    switch (type) {
+    case GOSSIP_PINGING:
+    case GOSSIP_PING_REQ:
+    case GOSSIP_RUMOUR:
+    case GOSSIP_SYNC:
+    case GOSSIP_BUCKETS_:
+    case GOSSIP_DIGEST:
+    case GOSSIP_DELTA:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void receive(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from)
 {
-    if (cake__gossip_same_run(&frame->from, &gossip->self->who))
+    if (memcmp(frame->from.nonce, gossip->self->who.nonce, sizeof frame->from.nonce) == 0)
         return; /* our own, by another of our addresses */
     cake__gossip_peer_t *sender = cake__gossip_peer_find(gossip, frame->from.node_id);
     bool is_process = sender != NULL && memcmp(sender->who.nonce, frame->from.nonce, sizeof frame->from.nonce) == 0;
-    if (is_process && frame->seal_seq != 0 && !cake__gossip_frame_is_new(sender, frame->seal_seq)) {
+    if (is_process && !GOSSIP_MUTANT(no_window) && !cake__gossip_frame_is_new(sender, frame->seq)) {
         gossip->counters.frames_replayed++;
+        return;
+    }
+    bool is_for_us = frame->to == cake__gossip_tag(gossip->self->who.nonce) || GOSSIP_MUTANT(any_addressee);
+    if (!is_for_us && frame->type != GOSSIP_JOIN) {
+        gossip->counters.frames_unknown++; /* for a run before ours, or for another node that had this address */
+        if (wants_answer(frame->type))
+            cake__gossip_send_who(gossip, frame, from);
         return;
     }
     bool is_member = sender != NULL && sender != gossip->self && cake__gossip_same_run(&sender->who, &frame->from);
@@ -319,6 +342,9 @@ static void receive(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const c
     case GOSSIP_WELCOME:
         cake__gossip_on_welcome(gossip, frame, from);
         return;
+    case GOSSIP_CHALLENGE:
+        cake__gossip_on_challenge(gossip, frame);
+        return;
     case GOSSIP_HELD:
         cake__gossip_on_held(gossip, frame);
         return;
@@ -326,8 +352,7 @@ static void receive(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const c
         cake__gossip_on_claim(gossip, frame, from);
         return;
     case GOSSIP_WHO:
-        if (cake__reader_done(&frame->body))
-            cake__gossip_on_who(gossip, from);
+        cake__gossip_on_who(gossip, frame, from);
         return;
     default:
         break;
@@ -337,12 +362,12 @@ static void receive(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const c
         return;
     }
     gossip->counters.frames_unknown++;
-    if (sender == NULL || (sender != gossip->self && frame->from.generation > sender->who.generation)) {
-        cake__gossip_frame_begin(gossip, &gossip->frame, GOSSIP_WHO);
-        cake__gossip_frame_send(gossip, &gossip->frame, from);
-    } else {
-        cake__gossip_send_held(gossip, from, sender);
-    }
+    if (!wants_answer(frame->type))
+        return;
+    if (sender == NULL || (sender != gossip->self && frame->from.generation > sender->who.generation))
+        cake__gossip_send_who(gossip, frame, from);
+    else
+        cake__gossip_answer_held(gossip, frame, from, sender);
 }
 
 static void on_received(cake__gossip_t *gossip, const cake__gossip_event_t *event)
@@ -359,20 +384,28 @@ static void on_received(cake__gossip_t *gossip, const cake__gossip_event_t *even
         receive(gossip, &frame, &event->received.from);
     /* The one that made it a member counts as seen, too. */
     cake__gossip_peer_t *sender = err == 0 ? cake__gossip_peer_find(gossip, frame.from.node_id) : NULL;
-    if (sender != NULL && frame.seal_seq != 0 && cake__gossip_same_run(&sender->who, &frame.from))
-        (void)cake__gossip_frame_is_new(sender, frame.seal_seq);
+    if (sender != NULL && cake__gossip_same_run(&sender->who, &frame.from))
+        (void)cake__gossip_frame_is_new(sender, frame.seq);
 }
 
 static void on_seeds(cake__gossip_t *gossip, const cake__gossip_event_t *event)
 {
+    cake__gossip_seed_t before[CAKE__GOSSIP_SEEDS_MAX];
+    size_t before_count = gossip->seed_count;
+    memcpy(before, gossip->seeds, sizeof before);
     gossip->seed_count = 0;
     for (size_t i = 0; i < event->seeds.count && gossip->seed_count < CAKE__GOSSIP_SEEDS_MAX; i++) {
         const cake_addr_t *addr = &event->seeds.addrs[i];
         bool is_known = addr->family == 0 || cake_addr_equal(addr, &gossip->self->addr);
         for (size_t j = 0; j < gossip->seed_count; j++)
-            is_known |= cake_addr_equal(addr, &gossip->seeds[j]);
-        if (!is_known)
-            gossip->seeds[gossip->seed_count++] = *addr;
+            is_known |= cake_addr_equal(addr, &gossip->seeds[j].addr);
+        if (is_known)
+            continue;
+        cake__gossip_seed_t *seed = &gossip->seeds[gossip->seed_count++];
+        *seed = (cake__gossip_seed_t){.addr = *addr};
+        for (size_t j = 0; j < before_count; j++)
+            if (cake_addr_equal(&before[j].addr, addr))
+                *seed = before[j];
     }
     if (!gossip->has_joined)
         gossip->join_retry_ms = gossip->params.join_retry_min_ms;

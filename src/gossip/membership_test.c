@@ -299,7 +299,8 @@ static void a_goodbye_is_never_a_suspicion(void **state)
 
 static bool is_answer_lost(virtual_t *cluster, uint32_t from, uint32_t to, cake_slice_t frame)
 {
-    return from == 0;
+    const uint8_t challenge = 14, *bytes = frame.data;
+    return from == 0 && bytes[3] != challenge;
 }
 
 /* The seed has let it in, but it never heard of that: it says goodbye to whom it asked. */
@@ -346,6 +347,111 @@ static void a_restart_replaces_the_old_run_at_once(void **state)
         CHECK(&cluster, cluster.false_deaths == 0);
         virtual_free(&cluster);
     }
+}
+
+static bool is_other_than_ping(virtual_t *cluster, uint32_t from, uint32_t to, cake_slice_t frame)
+{
+    const uint8_t ping = 6, ack = 7, *bytes = frame.data;
+    return bytes[3] != ping && bytes[3] != ack;
+}
+
+static bool is_from_second(virtual_t *cluster, uint32_t from, uint32_t to, cake_slice_t frame)
+{
+    return from == 1;
+}
+
+/* It has said that it lives while nobody could hear it, and said it often enough; then it is asked again. Every datagram comes
+ * twice: whatever is answered by what it answers would never end. */
+static void an_answer_lifts_a_death(void **state)
+{
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        virtual_t cluster;
+        settle(&cluster, 2, seed);
+        cluster.nodes[1].group = 1;
+        virtual_run(&cluster, 30 * VIRTUAL_SECOND);
+        cluster.nodes[1].group = 0;
+        cluster.is_datagram_lost = is_from_second;
+        virtual_run(&cluster, 20 * VIRTUAL_SECOND);
+        CHECK(&cluster, virtual_status(&cluster, 0, 1) == CAKE__GOSSIP_DEAD);
+        cluster.is_datagram_lost = is_other_than_ping;
+        cluster.duplication = 1;
+        uint64_t steps = cluster.steps;
+        virtual_run(&cluster, 10 * VIRTUAL_SECOND);
+        CHECK(&cluster, cluster.steps - steps < 1000);
+        CHECK(&cluster, virtual_all_see_all(&cluster));
+        virtual_free(&cluster);
+    }
+}
+
+static bool is_degraded_for(virtual_t *cluster, uint32_t viewer, uint32_t subject)
+{
+    cake__gossip_member_t member;
+    return cake__gossip_find_member(cluster->nodes[viewer].gossip, cluster->nodes[subject].who.node_id, &member) &&
+           member.is_degraded;
+}
+
+/* How long the first holds the second degraded from here on, to 100 ms. */
+static uint64_t degraded_ms(virtual_t *cluster)
+{
+    uint64_t ms = 0;
+    for (; is_degraded_for(cluster, 0, 1) && ms < 100000; ms += 100)
+        virtual_run(cluster, 100 * VIRTUAL_MS);
+    return ms;
+}
+
+static uint64_t updates_of_second;
+
+static void count_updates(virtual_t *cluster, uint32_t node, cake__gossip_change_t change,
+                          const cake__gossip_member_t *member)
+{
+    updates_of_second += node == 0 && member->who.node_id == 2 && change == CAKE__GOSSIP_UPDATED;
+}
+
+static void fall_silent_and_return(virtual_t *cluster)
+{
+    cluster->is_datagram_lost = is_second_silent;
+    for (int i = 0; i < 500 && virtual_status(cluster, 0, 1) == CAKE__GOSSIP_ALIVE; i++)
+        virtual_run(cluster, 10 * VIRTUAL_MS);
+    CHECK(cluster, virtual_status(cluster, 0, 1) == CAKE__GOSSIP_SUSPECT);
+    cluster->is_datagram_lost = NULL;
+    for (int i = 0; i < 300 && virtual_status(cluster, 0, 1) != CAKE__GOSSIP_ALIVE; i++)
+        virtual_run(cluster, 10 * VIRTUAL_MS);
+    CHECK(cluster, virtual_status(cluster, 0, 1) == CAKE__GOSSIP_ALIVE);
+}
+
+/* Accused and back three times in a minute: alive, but to be left alone for 5 s; each time more for twice as long, up to a
+ * minute; after a calm minute it starts anew. */
+static void who_flaps_is_degraded(void **state)
+{
+    virtual_t cluster;
+    settle(&cluster, 6, 3);
+    fall_silent_and_return(&cluster);
+    fall_silent_and_return(&cluster);
+    for (uint32_t i = 0; i < 6; i++)
+        CHECK(&cluster, !is_degraded_for(&cluster, i, 1));
+    updates_of_second = 0;
+    cluster.on_member = count_updates;
+    fall_silent_and_return(&cluster);
+    virtual_run(&cluster, VIRTUAL_SECOND);
+    for (uint32_t i = 0; i < 6; i++)
+        CHECK(&cluster, is_degraded_for(&cluster, i, 1) == (i != 1));
+    uint64_t ms = degraded_ms(&cluster);
+    CHECK(&cluster, ms >= 3900 && ms <= 4100 && updates_of_second > 0);
+    uint64_t updates = updates_of_second;
+    fall_silent_and_return(&cluster);
+    ms = degraded_ms(&cluster);
+    CHECK(&cluster, ms >= 9900 && ms <= 10100 && updates_of_second > updates);
+    for (int i = 0; i < 4; i++)
+        fall_silent_and_return(&cluster);
+    ms = degraded_ms(&cluster);
+    CHECK(&cluster, ms >= 59900 && ms <= 60100);
+    virtual_run(&cluster, 130 * VIRTUAL_SECOND);
+    for (int i = 0; i < 3; i++)
+        fall_silent_and_return(&cluster);
+    ms = degraded_ms(&cluster);
+    CHECK(&cluster, ms >= 4900 && ms <= 5100);
+    CHECK(&cluster, cluster.died == 0);
+    virtual_free(&cluster);
 }
 
 static void a_duplicate_id_is_refused_and_reported(void **state)
@@ -435,6 +541,34 @@ static void the_dead_are_forgotten_everywhere(void **state)
     virtual_free(&cluster);
 }
 
+/* Restarts do not renew what is remembered of who has left, either. */
+static void who_has_left_is_forgotten_everywhere(void **state)
+{
+    virtual_t cluster;
+    virtual_init(&cluster, 6, 8);
+    cluster.params.left_retention_ms = 60000;
+    virtual_start_all(&cluster, 2);
+    virtual_run(&cluster, 5 * VIRTUAL_SECOND);
+    (void)virtual_step(&cluster, 5, &(cake__gossip_event_t){.kind = CAKE__GOSSIP_LEAVE});
+    virtual_run(&cluster, 3 * VIRTUAL_SECOND);
+    virtual_crash(&cluster, 5);
+    for (uint32_t i = 0; i < 5; i++) { /* each once */
+        virtual_run(&cluster, 8 * VIRTUAL_SECOND);
+        virtual_crash(&cluster, i);
+        cluster.nodes[i].who.generation += 10;
+        virtual_start(&cluster, i, 2);
+    }
+    virtual_run(&cluster, 5 * VIRTUAL_SECOND);
+    cake__gossip_member_t member;
+    for (uint32_t i = 0; i < 5; i++)
+        CHECK(&cluster, cake__gossip_find_member(cluster.nodes[i].gossip, 6, &member));
+    virtual_run(&cluster, 20 * VIRTUAL_SECOND);
+    for (uint32_t i = 0; i < 5; i++)
+        CHECK(&cluster, !cake__gossip_find_member(cluster.nodes[i].gossip, 6, &member));
+    CHECK(&cluster, virtual_all_equal(&cluster));
+    virtual_free(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -451,6 +585,9 @@ int main(void)
         cmocka_unit_test(a_goodbye_is_never_a_suspicion),
         cmocka_unit_test(a_goodbye_reaches_the_seeds_that_never_answered),
         cmocka_unit_test(a_restart_replaces_the_old_run_at_once),
+        cmocka_unit_test(an_answer_lifts_a_death),
+        cmocka_unit_test(who_flaps_is_degraded),
+        cmocka_unit_test(who_has_left_is_forgotten_everywhere),
         cmocka_unit_test(a_duplicate_id_is_refused_and_reported),
         cmocka_unit_test(another_cluster_changes_nothing),
         cmocka_unit_test(every_crash_ends_dead_everywhere),

@@ -164,8 +164,10 @@ static void show_each_other(cake__gossip_t *gossip, const cake__gossip_peer_t *p
     who_of(record, &other.who);
     memcpy(name, record->data_center.data, record->data_center.len);
     other.data_center = name;
-    cake__gossip_send_held(gossip, &peer->addr, &other);
-    cake__gossip_send_held(gossip, &record->addr, peer);
+    cake__gossip_send_held(gossip, cake__gossip_dest(peer), &other);
+    cake__gossip_dest_t to_other = cake__gossip_dest(&other);
+    to_other.node_id = 0;
+    cake__gossip_send_held(gossip, to_other, peer);
 }
 
 static void merge_status(cake__gossip_t *gossip, cake__gossip_peer_t *peer, const cake__gossip_record_t *record,

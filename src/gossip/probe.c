@@ -182,7 +182,7 @@ static void send_ping(cake__gossip_t *gossip, const cake__gossip_peer_t *peer, u
     cake__gossip_put_accusation(gossip, frame, peer);
     cake__gossip_rumours_append(gossip, frame);
     gossip->counters.pings++;
-    cake__gossip_frame_send(gossip, frame, &peer->addr);
+    cake__gossip_frame_send(gossip, frame, cake__gossip_dest(peer));
 }
 
 void cake__gossip_ping_now(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
@@ -203,7 +203,7 @@ static void retry_ping(cake__gossip_t *gossip, cake__gossip_edge_t *edge)
         cake__put_u64(frame, edge->seq);
         cake__gossip_put_run(frame, &edge->peer->who);
         gossip->counters.pings_indirect++;
-        cake__gossip_frame_send(gossip, frame, &helpers[i]->addr);
+        cake__gossip_frame_send(gossip, frame, cake__gossip_dest(helpers[i]));
     }
 }
 
@@ -297,15 +297,17 @@ uint64_t cake__gossip_edges_due(const cake__gossip_t *gossip)
 
 /* ---- what comes in ------------------------------------------------------------------------------------------------------ */
 
-static void send_ack(cake__gossip_t *gossip, const cake_addr_t *to, uint64_t seq, const cake__gossip_who_t *run,
-                     const cake__gossip_peer_t *peer)
+static void send_ack(cake__gossip_t *gossip, cake__gossip_dest_t to, uint64_t seq, const cake__gossip_who_t *run,
+                     const cake__gossip_peer_t *peer, bool is_accused)
 {
     cake__buf_t *frame = &gossip->frame;
     cake__gossip_frame_begin(gossip, frame, GOSSIP_ACK);
     cake__put_u64(frame, seq);
     cake__gossip_put_run(frame, run);
-    /* Our own record refutes: the one who pings because it suspects us is the first to need it. */
-    if (gossip->self->refutation > 0 && cake__list_is_linked(&gossip->self->rumour_link))
+    /* Our own record refutes: the one who pings because it suspects us, or holds us for DEAD, is the first to need it. A
+     * death that the answer does not lift would be told again and again. */
+    bool is_news = gossip->self->refutation > 0 && cake__list_is_linked(&gossip->self->rumour_link);
+    if (is_news || (is_accused && !GOSSIP_MUTANT(ack_does_not_refute)))
         (void)cake__gossip_put_record(gossip, frame, gossip->self, true);
     cake__gossip_put_accusation(gossip, frame, peer);
     cake__gossip_rumours_append(gossip, frame);
@@ -322,6 +324,18 @@ static bool open_ping(cake__gossip_t *gossip, cake__gossip_frame_t *frame, uint6
     return false;
 }
 
+static bool accuses_self(const cake__gossip_t *gossip, cake__reader_t body)
+{
+    cake__gossip_record_t record;
+    while (cake__reader_left(&body) > 0) {
+        int err = cake__gossip_get_record(&body, &record);
+        CAKE_ASSERT(err == 0); /* the body was walked before */
+        if (!record.is_notice && record.node_id == gossip->self->who.node_id && record.status != CAKE__GOSSIP_ALIVE)
+            return true;
+    }
+    return false;
+}
+
 void cake__gossip_on_ping(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from,
                           cake__gossip_peer_t *sender)
 {
@@ -330,20 +344,20 @@ void cake__gossip_on_ping(cake__gossip_t *gossip, cake__gossip_frame_t *frame, c
     if (!open_ping(gossip, frame, &seq, &target))
         return;
     uint16_t sender_id = sender->who.node_id;
+    bool is_accused = accuses_self(gossip, frame->body);
     cake__gossip_merge_all(gossip, frame->body, GOSSIP_FROM_RUMOUR);
     if (gossip->is_over)
         return;
     sender = cake__gossip_peer_find(gossip, sender_id); /* what was merged may have replaced it */
+    cake__gossip_dest_t to = cake__gossip_sender(frame, from);
     if (cake__gossip_same_run(&target, &gossip->self->who)) {
-        send_ack(gossip, from, seq, &gossip->self->who, sender);
+        send_ack(gossip, to, seq, &gossip->self->who, sender, is_accused);
         return;
     }
-    gossip->counters.frames_unknown++; /* meant for a run before ours, or for another node on this address */
-    if (target.node_id != gossip->self->who.node_id)
-        return;
+    gossip->counters.frames_unknown++; /* meant for us before our generation was raised */
     cake__gossip_frame_begin(gossip, &gossip->frame, GOSSIP_RUMOUR);
     (void)cake__gossip_put_record(gossip, &gossip->frame, gossip->self, true);
-    cake__gossip_frame_send(gossip, &gossip->frame, from);
+    cake__gossip_frame_send(gossip, &gossip->frame, to);
 }
 
 static bool answers_edge(cake__gossip_t *gossip, uint64_t seq, const cake__gossip_who_t *run)
@@ -371,7 +385,7 @@ static void answer_relay(cake__gossip_t *gossip, uint64_t seq, const cake__gossi
         if (relay->seq != seq || relay->expires_ns <= gossip->now_ns || !cake__gossip_same_run(run, &relay->target))
             continue;
         relay->expires_ns = 0;
-        send_ack(gossip, &relay->origin, relay->origin_seq, run, NULL);
+        send_ack(gossip, relay->origin, relay->origin_seq, run, NULL, false);
         return;
     }
 }
@@ -392,7 +406,8 @@ void cake__gossip_on_ack(cake__gossip_t *gossip, cake__gossip_frame_t *frame, ca
         answer_relay(gossip, seq, &run);
 }
 
-void cake__gossip_on_ping_req(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from)
+void cake__gossip_on_ping_req(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from,
+                              const cake__gossip_peer_t *sender)
 {
     uint64_t seq;
     cake__gossip_who_t target;
@@ -408,7 +423,7 @@ void cake__gossip_on_ping_req(cake__gossip_t *gossip, cake__gossip_frame_t *fram
         .seq = ++gossip->seq,
         .origin_seq = seq,
         .expires_ns = gossip->now_ns + cake__gossip_ms(gossip->params.ping_period_ms),
-        .origin = *from,
+        .origin = {*from, cake__gossip_tag(sender->who.nonce), 0},
         .target = target,
     };
     send_ping(gossip, peer, relay->seq);

@@ -125,7 +125,7 @@ void cake__gossip_rumours_run(cake__gossip_t *gossip)
             append_notices(gossip, frame);
             left -= append(gossip, frame, left);
             if (frame->len > GOSSIP_FRAME_HEADER)
-                cake__gossip_frame_send(gossip, frame, &peers[i]->addr);
+                cake__gossip_frame_send(gossip, frame, cake__gossip_dest(peers[i]));
         }
     }
 }

@@ -34,11 +34,12 @@
 #define GOSSIP_VERSION_MAX    (UINT64_C(1) << 62)
 #define GOSSIP_REFUTATION_MAX (UINT32_C(1) << 30)
 #define GOSSIP_RAISES_MAX     16u /* how often one run raises its generation */
-#define GOSSIP_FRAME_HEADER   34u
+#define GOSSIP_FRAME_HEADER   46u
 #define GOSSIP_FRAME_CHECK    8u
 #define GOSSIP_SEAL_HEADER    4u
-#define GOSSIP_SEAL_ALL       (GOSSIP_SEAL_HEADER + CAKE__GOSSIP_SEAL_OVERHEAD + 8u) /* what sealing adds to a frame */
-#define GOSSIP_WINDOW         256u /* sealed frames of one sender that may overtake each other */
+#define GOSSIP_SEAL_ALL       (GOSSIP_SEAL_HEADER + CAKE__GOSSIP_SEAL_OVERHEAD) /* what sealing adds to a frame */
+#define GOSSIP_WINDOW         256u /* frames of one sender that may overtake each other */
+#define GOSSIP_JOINS          32u  /* JOINs that an answer is taken to */
 
 /* ---- key/values of one member ------------------------------------------------------------------------------------- */
 
@@ -75,13 +76,13 @@ typedef struct cake__gossip_peer {
     cake_addr_t addr;
     char *data_center;
     cake__gossip_status_t status;
-    uint32_t refutation;                      /* raised by its subject alone */
-    uint64_t hash;                            /* what it adds to its bucket; 0 while fading */
-    uint64_t seal_highest;                    /* sequence number of the newest sealed frame from it */
-    uint64_t seal_window[GOSSIP_WINDOW / 64]; /* bit n % GOSSIP_WINDOW: n was seen */
-    uint16_t delta_next_id;                   /* the member that comes first in the next delta to it */
-    size_t slot;                              /* its place in live or dead */
-    int64_t ended_ns;                         /* DEAD, LEFT: since when; may be before our clock's zero */
+    uint32_t refutation;                     /* raised by its subject alone */
+    uint64_t hash;                           /* what it adds to its bucket; 0 while fading */
+    uint64_t seq_highest;                    /* sequence number of the newest frame from it */
+    uint64_t seq_window[GOSSIP_WINDOW / 64]; /* bit n % GOSSIP_WINDOW: n was seen */
+    uint16_t delta_next_id;                  /* the member that comes first in the next delta to it */
+    size_t slot;                             /* its place in live or dead */
+    int64_t ended_ns;                        /* DEAD, LEFT: since when; may be before our clock's zero */
     bool is_fading; /* nearly forgotten: no longer told, so that nobody's retention is renewed */
     cake__gossip_keys_t keys;
 
@@ -131,11 +132,30 @@ typedef struct cake__gossip_edge {
     double mean_ms, variance_ms2; /* of the time between answers */
 } cake__gossip_edge_t;
 
+/* Where a frame goes, and to which run: one that has ended since, or is another's, does not take it. */
+typedef struct cake__gossip_dest {
+    cake_addr_t addr;
+    uint32_t tag;     /* of the run; 0: whoever is there, which only a JOIN may say */
+    uint16_t node_id; /* of the member that has this address; else 0 */
+} cake__gossip_dest_t;
+
 typedef struct cake__gossip_relay {
     uint64_t seq, origin_seq, expires_ns;
-    cake_addr_t origin;
+    cake__gossip_dest_t origin;
     cake__gossip_who_t target;
 } cake__gossip_relay_t;
+
+/* A JOIN that was sent: one answer is taken to it. */
+typedef struct cake__gossip_asked {
+    uint64_t seq; /* 0: answered */
+    cake_addr_t addr;
+} cake__gossip_asked_t;
+
+typedef struct cake__gossip_seed {
+    cake_addr_t addr;
+    uint32_t tag;    /* of the run that has answered; 0: none yet, so that it can't have let us in */
+    uint64_t cookie; /* that it gave us */
+} cake__gossip_seed_t;
 
 typedef struct cake__gossip_notice {
     uint16_t node_id;
@@ -183,8 +203,14 @@ struct cake__gossip {
     cake__gossip_notice_t notices[GOSSIP_NOTICES];
     size_t notice_count;
 
-    cake_addr_t seeds[CAKE__GOSSIP_SEEDS_MAX];
+    cake__gossip_seed_t seeds[CAKE__GOSSIP_SEEDS_MAX];
     size_t seed_count;
+    cake__gossip_asked_t asked[GOSSIP_JOINS];
+    size_t next_asked;
+    uint64_t cookie_secret;
+    uint64_t who_seq;                         /* of the last of our frames that a WHO answered */
+    uint8_t claimant[CAKE__GOSSIP_NONCE_LEN]; /* the last that claimed our id, and its newest frame */
+    uint64_t claimant_seq;
     uint64_t next_join_ns, next_sync_ns, next_rumour_ns, last_rumour_ns, fast_until_ns, next_stream_ns, next_who_ns;
     uint64_t now_ns, due_ns, started_ns;
     uint64_t quiet_until_ns;    /* after an own pause: no accusations */
@@ -206,9 +232,8 @@ struct cake__gossip {
     cake__buf_t arena; /* the frames, one behind the other, in the order of their actions */
     cake__buf_t frame; /* the frame being built */
     cake__gossip_sealer_t sealer;
-    uint64_t seal_seq;
+    uint64_t frame_seq; /* of the last frame that was begun */
     cake__buf_t opened; /* the sealed frame being read */
-    cake__buf_t to_seal;
     int err;
 
     cake__gossip_stale_t *stale; /* scratch of sync.c, capacity places */
@@ -273,28 +298,48 @@ uint32_t cake__gossip_log2(size_t n); /* rounded up; at least 1 */
 /* ---- frame.c ------------------------------------------------------------------------------------------------------ */
 
 typedef enum cake__gossip_frame_type {
-    GOSSIP_JOIN = 1, /* flags, own record, padding to the largest datagram: the answer is never larger */
-    GOSSIP_WELCOME,  /* records */
-    GOSSIP_WHO,      /* nothing: "I do not know you, join" */
-    GOSSIP_HELD,     /* record: the run that holds your node id */
-    GOSSIP_CLAIM,    /* flags, born, uptime, holder's nonce, own address */
-    GOSSIP_PINGING,  /* seq, target's run; records */
-    GOSSIP_ACK,      /* seq, the run that is alive; records */
-    GOSSIP_PING_REQ, /* seq, target's run */
-    GOSSIP_RUMOUR,   /* records and notices */
-    GOSSIP_SYNC,     /* hash of all state */
-    GOSSIP_BUCKETS_, /* 32 bucket hashes */
-    GOSSIP_DIGEST,   /* flags, mask, range, entries */
-    GOSSIP_DELTA,    /* records with keys */
+    GOSSIP_JOIN = 1,  /* flags, cookie, own record, padding to the largest datagram: the answer is never larger */
+    GOSSIP_WELCOME,   /* seq of the JOIN, records */
+    GOSSIP_WHO,       /* seq of the frame: "I do not know you, join" */
+    GOSSIP_HELD,      /* record: the run that holds your node id */
+    GOSSIP_CLAIM,     /* flags, born, uptime, holder's nonce, own address */
+    GOSSIP_PINGING,   /* seq, target's run; records */
+    GOSSIP_ACK,       /* seq, the run that is alive; records */
+    GOSSIP_PING_REQ,  /* seq, target's run */
+    GOSSIP_RUMOUR,    /* records and notices */
+    GOSSIP_SYNC,      /* hash of all state */
+    GOSSIP_BUCKETS_,  /* 32 bucket hashes */
+    GOSSIP_DIGEST,    /* flags, mask, range, entries */
+    GOSSIP_DELTA,     /* records with keys */
+    GOSSIP_CHALLENGE, /* seq of the JOIN, cookie: say it again with this */
     GOSSIP_TYPE_END,
 } cake__gossip_frame_type_t;
 
 typedef struct cake__gossip_frame {
     cake__gossip_frame_type_t type;
     cake__gossip_who_t from;
+    uint32_t to; /* tag of the run that it is for */
+    uint64_t seq;
     cake__reader_t body;
-    uint64_t seal_seq; /* 0: not sealed */
+    size_t size;
 } cake__gossip_frame_t;
+
+static inline uint32_t cake__gossip_tag(const uint8_t nonce[CAKE__GOSSIP_NONCE_LEN])
+{
+    uint32_t tag = (uint32_t)cake__load_le(nonce, 4);
+    return tag == 0 ? 1 : tag;
+}
+
+static inline cake__gossip_dest_t cake__gossip_dest(const cake__gossip_peer_t *peer)
+{
+    return (cake__gossip_dest_t){peer->addr, cake__gossip_tag(peer->who.nonce), peer->who.node_id};
+}
+
+/* To whoever has sent the frame, member or not. */
+static inline cake__gossip_dest_t cake__gossip_sender(const cake__gossip_frame_t *frame, const cake_addr_t *from)
+{
+    return (cake__gossip_dest_t){*from, cake__gossip_tag(frame->from.nonce), 0};
+}
 
 /* One member's record on the wire. */
 typedef struct cake__gossip_record {
@@ -322,13 +367,13 @@ typedef struct cake__gossip_wire_entry {
 
 /* Room for a frame before its check, in a datagram or over a stream. */
 size_t cake__gossip_frame_max(const cake__gossip_t *gossip, size_t bytes);
-/* Once per sealed frame of a known run: false when it was there before. */
-bool cake__gossip_frame_is_new(cake__gossip_peer_t *sender, uint64_t seal_seq);
+/* Once per frame of a known process: false when it was there before. */
+bool cake__gossip_frame_is_new(cake__gossip_peer_t *sender, uint64_t seq);
 
 /* 0, CAKE_EPARSE, CAKE_ENOMEM or CAKE_ECONFLICT (another cluster, or not of our keys). */
 int cake__gossip_frame_open(cake__gossip_t *gossip, cake_slice_t bytes, bool is_stream, cake__gossip_frame_t *frame);
 void cake__gossip_frame_begin(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_frame_type_t type);
-void cake__gossip_frame_send(cake__gossip_t *gossip, cake__buf_t *frame, const cake_addr_t *to);
+void cake__gossip_frame_send(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_dest_t to);
 void cake__gossip_frame_stream(cake__gossip_t *gossip, cake__buf_t *frame, const cake__gossip_peer_t *to);
 
 size_t cake__gossip_varint_size(uint64_t value);
@@ -387,7 +432,8 @@ void cake__gossip_ping_now(cake__gossip_t *gossip, cake__gossip_peer_t *peer); /
 void cake__gossip_on_ping(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from,
                           cake__gossip_peer_t *sender);
 void cake__gossip_on_ack(cake__gossip_t *gossip, cake__gossip_frame_t *frame, cake__gossip_peer_t *sender);
-void cake__gossip_on_ping_req(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from);
+void cake__gossip_on_ping_req(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from,
+                              const cake__gossip_peer_t *sender);
 /* Told to its subject with every frame, so that a wrong accusation is refuted at once. */
 void cake__gossip_put_accusation(cake__gossip_t *gossip, cake__buf_t *frame, const cake__gossip_peer_t *peer);
 
@@ -403,7 +449,7 @@ void cake__gossip_notice_heard(cake__gossip_t *gossip, uint16_t node_id, const c
 /* sync.c */
 void cake__gossip_sync_run(cake__gossip_t *gossip);
 void cake__gossip_sync_soon(cake__gossip_t *gossip);
-void cake__gossip_sync_with(cake__gossip_t *gossip, const cake_addr_t *to); /* the whole digest at once */
+void cake__gossip_sync_with(cake__gossip_t *gossip, const cake__gossip_peer_t *to); /* the whole digest at once */
 void cake__gossip_on_sync(cake__gossip_t *gossip, cake__gossip_frame_t *frame, cake__gossip_peer_t *sender);
 void cake__gossip_on_buckets(cake__gossip_t *gossip, cake__gossip_frame_t *frame, cake__gossip_peer_t *sender);
 void cake__gossip_on_digest(cake__gossip_t *gossip, cake__gossip_frame_t *frame, cake__gossip_peer_t *sender);
@@ -412,13 +458,19 @@ size_t cake__gossip_stale_size(void);
 
 /* join.c */
 void cake__gossip_join_run(cake__gossip_t *gossip);
-void cake__gossip_join_to(cake__gossip_t *gossip, const cake_addr_t *to);
+void cake__gossip_join_to(cake__gossip_t *gossip, const cake_addr_t *to, uint32_t tag, uint64_t cookie);
 void cake__gossip_on_join(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from);
 void cake__gossip_on_welcome(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from);
-void cake__gossip_on_who(cake__gossip_t *gossip, const cake_addr_t *from);
+void cake__gossip_on_challenge(cake__gossip_t *gossip, cake__gossip_frame_t *frame);
+void cake__gossip_on_who(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from);
+/* To the sender of the frame, when that is no smaller than the answer. */
+void cake__gossip_send_who(cake__gossip_t *gossip, const cake__gossip_frame_t *frame, const cake_addr_t *from);
 void cake__gossip_on_held(cake__gossip_t *gossip, cake__gossip_frame_t *frame);
 void cake__gossip_on_claim(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from);
-void cake__gossip_send_held(cake__gossip_t *gossip, const cake_addr_t *to, const cake__gossip_peer_t *holder);
+void cake__gossip_send_held(cake__gossip_t *gossip, cake__gossip_dest_t to, const cake__gossip_peer_t *holder);
+/* To the sender of the frame. Where that is smaller a WHO, after which there is a JOIN to answer. */
+void cake__gossip_answer_held(cake__gossip_t *gossip, const cake__gossip_frame_t *frame, const cake_addr_t *from,
+                              const cake__gossip_peer_t *holder);
 void cake__gossip_claim_start(cake__gossip_t *gossip, const cake__gossip_who_t *holder, const cake_addr_t *addr);
 void cake__gossip_claim_run(cake__gossip_t *gossip);
 void cake__gossip_leave_start(cake__gossip_t *gossip);

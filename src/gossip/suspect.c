@@ -286,7 +286,7 @@ void cake__gossip_note_refutation(cake__gossip_t *gossip, cake__gossip_peer_t *p
     memmove(peer->refuted_ns + 1, peer->refuted_ns, sizeof peer->refuted_ns - sizeof peer->refuted_ns[0]);
     peer->refuted_ns[0] = now_ns + 1;
     uint64_t oldest_ns = peer->refuted_ns[params->flap_count - 1];
-    if (oldest_ns == 0 || now_ns - oldest_ns > window_ns)
+    if (oldest_ns == 0 || now_ns - oldest_ns > window_ns || GOSSIP_MUTANT(flaps_do_not_count))
         return;
     bool is_calm = now_ns > peer->degraded_until_ns + window_ns;
     uint64_t span_ms = is_calm ? params->degraded_min_ms : (uint64_t)peer->degraded_span_ms * 2;

@@ -90,7 +90,7 @@ static bool in_mask(uint32_t mask, uint16_t node_id)
 }
 
 /* One frame from the member at index on; returns the index after the last one that it covers. */
-static size_t send_digest_frame(cake__gossip_t *gossip, const cake_addr_t *to, uint32_t mask, size_t index)
+static size_t send_digest_frame(cake__gossip_t *gossip, const cake__gossip_peer_t *to, uint32_t mask, size_t index)
 {
     cake__buf_t *frame = &gossip->frame;
     cake__gossip_frame_begin(gossip, frame, GOSSIP_DIGEST);
@@ -113,11 +113,11 @@ static size_t send_digest_frame(cake__gossip_t *gossip, const cake_addr_t *to, u
     }
     if (i < gossip->member_count)
         cake__store_le(frame->data + high_at, gossip->members[i]->who.node_id - UINT64_C(1), 2);
-    cake__gossip_frame_send(gossip, frame, to);
+    cake__gossip_frame_send(gossip, frame, cake__gossip_dest(to));
     return i;
 }
 
-static void send_digest(cake__gossip_t *gossip, const cake_addr_t *to, uint32_t mask)
+static void send_digest(cake__gossip_t *gossip, const cake__gossip_peer_t *to, uint32_t mask)
 {
     size_t start = gossip->digest_start < gossip->member_count ? gossip->digest_start : 0, at = start;
     for (size_t frames = 0; frames < DIGEST_FRAMES; frames++) {
@@ -130,7 +130,7 @@ static void send_digest(cake__gossip_t *gossip, const cake_addr_t *to, uint32_t 
     gossip->digest_start = at;
 }
 
-void cake__gossip_sync_with(cake__gossip_t *gossip, const cake_addr_t *to)
+void cake__gossip_sync_with(cake__gossip_t *gossip, const cake__gossip_peer_t *to)
 {
     send_digest(gossip, to, UINT32_MAX);
 }
@@ -339,7 +339,7 @@ static void send_delta(cake__gossip_t *gossip, cake__gossip_peer_t *to, size_t c
             break;
         to->delta_next_id = gossip->stale[start].peer->who.node_id;
         put_all_stale(gossip, frame, count);
-        cake__gossip_frame_send(gossip, frame, &to->addr);
+        cake__gossip_frame_send(gossip, frame, cake__gossip_dest(to));
     }
     stream_rest(gossip, to, count);
 }
@@ -366,7 +366,7 @@ static void send_buckets(cake__gossip_t *gossip, const cake__gossip_peer_t *peer
     cake__gossip_frame_begin(gossip, &gossip->frame, GOSSIP_BUCKETS_);
     for (uint32_t i = 0; i < GOSSIP_BUCKETS; i++)
         cake__put_u32(&gossip->frame, (uint32_t)gossip->bucket[i]);
-    cake__gossip_frame_send(gossip, &gossip->frame, &peer->addr);
+    cake__gossip_frame_send(gossip, &gossip->frame, cake__gossip_dest(peer));
 }
 
 static void send_sync(cake__gossip_t *gossip, const cake__gossip_peer_t *peer)
@@ -377,7 +377,7 @@ static void send_sync(cake__gossip_t *gossip, const cake__gossip_peer_t *peer)
     }
     cake__gossip_frame_begin(gossip, &gossip->frame, GOSSIP_SYNC);
     cake__put_u64(&gossip->frame, cake__gossip_state_hash(gossip));
-    cake__gossip_frame_send(gossip, &gossip->frame, &peer->addr);
+    cake__gossip_frame_send(gossip, &gossip->frame, cake__gossip_dest(peer));
 }
 
 /* With p = 0.2 a DEAD one is tried; the fewer are alive, the more each has to try. */
@@ -444,7 +444,7 @@ void cake__gossip_on_sync(cake__gossip_t *gossip, cake__gossip_frame_t *frame, c
     if (gossip->member_count > SMALL_DIGEST)
         send_buckets(gossip, sender);
     else
-        send_digest(gossip, &sender->addr, UINT32_MAX);
+        send_digest(gossip, sender, UINT32_MAX);
 }
 
 void cake__gossip_on_buckets(cake__gossip_t *gossip, cake__gossip_frame_t *frame, cake__gossip_peer_t *sender)
@@ -455,7 +455,7 @@ void cake__gossip_on_buckets(cake__gossip_t *gossip, cake__gossip_frame_t *frame
     if (!cake__reader_done(&frame->body))
         gossip->counters.frames_malformed++;
     else if (mask != 0)
-        send_digest(gossip, &sender->addr, mask);
+        send_digest(gossip, sender, mask);
 }
 
 static bool open_digest(cake__gossip_frame_t *frame, digest_t *digest)
@@ -523,6 +523,6 @@ void cake__gossip_on_digest(cake__gossip_t *gossip, cake__gossip_frame_t *frame,
     size_t empty = wants->len;
     size_t stale = compare_all(gossip, &digest, wants);
     if (wants->len > empty && (digest.flags & DIGEST_REPLY) != 0)
-        cake__gossip_frame_send(gossip, wants, &sender->addr);
+        cake__gossip_frame_send(gossip, wants, cake__gossip_dest(sender));
     send_delta(gossip, sender, stale);
 }

@@ -1,6 +1,6 @@
 # Copies of the test programs with the rules of mutant.h compiled in: with each rule off, the test named beside it fails.
 set(layer ${sources})
-foreach(stem membership properties)
+foreach(stem membership properties hostile)
   add_executable(gossip-${stem}-mutants ${dir}/${stem}_test.c ${layer})
   target_compile_definitions(gossip-${stem}-mutants PRIVATE CAKE_MUTANTS)
   target_link_libraries(gossip-${stem}-mutants PRIVATE cake_base PkgConfig::XXHASH PkgConfig::CMOCKA)
@@ -29,3 +29,9 @@ cake_gossip_mutant(seeds_not_told membership a_goodbye_reaches_the_seeds_that_ne
 cake_gossip_mutant(no_reset_guard properties no_deleted_key_returns)
 cake_gossip_mutant(cut_member_by_member properties nothing_starves)
 cake_gossip_mutant(cut_from_first properties nothing_starves)
+cake_gossip_mutant(ack_does_not_refute membership an_answer_lifts_a_death)
+cake_gossip_mutant(no_window hostile captured_frames_change_nothing)
+cake_gossip_mutant(any_addressee hostile captured_frames_change_nothing)
+cake_gossip_mutant(no_challenge hostile captured_frames_of_the_forgotten_change_nothing)
+cake_gossip_mutant(held_is_larger hostile strangers_are_not_amplified)
+cake_gossip_mutant(flaps_do_not_count membership who_flaps_is_degraded)
