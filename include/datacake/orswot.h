@@ -185,6 +185,12 @@ CAKE_API int cake_pull_next(cake_pull_t *pull, cake_slice_t *request);
 /* CAKE_EPARSE, CAKE_EVERSION, CAKE_ETOOBIG: the reply makes no sense, and the session is given up. */
 CAKE_API int cake_pull_take(cake_pull_t *pull, uint64_t wall_ms, cake_slice_t reply);
 
+/* A repair compares the two sets by ranges, and walks through all of a set for that. A caller that must not pause does
+ * the walk in pieces of about half a millisecond: it calls step until it returns 0 before cake_pull_next, and
+ * cake_answer_step before cake_answer_next. What is left is done at once by these. 1: there is more to do; or CAKE_ENOMEM. */
+CAKE_API int cake_pull_step(cake_pull_t *pull);
+CAKE_API int cake_answer_step(cake_answer_t *answer);
+
 CAKE_API int cake_answer_new(cake_orswot_t *set, uint64_t random, cake_answer_t **out);
 CAKE_API void cake_answer_free(cake_answer_t *answer); /* NULL allowed */
 /* *reply is valid until the next call. CAKE_EPARSE, CAKE_EVERSION, CAKE_ETOOBIG: the request makes no sense. */

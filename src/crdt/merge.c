@@ -80,12 +80,19 @@ static int send_part(session_t *session)
     return err;
 }
 
+static int finish_part(session_t *session)
+{
+    cake__change_t *change;
+    int err = cake__change_begin(session->set, session->wall_ms, &change);
+    return err == 0 ? end_change(change, cake__receiver_go_on(session->receiver, change)) : err;
+}
+
 static int run(session_t *session)
 {
     int err = open_session(session);
     while (err == 0 && cake__receiver_phase(session->receiver) == CAKE__PHASE_RUNNING) {
-        bool did = false;
-        err = compare_part(session, &did);
+        bool did = cake__receiver_is_finishing(session->receiver);
+        err = did ? finish_part(session) : compare_part(session, &did);
         if (err == 0 && !did && session->has_sent_fin)
             cake__receiver_abort(session->receiver, "incomplete");
         else if (err == 0 && !did)

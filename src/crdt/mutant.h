@@ -47,6 +47,11 @@
     X(nohold, "writes and eager operations are taken before the first FIN")                                            \
     X(joinpartial, "left-overs of a broken first session count as empty")                                              \
     X(keepsession, "a session survives the abort of a change that held its messages")                                  \
+    X(rangeblind, "ranges that differ are answered as equal")                                                          \
+    X(rangeunseen, "records that only one side has seen are not asked about")                                          \
+    X(rangeround, "ids are asked about before all answers about ranges are there")                                     \
+    X(rangelast, "the first ids asked about are taken for the last")                                                   \
+    X(blanketpart, "only the first tombstones below the sender's H are dropped")                                       \
     X(reuse, "caller: a restart keeps the actor")                                                                      \
     X(killnotatomic, "caller: the erasures of a batch are written before the rest")                                    \
     X(ctxfirst, "caller: the summary of a batch is written before its rows")                                           \

@@ -13,6 +13,7 @@ struct cake_pull {
     cake_orswot_t *set;
     cake__receiver_t *receiver;
     cake__buf_t request;
+    uint64_t wall_ms; /* of the last take */
     bool has_asked, has_fin;
 };
 
@@ -84,10 +85,45 @@ static int finish_request(cake_pull_t *pull, cake_slice_t *request)
     return pull->request.err != 0 ? pull->request.err : 1;
 }
 
+static int end_change(cake__change_t *change, int err)
+{
+    if (err == 0)
+        cake__change_commit(change);
+    else
+        cake__change_abort(change);
+    return err;
+}
+
+static int step_error(int result)
+{
+    return result < 0 ? result : 0;
+}
+
+int cake_pull_step(cake_pull_t *pull)
+{
+    cake__change_t *change;
+    bool has_more = false;
+    int err;
+    if (cake__receiver_is_finishing(pull->receiver)) {
+        err = cake__change_begin(pull->set, pull->wall_ms, &change);
+        if (err == 0)
+            err = end_change(change, cake__receiver_go_on(pull->receiver, change));
+        has_more = cake__receiver_is_finishing(pull->receiver);
+    } else {
+        err = cake__receiver_step(pull->receiver, &has_more);
+    }
+    return err != 0 ? err : has_more;
+}
+
 int cake_pull_next(cake_pull_t *pull, cake_slice_t *request)
 {
     cake__compare_t compare;
     bool has;
+    int err = 0;
+    while (err == 0 && cake__receiver_is_finishing(pull->receiver))
+        err = step_error(cake_pull_step(pull));
+    if (err != 0)
+        return err;
     cake__buf_clear(&pull->request);
     *request = cake__slice(NULL, 0);
     switch (cake__receiver_phase(pull->receiver)) {
@@ -105,7 +141,7 @@ int cake_pull_next(cake_pull_t *pull, cake_slice_t *request)
     default:
         break;
     }
-    int err = cake__receiver_next_compare(pull->receiver, CAKE_PULL_RECORDS_MAX, &has, &compare);
+    err = cake__receiver_next_compare(pull->receiver, CAKE_PULL_RECORDS_MAX, &has, &compare);
     if (err != 0)
         return err;
     if (has) {
@@ -204,12 +240,9 @@ int cake_pull_take(cake_pull_t *pull, uint64_t wall_ms, cake_slice_t reply)
     default:
         err = CAKE_EPARSE;
     }
-    if (err == 0) {
-        cake__change_commit(change);
-        return 0;
-    }
-    cake__change_abort(change);
-    cake__receiver_abort(pull->receiver, "a reply makes no sense");
+    pull->wall_ms = wall_ms;
+    if (end_change(change, err) != 0)
+        cake__receiver_abort(pull->receiver, "a reply makes no sense");
     return err;
 }
 
@@ -241,6 +274,13 @@ void cake_answer_free(cake_answer_t *answer)
     cake__buf_free(&answer->reply);
     cake__free(answer->set->alloc, answer->records);
     cake__free(answer->set->alloc, answer);
+}
+
+int cake_answer_step(cake_answer_t *answer)
+{
+    bool has_more = false;
+    int err = answer->sender == NULL ? 0 : cake__sender_step(answer->sender, &has_more);
+    return err != 0 ? err : has_more;
 }
 
 static int on_hello(cake_answer_t *answer, cake__reader_t *reader)
@@ -299,7 +339,7 @@ static int on_compare(cake_answer_t *answer, cake__reader_t *reader)
         return err;
     err = cake__reader_done(reader) ? cake__sender_compare(answer->sender, &compare, &compared) : CAKE_EPARSE;
     cake__compare_free(&compare, answer->set->alloc);
-    if (err == CAKE_ECLOSED) {
+    if (err == CAKE_ECLOSED || err == CAKE_EINVAL) {
         cake__put_u8(&answer->reply, 'X');
         return 0;
     }

@@ -5,6 +5,7 @@
  *
  * Aborting is always safe: every record taken so far added exactly its own dot. A running session is in the inbound list of
  * its set; one that staged something in an open change is also in the change's list, and ends with it. */
+#include "crdt/comparison.h"
 #include "crdt/set.h"
 
 #define AHEAD 8u /* records of a chunk whose place in the index is fetched ahead */
@@ -27,9 +28,9 @@ struct cake__receiver {
     cake__fin_t fin;
     cake__context_t chunks_taken; /* indices + 1, as dots of actor 0 */
     /* repair */
-    bool must_compare, last_compare_sent;
-    cake_id_t *to_ask;
-    size_t to_ask_count, to_ask_capacity, asked;
+    bool is_opening; /* the change with the WELCOME is open: what it puts cannot be walked yet */
+    bool must_compare, last_compare_sent, is_finishing;
+    cake__comparison_t *comparison; /* NULL: nothing to compare */
     uint32_t compares_sent;
     cake__context_t compares_answered; /* as chunks_taken */
     candidate_t *candidates;
@@ -82,6 +83,7 @@ void cake__receiver_abort(cake__receiver_t *receiver, const char *reason)
 void cake__receiver_change_ended(cake__list_t *node, bool is_committed)
 {
     cake__receiver_t *receiver = CAKE_CONTAINER_OF(node, cake__receiver_t, staged);
+    receiver->is_opening = false;
     if (is_committed || CAKE__MUTANT(keepsession))
         return;
     receiver->reason = "the change was aborted";
@@ -100,7 +102,7 @@ void cake__receiver_free(cake__receiver_t *receiver)
     cake__summary_free(&receiver->fin.summary);
     cake__context_free(&receiver->chunks_taken);
     cake__context_free(&receiver->compares_answered);
-    cake__free(alloc, receiver->to_ask);
+    cake__comparison_free(receiver->comparison);
     cake__free(alloc, receiver->candidates);
     cake__free(alloc, receiver);
 }
@@ -127,8 +129,8 @@ const char *cake__receiver_reason(const cake__receiver_t *receiver)
 
 size_t cake__receiver_bytes(const cake__receiver_t *receiver)
 {
-    return sizeof *receiver + receiver->to_ask_capacity * sizeof *receiver->to_ask +
-           receiver->candidate_capacity * sizeof *receiver->candidates;
+    return sizeof *receiver + receiver->candidate_capacity * sizeof *receiver->candidates +
+           (receiver->comparison == NULL ? 0 : cake__comparison_bytes(receiver->comparison));
 }
 
 uint64_t cake__receiver_floor(const cake__list_t *inbound_node)
@@ -239,29 +241,22 @@ static bool needs_comparison(const cake__receiver_t *receiver, const cake_record
     return !record->is_tombstone && record->hlc <= receiver->welcome.summary.horizon;
 }
 
-static int ask_about(void *ctx, const cake_record_t *record)
-{
-    cake__receiver_t *receiver = ctx;
-    if (!needs_comparison(receiver, record))
-        return 0;
-    if (!reserve(receiver->set->alloc, (void **)&receiver->to_ask, receiver->to_ask_count, &receiver->to_ask_capacity,
-                 sizeof *receiver->to_ask))
-        return CAKE_ENOMEM;
-    receiver->to_ask[receiver->to_ask_count++] = record->id;
-    return 0;
-}
-
 /* From here on local writes and eager operations are above the horizon of z. */
 static int start_repair(cake__receiver_t *receiver, const cake__change_t *change)
 {
+    const cake__context_t *own = cake__change_context(change);
     if (!CAKE__MUTANT(noclockraise))
         cake_clock_advance(receiver->set->clock, receiver->welcome.summary.horizon);
     receiver->must_compare = !sender_forgot_nothing_new(change, &receiver->welcome.summary);
-    int err = receiver->must_compare ? cake__change_visit(change, ask_about, receiver) : 0;
+    if (!receiver->must_compare)
+        return 0;
+    if (receiver->welcome.expects_compare)
+        return cake__comparison_new(receiver->set, &receiver->hello.summary.context, own, &receiver->welcome,
+                                    &receiver->comparison);
     /* Written since a HELLO that was empty: z does not wait for a comparison, so a new session has to. */
-    if (err == 0 && receiver->to_ask_count > 0 && !receiver->welcome.expects_compare)
+    if (!cake__context_is_empty(own))
         cake__receiver_abort(receiver, "the receiver began to write while HELLO was on the way");
-    return err;
+    return 0;
 }
 
 /* CAKE_ENOMEM ends the session too: half of a message must not be taken for the whole. */
@@ -296,6 +291,7 @@ int cake__receiver_on_welcome(cake__receiver_t *receiver, cake__change_t *change
     if (receiver->phase != CAKE__PHASE_OPENING)
         return 0;
     receiver->phase = CAKE__PHASE_RUNNING;
+    receiver->is_opening = true;
     cake__list_push_back(&receiver->set->inbound, &receiver->inbound);
     return fail(receiver, receiver->mode == CAKE__MODE_REPAIR ? start_repair(receiver, change) : 0);
 }
@@ -373,26 +369,38 @@ int cake__receiver_on_chunk(cake__receiver_t *receiver, cake__change_t *change, 
 
 /* ---- the comparison of a repair (rule 5) ---------------------------------------------------------------------------------- */
 
+static bool all_are_answered(const cake__receiver_t *receiver)
+{
+    return cake__context_base(&receiver->compares_answered, 0) >= receiver->compares_sent;
+}
+
+int cake__receiver_step(cake__receiver_t *receiver, bool *has_more)
+{
+    *has_more = false;
+    if (receiver->phase != CAKE__PHASE_RUNNING || receiver->comparison == NULL || receiver->is_opening)
+        return 0;
+    return cake__comparison_step(receiver->comparison, has_more);
+}
+
 int cake__receiver_next_compare(cake__receiver_t *receiver, size_t limit, bool *has, cake__compare_t *out)
 {
     *has = false;
-    if (receiver->phase != CAKE__PHASE_RUNNING || !receiver->welcome.expects_compare || receiver->last_compare_sent)
+    if (receiver->phase != CAKE__PHASE_RUNNING || !receiver->welcome.expects_compare || receiver->last_compare_sent ||
+        receiver->is_opening)
         return 0;
-    /* At least one, possibly empty: the sender waits for it. */
-    size_t count = (size_t)cake__min_u64(limit, receiver->to_ask_count - receiver->asked);
-    *out = (cake__compare_t){.session_id = receiver->hello.session_id,
-                             .token = receiver->welcome.token,
-                             .index = receiver->compares_sent,
-                             .count = count};
-    out->ids = cake__malloc(receiver->set->alloc, count * sizeof *out->ids);
-    if (out->ids == NULL)
-        return CAKE_ENOMEM;
-    if (count > 0)
-        memcpy(out->ids, receiver->to_ask + receiver->asked, count * sizeof *out->ids);
-    receiver->asked += count;
+    *out = (cake__compare_t){
+        .session_id = receiver->hello.session_id, .token = receiver->welcome.token, .index = receiver->compares_sent};
+    int err = 0;
+    if (receiver->comparison != NULL)
+        err = cake__comparison_next(receiver->comparison, limit, all_are_answered(receiver), out, has);
+    else
+        *has = out->is_last = true; /* at least one: the sender waits for it */
+    if (err != 0 || !*has)
+        return err;
+    if (CAKE__MUTANT(rangelast) && out->count > 0)
+        out->is_last = true;
     receiver->compares_sent++;
-    receiver->last_compare_sent = out->is_last = receiver->asked == receiver->to_ask_count;
-    *has = true;
+    receiver->last_compare_sent = out->is_last;
     return 0;
 }
 
@@ -416,13 +424,16 @@ static int resolve_absent(cake__receiver_t *receiver, cake__change_t *change, co
 int cake__receiver_on_compared(cake__receiver_t *receiver, cake__change_t *change, const cake__compared_t *reply)
 {
     if (receiver->phase != CAKE__PHASE_RUNNING || !is_mine(receiver, reply->session_id, reply->token) ||
-        reply->index >= receiver->compares_sent)
+        reply->index >= receiver->compares_sent ||
+        cake__context_contains(&receiver->compares_answered, (cake_dot_t){0, (uint64_t)reply->index + 1}))
         return 0;
     attach(receiver, change);
     if (sender_forgot_something(receiver, reply->epoch)) {
         cake__receiver_abort(receiver, "the sender dropped something during the repair");
         return 0;
     }
+    if (receiver->comparison != NULL)
+        cake__comparison_take(receiver->comparison, reply);
     for (size_t i = 0; i < reply->absent_count; i++) {
         int err = resolve_absent(receiver, change, &reply->absent[i]);
         if (err == CAKE_ENOMEM)
@@ -436,10 +447,9 @@ int cake__receiver_on_compared(cake__receiver_t *receiver, cake__change_t *chang
     return err != 0 ? fail(receiver, err) : try_to_finish(receiver, change);
 }
 
-static bool all_is_answered(const cake__receiver_t *receiver)
+static bool comparison_is_over(const cake__receiver_t *receiver)
 {
-    return receiver->asked == receiver->to_ask_count && cake__context_base(&receiver->compares_answered, 0) >=
-                                                            (receiver->to_ask_count == 0 ? 0 : receiver->compares_sent);
+    return receiver->comparison == NULL || (receiver->last_compare_sent && all_are_answered(receiver));
 }
 
 /* ---- finishing ------------------------------------------------------------------------------------------------------------ */
@@ -459,42 +469,59 @@ int cake__receiver_on_fin(cake__receiver_t *receiver, cake__change_t *change, co
     return try_to_finish(receiver, change);
 }
 
-/* Tombstones at or below H_z are dropped with the repair: z may have dropped what they are above. They are listed first,
- * because dropping changes what is visited. */
-typedef struct blanket {
-    cake__receiver_t *receiver;
-    cake_id_t *ids;
-    size_t count, capacity;
-} blanket_t;
-
-static int note_tombstone(void *ctx, const cake_record_t *record)
+/* Tombstones at or below H_z are dropped with the repair: z may have dropped what they are above. All chunks are there, so
+ * none is added any more. Those of the set are listed by lane; what this change has erased already may be among them. */
+static size_t list_tombstones(cake__receiver_t *receiver, cake__change_t *change, size_t limit, cake_id_t *ids)
 {
-    blanket_t *blanket = ctx;
-    if (!record->is_tombstone || record->hlc > blanket->receiver->welcome.summary.horizon)
-        return 0;
-    if (!reserve(blanket->receiver->set->alloc, (void **)&blanket->ids, blanket->count, &blanket->capacity,
-                 sizeof *blanket->ids))
-        return CAKE_ENOMEM;
-    blanket->ids[blanket->count++] = record->id;
-    return 0;
+    cake__table_t *table = &receiver->set->table;
+    cake_hlc_t horizon = receiver->welcome.summary.horizon;
+    size_t staged, count = 0;
+    const cake__staged_t *puts = cake__change_puts(change, &staged);
+    for (uint32_t i = 0; i < table->lane_count && count < limit; i++) {
+        cake__sweep_t sweep = {.last = UINT64_MAX, .newest = horizon, .limit = limit - count, .ids = ids + count};
+        cake__table_sweep(table, &table->lanes[i], &sweep);
+        count += sweep.count;
+    }
+    for (size_t i = 0; i < staged && count < limit; i++) {
+        if (puts[i].record.is_tombstone && puts[i].record.hlc <= horizon)
+            ids[count++] = puts[i].record.id;
+    }
+    return count;
 }
 
-static int drop_below_sender_horizon(cake__receiver_t *receiver, cake__change_t *change)
+/* *is_done: none is left. */
+static int drop_below_sender_horizon(cake__receiver_t *receiver, cake__change_t *change, bool *is_done)
 {
-    blanket_t blanket = {.receiver = receiver};
+    size_t erased, staged, dropped = 0, step = receiver->set->repair.step_drops;
+    *is_done = true;
     if (!receiver->must_compare || CAKE__MUTANT(noblanket))
         return 0;
-    int err = cake__change_visit(change, note_tombstone, &blanket);
-    if (err == 0)
-        err = cake__change_drop(change, blanket.ids, blanket.count);
-    cake__free(receiver->set->alloc, blanket.ids);
+    (void)cake__change_erases(change, &erased);
+    (void)cake__change_puts(change, &staged);
+    size_t limit = step + 2 * staged + erased + 1; /* one more than the step, whatever the change hides */
+    cake_id_t *ids = cake__malloc(receiver->set->alloc, limit * sizeof *ids);
+    if (ids == NULL)
+        return CAKE_ENOMEM;
+    size_t count = list_tombstones(receiver, change, limit, ids);
+    int err = 0;
+    for (size_t i = 0; i < count && err == 0; i++) {
+        cake_record_t record;
+        bool is_there = cake__change_find(change, &ids[i], &record, NULL) && record.is_tombstone &&
+                        record.hlc <= receiver->welcome.summary.horizon;
+        *is_done = *is_done && (!is_there || dropped < step || CAKE__MUTANT(blanketpart));
+        err = is_there && dropped < step ? cake__change_drop(change, &ids[i], 1) : 0;
+        dropped += is_there;
+    }
+    cake__free(receiver->set->alloc, ids);
     return err;
 }
 
-/* Rule 5: the kills, the drops and the join are one commit. */
-static int stage_repair(cake__receiver_t *receiver, cake__change_t *change)
+/* Rule 5: the kills, the last of the drops and the join are one commit. Drops before it are as any others (rule 4). */
+static int stage_repair(cake__receiver_t *receiver, cake__change_t *change, bool *is_done)
 {
-    int err = 0;
+    int err = drop_below_sender_horizon(receiver, change, is_done);
+    if (err != 0 || !*is_done)
+        return err;
     for (size_t i = 0; i < receiver->candidate_count && err == 0 && !CAKE__MUTANT(nokill); i++) {
         const candidate_t *candidate = &receiver->candidates[i];
         cake_record_t record;
@@ -502,7 +529,7 @@ static int stage_repair(cake__receiver_t *receiver, cake__change_t *change)
                        record.dot.actor == candidate->dot.actor && record.dot.seq == candidate->dot.seq;
         err = is_same ? cake__change_erase(change, &candidate->id) : 0;
     }
-    return err != 0 ? err : drop_below_sender_horizon(receiver, change);
+    return err;
 }
 
 static bool all_chunks_arrived(const cake__receiver_t *receiver)
@@ -527,14 +554,29 @@ static int try_to_finish(cake__receiver_t *receiver, cake__change_t *change)
                                                 : "the sender dropped something during the session");
         return 0;
     }
-    if (!is_delta && !all_is_answered(receiver))
+    if (!is_delta && !comparison_is_over(receiver))
         return 0;
-    int err = receiver->mode == CAKE__MODE_REPAIR ? stage_repair(receiver, change) : 0;
-    if (err == 0)
+    bool is_done = true;
+    int err = receiver->mode == CAKE__MODE_REPAIR ? stage_repair(receiver, change, &is_done) : 0;
+    receiver->is_finishing = !is_done;
+    if (err == 0 && is_done)
         err = cake__change_join(change, theirs);
-    if (err != 0)
+    if (err != 0 || !is_done)
         return fail(receiver, err);
     change->joins = change->joins || (!is_delta && !receiver->set->is_joined);
     close_with(receiver, CAKE__PHASE_FINISHED);
     return 0;
+}
+
+bool cake__receiver_is_finishing(const cake__receiver_t *receiver)
+{
+    return receiver->phase == CAKE__PHASE_RUNNING && receiver->is_finishing;
+}
+
+int cake__receiver_go_on(cake__receiver_t *receiver, cake__change_t *change)
+{
+    if (!cake__receiver_is_finishing(receiver))
+        return 0;
+    attach(receiver, change);
+    return try_to_finish(receiver, change);
 }

@@ -3,6 +3,7 @@
  * `covered` begins as the context of HELLO and grows by what was swept: all dots of C_z up to where the last chunk ended. A
  * dot that z had and that had no record then will never have one again, so at the end covered contains C_z, and each
  * chunk costs what it carries. */
+#include "crdt/ranges.h"
 #include "crdt/set.h"
 
 struct cake__sender {
@@ -15,12 +16,34 @@ struct cake__sender {
     cake__context_t answered; /* COMPARE indices + 1, as dots of actor 0 */
     bool knows_compares;
     uint32_t compare_count; /* once knows_compares */
+    /* for the comparison, when one is expected: */
+    uint8_t range_bits;
+    cake__context_t theirs, ours; /* C_r of HELLO, C_z of WELCOME */
+    cake__range_build_t *build;   /* NULL: no ranges are offered */
 };
 
 /* G_z is a subset of `context`. */
 static bool dropped_is_covered(const cake_orswot_t *set, const cake__context_t *context)
 {
     return cake__dropped_is_covered(&set->summary.context, &set->summary.dropped, context);
+}
+
+/* What the comparison is about, as of this instant. The ranges themselves are added up when r asks for them. */
+static int prepare_comparison(cake__sender_t *sender, const cake__hello_t *hello)
+{
+    const cake_orswot_t *set = sender->set;
+    uint32_t bits = cake__range_bits_for(set->table.live, set->repair.leaf_records);
+    sender->range_bits = (uint8_t)cake__max_u64(bits, set->repair.least_bits);
+    int err = cake__context_copy(&sender->theirs, &hello->summary.context);
+    if (err == 0)
+        err = cake__context_copy(&sender->ours, &set->summary.context);
+    if (err != 0 || sender->range_bits == 0)
+        return err;
+    sender->build = cake__calloc(set->alloc, 1, sizeof *sender->build);
+    if (sender->build == NULL)
+        return CAKE_ENOMEM;
+    return cake__range_build_init(sender->build, set->alloc, sender->range_bits, &sender->theirs, &sender->ours,
+                                  set->summary.horizon);
 }
 
 int cake__sender_new(cake_orswot_t *set, uint16_t node_id, const cake__hello_t *hello, uint64_t token,
@@ -39,7 +62,11 @@ int cake__sender_new(cake_orswot_t *set, uint16_t node_id, const cake__hello_t *
         !cake__context_is_empty(&hello->summary.context) && !dropped_is_covered(set, &hello->summary.context);
     cake__context_init(&sender->covered, set->alloc);
     cake__context_init(&sender->answered, set->alloc);
+    cake__context_init(&sender->theirs, set->alloc);
+    cake__context_init(&sender->ours, set->alloc);
     err = cake__context_copy(&sender->covered, &hello->summary.context);
+    if (err == 0 && sender->expects_compare)
+        err = prepare_comparison(sender, hello);
     if (err != 0) {
         cake__sender_free(sender);
         return err;
@@ -54,6 +81,11 @@ void cake__sender_free(cake__sender_t *sender)
         return;
     cake__context_free(&sender->covered);
     cake__context_free(&sender->answered);
+    cake__context_free(&sender->theirs);
+    cake__context_free(&sender->ours);
+    if (sender->build != NULL)
+        cake__range_build_free(sender->build);
+    cake__free(sender->set->alloc, sender->build);
     cake__free(sender->set->alloc, sender);
 }
 
@@ -71,7 +103,8 @@ int cake__sender_welcome(const cake__sender_t *sender, cake__welcome_t *out)
                              .epoch = set->epoch,
                              .node_id = sender->node_id,
                              .is_joined = set->is_joined,
-                             .expects_compare = sender->expects_compare};
+                             .expects_compare = sender->expects_compare,
+                             .range_bits = sender->range_bits};
     cake__summary_init(&out->summary, set->alloc);
     return cake__summary_copy(&out->summary, &set->summary);
 }
@@ -156,24 +189,74 @@ int cake__sender_next(cake__sender_t *sender, size_t limit, cake_record_t *recor
 
 /* ---- the comparison of a repair (rule 5) ------------------------------------------------------------------------------ */
 
-int cake__sender_compare(cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out)
+int cake__sender_step(cake__sender_t *sender, bool *has_more)
+{
+    int err = 0;
+    bool is_needed = sender->build != NULL && !sender->build->is_done;
+    if (is_needed)
+        err = cake__range_build_step(sender->build, &sender->set->table, sender->set->repair.step_records);
+    *has_more = is_needed && !sender->build->is_done;
+    return err;
+}
+
+/* Which of these ranges differ here, and what their parts come to. The sums are of z as it was at some instant since the
+ * WELCOME: what they say is present stays so until the FIN, or the epoch has changed. */
+static int compare_ranges(cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out)
+{
+    bool has_more = true;
+    int err = 0;
+    if (sender->build == NULL || request->bits > sender->range_bits)
+        return CAKE_EINVAL;
+    while (err == 0 && has_more)
+        err = cake__sender_step(sender, &has_more);
+    out->unequal = err == 0 ? cake__calloc(sender->set->alloc, request->range_count, sizeof *out->unequal) : NULL;
+    if (out->unequal == NULL)
+        return CAKE_ENOMEM;
+    const cake__ranges_t *ranges = &sender->build->ranges;
+    out->bits = request->bits;
+    out->has_parts = request->bits < sender->range_bits;
+    for (size_t i = 0; i < request->range_count; i++) {
+        const cake__range_sum_t *asked = &request->ranges[i];
+        if (cake__ranges_sum(ranges, request->bits, asked->index) == asked->sum || CAKE__MUTANT(rangeblind))
+            continue;
+        cake__unequal_t *unequal = &out->unequal[out->unequal_count++];
+        unequal->index = asked->index;
+        for (uint32_t k = 0; k < CAKE__RANGE_FAN && out->has_parts; k++)
+            unequal->parts[k] =
+                cake__ranges_sum(ranges, request->bits + CAKE__RANGE_STEP, asked->index * CAKE__RANGE_FAN + k);
+    }
+    return 0;
+}
+
+static int compare_ids(const cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out)
 {
     const cake_orswot_t *set = sender->set;
-    *out = (cake__compared_t){
-        .session_id = sender->session_id, .token = sender->token, .epoch = set->epoch, .index = request->index};
-    /* After the FIN an answer would be newer than what FIN covers. */
-    bool is_late = sender->is_finished && !CAKE__MUTANT(latecompare);
-    if (request->session_id != sender->session_id || request->token != sender->token || is_late)
-        return CAKE_ECLOSED;
-    int err = cake__context_add(&sender->answered, (cake_dot_t){0, (uint64_t)request->index + 1});
-    if (err != 0)
-        return err;
     out->absent = cake__malloc(set->alloc, request->count * sizeof *out->absent);
     if (out->absent == NULL)
         return CAKE_ENOMEM;
     for (size_t i = 0; i < request->count; i++) {
         if (cake__table_find(&set->table, &request->ids[i]) == CAKE__SLOT_NONE)
             out->absent[out->absent_count++] = request->ids[i];
+    }
+    return 0;
+}
+
+int cake__sender_compare(cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out)
+{
+    *out = (cake__compared_t){
+        .session_id = sender->session_id, .token = sender->token, .epoch = sender->set->epoch, .index = request->index};
+    /* After the FIN an answer would be newer than what FIN covers. */
+    bool is_late = sender->is_finished && !CAKE__MUTANT(latecompare);
+    if (request->session_id != sender->session_id || request->token != sender->token || is_late)
+        return CAKE_ECLOSED;
+    int err = request->range_count == 0 ? 0 : compare_ranges(sender, request, out);
+    if (err == 0)
+        err = compare_ids(sender, request, out);
+    if (err == 0)
+        err = cake__context_add(&sender->answered, (cake_dot_t){0, (uint64_t)request->index + 1});
+    if (err != 0) {
+        cake__compared_free(out, sender->set->alloc);
+        return err;
     }
     if (request->is_last) {
         sender->knows_compares = true;

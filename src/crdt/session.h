@@ -5,6 +5,10 @@
  *   z -> r  CHUNK...  records that r's HELLO lacks        z -> r  FIN       with C, g, H as of the instant of the last chunk
  *   r -> z  COMPARE / z -> r COMPARED   repair only       r: everything staged in a change, joined contexts with FIN
  *
+ * The comparison of a repair goes down from coarse ranges to fine ones: r sends the sums of 16 ranges, z answers which differ
+ * and with what in their parts, r goes on with those, and asks in the end about the ids that it holds in ranges that
+ * differ. So its bytes are in proportion to the differences, and it takes one round trip per 8 bits.
+ *
  * Only r changes. Every message that r handles is staged in a change (replica.h); a failed check aborts the session, which
  * is always safe. One struct per message; the encoders are in session_codec. */
 #ifndef CAKE_CRDT_SESSION_H
@@ -23,6 +27,7 @@ typedef struct cake__welcome {
     uint64_t session_id, token, actor, epoch;
     uint16_t node_id;
     bool is_joined, expects_compare;
+    uint8_t range_bits; /* of the finest ranges that z will compare; 0: ids only */
     cake__summary_t summary;
 } cake__welcome_t;
 
@@ -40,18 +45,42 @@ typedef struct cake__fin {
     cake__summary_t summary;
 } cake__fin_t;
 
-/* COMPARE of one part: the ids r asks about. A later version may send fingerprints of id ranges first. */
+/* Ranges of ids (ranges.h): from one to its parts are 4 bits, and the finest have 20. */
+#define CAKE__RANGE_STEP     4u
+#define CAKE__RANGE_FAN      (1u << CAKE__RANGE_STEP)
+#define CAKE__RANGE_BITS_MAX 20u
+#define CAKE__RANGES_MAX     4096u /* of one COMPARE */
+
+/* COMPARE of one part: sums of ranges (ranges.h) of which r holds something, or ids that r asks about. */
+typedef struct cake__range_sum {
+    uint32_t index;
+    uint64_t sum;
+} cake__range_sum_t;
+
 typedef struct cake__compare {
     uint64_t session_id, token;
     uint32_t index;
     bool is_last;
-    cake_id_t *ids; /* owned by the message */
+    uint8_t bits;              /* of the ranges */
+    cake__range_sum_t *ranges; /* by index; owned by the message, as the ids */
+    size_t range_count;
+    cake_id_t *ids;
     size_t count;
 } cake__compare_t;
 
+/* A range that differs, and the sums of its parts as z has them. */
+typedef struct cake__unequal {
+    uint32_t index;
+    uint64_t parts[CAKE__RANGE_FAN];
+} cake__unequal_t;
+
 typedef struct cake__compared {
     uint64_t session_id, token, epoch;
-    uint32_t index;    /* of the COMPARE that is answered: r knows what it asked */
+    uint32_t index; /* of the COMPARE that is answered: r knows what it asked */
+    uint8_t bits;   /* of the ranges, as they were asked */
+    bool has_parts; /* false: these are the finest */
+    cake__unequal_t *unequal;
+    size_t unequal_count;
     cake_id_t *absent; /* those asked that z holds neither live nor dead; owned by the message */
     size_t absent_count;
 } cake__compared_t;
@@ -90,7 +119,11 @@ int cake__sender_welcome(const cake__sender_t *sender, cake__welcome_t *out);
 int cake__sender_next(cake__sender_t *sender, size_t limit, cake_record_t *records, size_t *count,
                       uint32_t *chunk_index, bool *has_fin, cake__fin_t *fin);
 
-/* CAKE_ECLOSED: not of this session, or after the FIN: no answer. */
+/* Work that a comparison waits for, in pieces of bounded length. A caller that must not pause calls step while *has_more,
+ * between other things, before it answers a COMPARE; what is left is done at once by cake__sender_compare. */
+int cake__sender_step(cake__sender_t *sender, bool *has_more);
+
+/* CAKE_ECLOSED: not of this session, or after the FIN: no answer. CAKE_EINVAL: ranges that WELCOME did not offer. */
 int cake__sender_compare(cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out);
 uint64_t cake__sender_token(const cake__sender_t *sender);
 
@@ -128,7 +161,16 @@ int cake__receiver_on_chunk(cake__receiver_t *receiver, cake__change_t *change, 
 int cake__receiver_on_compared(cake__receiver_t *receiver, cake__change_t *change, const cake__compared_t *reply);
 int cake__receiver_on_fin(cake__receiver_t *receiver, cake__change_t *change, const cake__fin_t *fin);
 
-/* The next COMPARE of up to limit ids; *has false when there is none (left). */
+/* As cake__sender_step, for the comparison: while *has_more, before next_compare. Not while the change with the WELCOME is
+ * open (then there is nothing to do yet). */
+int cake__receiver_step(cake__receiver_t *receiver, bool *has_more);
+/* The end of a repair that drops many tombstones takes several changes: while is_finishing, begin another and go on.
+ * Only the last one joins the contexts and carries the kills; the others are drops, which are safe at any time. */
+bool cake__receiver_is_finishing(const cake__receiver_t *receiver);
+int cake__receiver_go_on(cake__receiver_t *receiver, cake__change_t *change);
+
+/* The next COMPARE of up to limit ranges and ids; *has false when there is none now: none at all, or first the answers to
+ * the others are needed. */
 int cake__receiver_next_compare(cake__receiver_t *receiver, size_t limit, bool *has, cake__compare_t *out);
 
 /* A reissue (rule 5) is a write of our own on an existing row: where the record came from z its value is behind the tag

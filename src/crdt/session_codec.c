@@ -1,16 +1,19 @@
 /* session_codec.c: session messages as bytes: a version byte, fixed numbers, then the summary or the ids.
  *
- *      HELLO    1 | session u64 | node u16 | actor u64 | summary
- *      WELCOME  1 | session u64 | token u64 | node u16 | actor u64 | epoch u64 | flags u8 (joined 1, compare 2) | summary
- *      FIN      1 | session u64 | token u64 | epoch u64 | chunks u32 | summary
- *      COMPARE  1 | session u64 | token u64 | index u32 | last u8 | varint ids | ids
- *      COMPARED 1 | session u64 | token u64 | epoch u64 | index u32 | varint absent | ids
+ *      HELLO    2 | session u64 | node u16 | actor u64 | summary
+ *      WELCOME  2 | session u64 | token u64 | node u16 | actor u64 | epoch u64 | flags u8 (joined 1, compare 2)
+ *                 | range bits u8 | summary
+ *      FIN      2 | session u64 | token u64 | epoch u64 | chunks u32 | summary
+ *      COMPARE  2 | session u64 | token u64 | index u32 | last u8 | ranges, each with its sum u64 | varint ids | ids
+ *      COMPARED 2 | session u64 | token u64 | epoch u64 | index u32 | parts u8 | ranges, each with 16 sums u64 if parts
+ *                 | varint absent | ids
+ *      ranges   varint count | [bits u8 | per range: varint index - the one before - 1 (the first: index)]
  *      id       varint length, key; or 16, 16 B: the ids that are no padded key */
 #include "crdt/session.h"
 
 #include "base/base.h"
 
-#define VERSION   1u
+#define VERSION   2u
 #define IDS_MAX   65536u /* of one message */
 #define FLAG_JOIN 1u
 #define FLAG_COMP 2u
@@ -25,6 +28,11 @@ static int decode_summary(cake__summary_t *out, const cake_alloc_t *alloc, cake_
 {
     cake__summary_init(out, alloc);
     return reader->err != 0 ? CAKE_EPARSE : cake__summary_decode(out, reader);
+}
+
+static bool are_bits(uint8_t bits)
+{
+    return bits <= CAKE__RANGE_BITS_MAX && bits % CAKE__RANGE_STEP == 0;
 }
 
 /* ---- HELLO, WELCOME, FIN ------------------------------------------------------------------------------------------ */
@@ -68,6 +76,7 @@ void cake__welcome_encode(const cake__welcome_t *message, cake__buf_t *out)
     cake__put_u64(out, message->actor);
     cake__put_u64(out, message->epoch);
     cake__put_u8(out, (uint8_t)((message->is_joined ? FLAG_JOIN : 0) | (message->expects_compare ? FLAG_COMP : 0)));
+    cake__put_u8(out, message->range_bits);
     cake__summary_encode(&message->summary, out);
 }
 
@@ -82,7 +91,8 @@ int cake__welcome_decode(cake__welcome_t *out, const cake_alloc_t *alloc, cake__
     out->actor = cake__get_u64(reader);
     out->epoch = cake__get_u64(reader);
     uint8_t flags = cake__get_u8(reader);
-    if (flags > (FLAG_JOIN | FLAG_COMP))
+    out->range_bits = cake__get_u8(reader);
+    if (flags > (FLAG_JOIN | FLAG_COMP) || !are_bits(out->range_bits))
         return CAKE_EPARSE;
     out->is_joined = (flags & FLAG_JOIN) != 0;
     out->expects_compare = (flags & FLAG_COMP) != 0;
@@ -116,7 +126,7 @@ int cake__fin_decode(cake__fin_t *out, const cake_alloc_t *alloc, cake__reader_t
     return decode_summary(&out->summary, alloc, reader);
 }
 
-/* ---- COMPARE, COMPARED --------------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------------------------------ */
 
 static bool is_padded_key(const cake_id_t *id)
 {
@@ -166,19 +176,104 @@ static int get_ids(cake__reader_t *reader, const cake_alloc_t *alloc, cake_id_t 
     return err;
 }
 
+/* ---- ranges: ascending, so that there is one way to write them ------------------------------------------------------------ */
+
+static void put_head(cake__buf_t *out, uint8_t bits, size_t count)
+{
+    cake__put_varint(out, count);
+    if (count > 0)
+        cake__put_u8(out, bits);
+}
+
+/* each: bytes that a range takes at least. */
+static int get_head(cake__reader_t *reader, size_t each, uint8_t *bits, size_t *count)
+{
+    uint64_t announced = cake__get_varint(reader);
+    *bits = 0;
+    *count = 0;
+    if (reader->err != 0 || announced > cake__reader_left(reader) / each)
+        return CAKE_EPARSE;
+    if (announced > CAKE__RANGES_MAX)
+        return CAKE_ETOOBIG;
+    *bits = announced > 0 ? cake__get_u8(reader) : 0;
+    *count = (size_t)announced;
+    return reader->err == 0 && are_bits(*bits) ? 0 : CAKE_EPARSE;
+}
+
+/* *next: one above the index before. */
+static void put_index(cake__buf_t *out, uint32_t *next, uint32_t index)
+{
+    CAKE_ASSERT(index >= *next);
+    cake__put_varint(out, index - *next);
+    *next = index + 1;
+}
+
+static bool get_index(cake__reader_t *reader, uint8_t bits, uint32_t *next, uint32_t *index)
+{
+    uint64_t step = cake__get_varint(reader);
+    if (reader->err != 0 || step >= (UINT64_C(1) << bits) - *next)
+        return false;
+    *index = *next + (uint32_t)step;
+    *next = *index + 1;
+    return *index >> bits == 0;
+}
+
+static int get_sums(cake__reader_t *reader, const cake_alloc_t *alloc, cake__compare_t *out)
+{
+    uint32_t next = 0;
+    int err = get_head(reader, 9, &out->bits, &out->range_count);
+    out->ranges = err == 0 ? cake__malloc(alloc, out->range_count * sizeof *out->ranges) : NULL;
+    if (out->ranges == NULL)
+        return err != 0 ? err : CAKE_ENOMEM;
+    for (size_t i = 0; i < out->range_count; i++) {
+        if (!get_index(reader, out->bits, &next, &out->ranges[i].index))
+            return CAKE_EPARSE;
+        out->ranges[i].sum = cake__get_u64(reader);
+    }
+    return reader->err != 0 ? CAKE_EPARSE : 0;
+}
+
+static int get_unequal(cake__reader_t *reader, const cake_alloc_t *alloc, cake__compared_t *out)
+{
+    uint32_t next = 0;
+    int err = get_head(reader, out->has_parts ? 1 + 8 * CAKE__RANGE_FAN : 1, &out->bits, &out->unequal_count);
+    out->unequal = err == 0 ? cake__calloc(alloc, out->unequal_count + 1, sizeof *out->unequal) : NULL;
+    if (out->unequal == NULL)
+        return err != 0 ? err : CAKE_ENOMEM;
+    if (out->has_parts && out->unequal_count > 0 && out->bits == CAKE__RANGE_BITS_MAX)
+        return CAKE_EPARSE;
+    for (size_t i = 0; i < out->unequal_count; i++) {
+        if (!get_index(reader, out->bits, &next, &out->unequal[i].index))
+            return CAKE_EPARSE;
+        for (uint32_t k = 0; k < CAKE__RANGE_FAN && out->has_parts; k++)
+            out->unequal[i].parts[k] = cake__get_u64(reader);
+    }
+    return reader->err != 0 ? CAKE_EPARSE : 0;
+}
+
+/* ---- COMPARE, COMPARED: messages --------------------------------------------------------------------------------------- */
+
 void cake__compare_free(cake__compare_t *message, const cake_alloc_t *alloc)
 {
+    cake__free(alloc, message->ranges);
     cake__free(alloc, message->ids);
+    message->ranges = NULL;
     message->ids = NULL;
 }
 
 void cake__compare_encode(const cake__compare_t *message, cake__buf_t *out)
 {
+    uint32_t next = 0;
     cake__put_u8(out, VERSION);
     cake__put_u64(out, message->session_id);
     cake__put_u64(out, message->token);
     cake__put_u32(out, message->index);
     cake__put_u8(out, message->is_last);
+    put_head(out, message->bits, message->range_count);
+    for (size_t i = 0; i < message->range_count; i++) {
+        put_index(out, &next, message->ranges[i].index);
+        cake__put_u64(out, message->ranges[i].sum);
+    }
     put_ids(out, message->ids, message->count);
 }
 
@@ -187,29 +282,43 @@ int cake__compare_decode(cake__compare_t *out, const cake_alloc_t *alloc, cake__
     int err = check_version(reader);
     if (err != 0)
         return err;
+    memset(out, 0, sizeof *out);
     out->session_id = cake__get_u64(reader);
     out->token = cake__get_u64(reader);
     out->index = cake__get_u32(reader);
     uint8_t is_last = cake__get_u8(reader);
     out->is_last = is_last == 1;
-    if (is_last > 1 || out->index == UINT32_MAX)
-        return CAKE_EPARSE;
-    return get_ids(reader, alloc, &out->ids, &out->count);
+    err = is_last > 1 || out->index == UINT32_MAX ? CAKE_EPARSE : get_sums(reader, alloc, out);
+    if (err == 0)
+        err = get_ids(reader, alloc, &out->ids, &out->count);
+    if (err != 0)
+        cake__compare_free(out, alloc);
+    return err;
 }
 
 void cake__compared_free(cake__compared_t *message, const cake_alloc_t *alloc)
 {
+    cake__free(alloc, message->unequal);
     cake__free(alloc, message->absent);
+    message->unequal = NULL;
     message->absent = NULL;
 }
 
 void cake__compared_encode(const cake__compared_t *message, cake__buf_t *out)
 {
+    uint32_t next = 0;
     cake__put_u8(out, VERSION);
     cake__put_u64(out, message->session_id);
     cake__put_u64(out, message->token);
     cake__put_u64(out, message->epoch);
     cake__put_u32(out, message->index);
+    cake__put_u8(out, message->has_parts);
+    put_head(out, message->bits, message->unequal_count);
+    for (size_t i = 0; i < message->unequal_count; i++) {
+        put_index(out, &next, message->unequal[i].index);
+        for (uint32_t k = 0; k < CAKE__RANGE_FAN && message->has_parts; k++)
+            cake__put_u64(out, message->unequal[i].parts[k]);
+    }
     put_ids(out, message->absent, message->absent_count);
 }
 
@@ -218,9 +327,17 @@ int cake__compared_decode(cake__compared_t *out, const cake_alloc_t *alloc, cake
     int err = check_version(reader);
     if (err != 0)
         return err;
+    memset(out, 0, sizeof *out);
     out->session_id = cake__get_u64(reader);
     out->token = cake__get_u64(reader);
     out->epoch = cake__get_u64(reader);
     out->index = cake__get_u32(reader);
-    return get_ids(reader, alloc, &out->absent, &out->absent_count);
+    uint8_t has_parts = cake__get_u8(reader);
+    out->has_parts = has_parts == 1;
+    err = has_parts > 1 ? CAKE_EPARSE : get_unequal(reader, alloc, out);
+    if (err == 0)
+        err = get_ids(reader, alloc, &out->absent, &out->absent_count);
+    if (err != 0)
+        cake__compared_free(out, alloc);
+    return err;
 }

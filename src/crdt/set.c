@@ -21,6 +21,7 @@ int cake_orswot_new(const cake_orswot_config_t *config, cake_orswot_t **out)
     cake__table_init(&set->table, alloc, config->actor);
     cake__summary_init(&set->summary, alloc);
     cake__list_init(&set->inbound);
+    set->repair = CAKE__REPAIR_LIMITS;
     *out = set;
     return 0;
 }

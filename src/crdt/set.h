@@ -14,6 +14,21 @@
 #include "crdt/session.h"
 #include "crdt/table.h"
 
+/* How finely repairs compare, and how much they do at a time. Tests make them small. */
+typedef struct cake__repair_limits {
+    uint32_t leaf_records; /* of a finest range, about */
+    uint32_t least_bits;   /* of the finest ranges */
+    uint32_t few_records;  /* a range with at most so many of r is not split: r asks about their ids */
+    uint32_t step_records; /* read in one step: about half a millisecond */
+    uint32_t step_drops;   /* tombstones dropped in one change at the end */
+} cake__repair_limits_t;
+
+#define CAKE__REPAIR_LIMITS                                                                                            \
+    (cake__repair_limits_t)                                                                                            \
+    {                                                                                                                  \
+        .leaf_records = 16, .least_bits = 0, .few_records = 4, .step_records = 16384, .step_drops = 2048               \
+    }
+
 struct cake_orswot {
     const cake_alloc_t *alloc;
     cake_clock_t *clock, own_clock;
@@ -26,6 +41,7 @@ struct cake_orswot {
     uint32_t actor_hint; /* of C: the actor written last */
     cake__list_t inbound;
     cake__change_t *change;
+    cake__repair_limits_t repair;
 };
 
 /* Rule 6: the dots of the records found in storage belong to C. 0, CAKE_ENOMEM (may be tried again), or CAKE_ECORRUPT: two

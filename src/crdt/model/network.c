@@ -294,6 +294,8 @@ void note_outcome(world_t *world, receiving_t *receiving)
 
 static void pump_sender(world_t *world, node_t *node, sending_t *sending)
 {
+    bool has_more;
+    must_be_ok(cake__sender_step(sending->sender, &has_more));
     payload_t *chunk = payload_new(CHUNK);
     cake__fin_t fin;
     bool has_fin;
@@ -318,6 +320,16 @@ static void pump_receiver(world_t *world, node_t *node, receiving_t *receiving)
 {
     cake__compare_t compare;
     bool has;
+    if (cake__receiver_is_finishing(receiving->receiver)) {
+        if (!node_is_busy(node))
+            must_be_ok(cake__receiver_go_on(receiving->receiver, node_change(world, node)));
+        note_outcome(world, receiving);
+        return;
+    }
+    if (chance(world, 0.5)) {
+        must_be_ok(cake__receiver_step(receiving->receiver, &has));
+        return;
+    }
     must_be_ok(cake__receiver_next_compare(receiving->receiver, 1 + (size_t)pick(world, 3), &has, &compare));
     if (!has)
         return;

@@ -109,6 +109,7 @@ void node_start(world_t *world, node_t *node)
     config.actor = actor;
     config.is_joined = node->image.is_joined;
     must_be_ok(cake_orswot_new(&config, &node->set));
+    node->set->repair = world->repair;
     for (uint32_t key = 0; key < KEYS_MAX; key++) {
         if (node->image.has_record[key])
             must_be_ok(cake__orswot_load_record(node->set, &node->image.records[key]));

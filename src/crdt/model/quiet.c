@@ -53,11 +53,17 @@ cake__session_mode_t whole_session(world_t *world, node_t *receiver, node_t *sen
     note_peer(receiver, sender->id, welcome.actor);
     must_be_ok(cake__receiver_on_welcome(r_side, node_change(world, receiver), &welcome));
     cake__welcome_free(&welcome);
+    node_settle(world, receiver); /* what it walks through must be there */
     while (cake__receiver_phase(r_side) == CAKE__PHASE_RUNNING) {
-        bool did;
-        compare_some(world, r_side, z_side, receiver, &did);
+        bool did = cake__receiver_is_finishing(r_side);
+        if (did)
+            must_be_ok(cake__receiver_go_on(r_side, node_change(world, receiver)));
+        else
+            compare_some(world, r_side, z_side, receiver, &did);
         if (!did)
             send_some(world, r_side, z_side, receiver);
+        if (chance(world, 0.3))
+            node_settle(world, receiver);
     }
     receiving_t outcome = {.receiver = r_side};
     note_outcome(world, &outcome);

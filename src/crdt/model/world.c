@@ -106,6 +106,12 @@ static void draw_parameters(world_t *world)
     world->drop_rate = chance(world, 0.5) ? 0.1 : 0.5;
     world->commit_rate = one_of(world, 0.3, 0.8, 1);
     world->level = (uint32_t)cake__min_u64((uint64_t)one_of(world, 1, 2, 3), world->node_count);
+    /* From ids alone to ranges of one record in three levels; small steps, so that much comes between them. */
+    world->repair = (cake__repair_limits_t){.leaf_records = chance(world, 0.3) ? 100 : 1,
+                                            .least_bits = chance(world, 0.1) ? 12 : 0,
+                                            .few_records = chance(world, 0.5) ? 0 : 1,
+                                            .step_records = 1,
+                                            .step_drops = 1 + (uint32_t)pick(world, 2)};
     world->hole_age_ms = profile->holes_age ? HOLE_AGE_MS : NEVER_MS;
     const double *weights = profile->busy_sessions ? busy_weights : is_strict(world) ? strict_weights : plain_weights;
     for (int i = 0; i < EVENT_COUNT; i++) /* every run stresses other things */

@@ -170,6 +170,7 @@ typedef struct world {
     uint32_t node_count, key_count, steps, step, chunk_limit, sessions_at_once, level;
     double eager_loss, late_share, repeat_share, drop_rate, commit_rate;
     double weights[EVENT_COUNT];
+    cake__repair_limits_t repair;
     uint64_t now_ms, hole_age_ms, next_session_id, next_value, next_actor;
     messages_t network, late_batches;
     bool is_cut[NODES_MAX][NODES_MAX];
