@@ -28,6 +28,7 @@ static const flag_t flags[] = {
     {"jobs", "N", "seeds at once (one per core)"},
     {"trace", NULL, "with --seed: every event"},
     {"log-level", "LEVEL", "with --trace: the nodes' own log, from debug, info, warn or error up"},
+    {"svg", "FILE", "with --seed: a picture of the run, or of the smaller one"},
     {"shrink", NULL, "with --seed: look for a smaller run that fails, too"},
     {"progress", "KIND", "bar, lines or none (a bar on a terminal)"},
     {NULL, NULL, NULL},
@@ -185,6 +186,19 @@ static void print_options(const cake_sim_options_t *options, uint64_t seed)
            (unsigned long long)seed, options->nodes, options->seconds, options->writes, faults);
 }
 
+static int draw(campaign_t *campaign, uint64_t seed)
+{
+    const char *path = args_value(campaign->args, "svg", NULL);
+    FILE *out = path == NULL ? NULL : fopen(path, "w");
+    if (path == NULL)
+        return 0;
+    campaign->options.trace = NULL;
+    int err = out == NULL ? CAKE_EIO : cake_sim_draw_svg(seed, &campaign->options, out, NULL);
+    if (out != NULL && fclose(out) != 0)
+        err = CAKE_EIO;
+    return err == 0 ? 0 : fail(campaign->args, EXIT_OTHER, "cannot write %s: %s", path, cake_strerror(err));
+}
+
 static int run_one(campaign_t *campaign, uint64_t seed)
 {
     cake_sim_result_t *result = calloc(1, sizeof(*result));
@@ -206,6 +220,8 @@ static int run_one(campaign_t *campaign, uint64_t seed)
         print_options(&campaign->options, result->seed);
         print_result(result);
     }
+    if (err == 0 && draw(campaign, result->seed) != 0)
+        status = EXIT_OTHER;
     free(result);
     return status;
 }

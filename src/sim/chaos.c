@@ -78,6 +78,7 @@ static void on_mended(void *arg)
     if (!happening.trial->is_chaotic)
         return;
     cake__note(happening.trial, "the net is whole again");
+    cake__picture_look(happening.trial, 0, CAKE__LOOKS_UP);
     cake__world_heal(happening.trial->world);
 }
 
@@ -110,6 +111,7 @@ static void partition(cake__trial_t *trial)
     cake__note(trial, "the net %s (%llx)", names[shape],
                (unsigned long long)(side & ((UINT64_C(2) << trial->node_count) - 2)));
     cut(trial, shape, side, pairs);
+    cake__picture_look(trial, 0, CAKE__LOOKS_CUT);
     trial->result->partitions++;
     later(trial, 100 + below(trial, trial->plan.partition_len_ms), on_mended, (happening_t){.trial = trial});
 }
@@ -124,6 +126,7 @@ static void on_resumed(void *arg)
         return;
     cake__note(node->trial, "node %u: goes on", node->id);
     node->is_paused = false;
+    cake__picture_look(node->trial, node->id, CAKE__LOOKS_UP);
     cake__host_resume(node->host);
 }
 
@@ -135,6 +138,7 @@ static void pause_one(cake__trial_t *trial)
     cake__note(trial, "node %u: is paused", node->id);
     trial->result->pauses++;
     node->is_paused = true;
+    cake__picture_look(trial, node->id, CAKE__LOOKS_PAUSED);
     cake__host_pause(node->host);
     later(trial, 10 + below(trial, trial->plan.pause_len_ms), on_resumed,
           (happening_t){.trial = trial, .node = node, .starts = node->starts});
@@ -148,6 +152,7 @@ static void slow_one(cake__trial_t *trial)
     uint64_t cost_us = node->is_slow ? 0 : 50 + below(trial, 3000);
     cake__note(trial, "node %u: each event takes %llu us", node->id, (unsigned long long)cost_us);
     node->is_slow = !node->is_slow;
+    cake__picture_look(trial, node->id, node->is_slow ? CAKE__LOOKS_SLOW : CAKE__LOOKS_UP);
     cake__host_slow(node->host, cost_us * 1000);
 }
 
@@ -318,8 +323,11 @@ void cake__chaos_end(cake__trial_t *trial)
             cake__host_resume(node->host);
         if (node->is_slow)
             cake__host_slow(node->host, 0);
+        if (node->is_paused || node->is_slow)
+            cake__picture_look(trial, node->id, CAKE__LOOKS_UP);
         node->is_paused = node->is_slow = false;
     }
+    cake__picture_look(trial, 0, CAKE__LOOKS_UP);
     for (uint32_t i = 0; i < trial->node_count; i++) {
         if (trial->nodes[i]->state == CAKE__IS_DOWN)
             cake__node_up(trial->nodes[i], true);

@@ -114,6 +114,7 @@ static void forget_process(cake__trial_node_t *node)
     node->read_floor = 0; /* of other nodes' documents: no promise across restarts */
     node->is_paused = node->is_slow = node->is_stopped = false;
     node->state = CAKE__IS_DOWN;
+    cake__picture_look(node->trial, node->id, CAKE__LOOKS_DOWN);
     cake__clients_node_gone(node);
 }
 
@@ -142,6 +143,7 @@ void cake__node_up(cake__trial_node_t *node, bool with_seeds)
     if (cake__host_env(node->host) == NULL)
         (void)cake__host_start(node->host);
     cake__note(trial, "node %u: starts", node->id);
+    cake__picture_look(trial, node->id, CAKE__LOOKS_UP);
     trial->blocking++;
     int err = start_node(node, with_seeds);
     if (err != 0)

@@ -110,6 +110,10 @@ static int make_world(cake__trial_t *trial)
         options.trace = trial->options.trace;
         options.trace_arg = trial->options.trace_arg;
     }
+    if (trial->picture != NULL) {
+        options.flight = cake__picture_flight;
+        options.flight_arg = trial;
+    }
     return cake__world_new(&options, &trial->world);
 }
 
@@ -127,7 +131,13 @@ static void free_trial(cake__trial_t *trial)
 
 int cake_sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_result_t *result)
 {
+    return cake__sim_run(seed, options, result, NULL);
+}
+
+int cake__sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_result_t *result, cake__picture_t *picture)
+{
     cake__trial_t *trial = cake__sim_alloc(sizeof *trial);
+    trial->picture = picture;
     *result = (cake_sim_result_t){.seed = seed};
     trial->seed = seed;
     cake__list_init(&trial->happenings);
@@ -148,6 +158,7 @@ int cake_sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_resu
     CAKE_ASSERT(err == 0);
     run_phases(trial);
     result->ok = !cake__has_failed(trial);
+    cake__picture_end(trial);
     result->virtual_ms = cake__world_now_ns(trial->world) / CAKE_NS_PER_MS;
     result->events = cake__world_event_count(trial->world);
     result->trace_hash = cake__mix64(trial->hash ^ cake__world_trace_hash(trial->world));

@@ -261,6 +261,7 @@ struct cake_sim {
     uint64_t second, second_events; /* the virtual second under way, and the events before it */
     uint64_t hash;
     cake_sim_result_t *result;
+    struct cake__picture *picture; /* or NULL */
 };
 
 static inline uint64_t cake__below(cake__trial_t *trial, cake__trial_draw_t draw, uint64_t bound)
@@ -283,6 +284,26 @@ void cake__violation(cake__trial_t *trial, const char *checker, const char *form
 void cake__dump(cake__trial_t *trial); /* the state of all replicas into the trace, when there is one */
 /* A line of the trace, with the time in front; also part of the trace's hash. */
 void cake__note(cake__trial_t *trial, const char *format, ...) CAKE_PRINTF(2, 3);
+
+/* ---- picture.c -----------------------------------------------------------------------------------------------------------*/
+
+typedef struct cake__picture cake__picture_t;
+
+typedef enum cake__look {
+    CAKE__LOOKS_DOWN,
+    CAKE__LOOKS_UP,
+    CAKE__LOOKS_PAUSED,
+    CAKE__LOOKS_SLOW,
+    CAKE__LOOKS_CUT
+} cake__look_t;
+
+/* Nothing without a picture. Row 0 is the net. */
+void cake__picture_look(cake__trial_t *trial, uint32_t row, cake__look_t look);
+void cake__picture_note(cake__trial_t *trial, const char *text);
+void cake__picture_flight(void *trial, uint32_t from, uint32_t to, uint64_t arrives_ns, size_t bytes, bool is_stream);
+void cake__picture_end(cake__trial_t *trial); /* draws what was gathered; before the trial goes */
+int cake__sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_result_t *result,
+                  cake__picture_t *picture); /* sim.c */
 
 cake_log_t cake__trace_log(cake__trial_t *trial);
 

@@ -25,6 +25,7 @@ void cake__note(cake__trial_t *trial, const char *format, ...)
     vsnprintf(line + len, sizeof line - len, format, list);
     va_end(list);
     hash_line(trial, line);
+    cake__picture_note(trial, line + len);
     if (trial->options.trace != NULL)
         trial->options.trace(trial->options.trace_arg, line);
 }

@@ -114,10 +114,13 @@ static void send_copy(cake_datagram_t *socket, cake__host_t *to, const cake_addr
     cake__world_t *world = from->world;
     const cake__faults_t *faults = &world->options.faults;
     uint64_t at_ns = world->now_ns + cake__sim_latency_ns(world, from, to);
-    if (cake__sim_happens(world, CAKE__DRAW_LOSS, faults->loss_rate) || cake__sim_is_cut(from, to))
+    if (cake__sim_happens(world, CAKE__DRAW_LOSS, faults->loss_rate) || cake__sim_is_cut(from, to)) {
+        cake__sim_note_flight(from, to, 0, len, false);
         return;
+    }
     if (cake__sim_happens(world, CAKE__DRAW_REORDER, faults->reorder_rate))
         at_ns += cake__sim_between(world, CAKE__DRAW_REORDER, 0, faults->reorder_max_ns);
+    cake__sim_note_flight(from, to, at_ns, len, false);
     packet_t *packet = cake__sim_must(cake__malloc(world->alloc, sizeof *packet + len));
     cake__host_addr(from, 0, &packet->from);
     if (from == to && (addr->family == 6 || addr->ip[0] == 127))

@@ -111,6 +111,7 @@ static cake__flight_t *board(cake__pipe_t *pipe, size_t bytes)
     }
     cake__flight_t *flight = &pipe->flights[(pipe->first + pipe->count++) % CAKE__SIM_FLIGHTS];
     *flight = (cake__flight_t){.arrives_ns = arrival_ns(pipe), .bytes = bytes, .break_after = SIZE_MAX};
+    cake__sim_note_flight(host_from(pipe), host_to(pipe), flight->arrives_ns, bytes, true);
     return flight;
 }
 

@@ -261,6 +261,14 @@ bool cake__world_run_until(cake__world_t *world, bool (*done)(void *arg), void *
     return false;
 }
 
+void cake__sim_note_flight(cake__host_t *from, cake__host_t *to, uint64_t arrives_ns, size_t bytes, bool is_stream)
+{
+    const cake__world_options_t *options = &from->world->options;
+    if (options->flight != NULL)
+        options->flight(options->flight_arg, from->number, to->number, cake__sim_is_cut(from, to) ? 0 : arrives_ns,
+                        bytes, is_stream);
+}
+
 void cake__world_run_for(cake__world_t *world, uint64_t duration_ns)
 {
     cake__world_run_until(world, NULL, NULL, world->now_ns + duration_ns);

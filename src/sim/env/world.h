@@ -87,6 +87,8 @@ typedef struct cake__sim_link {
     bool is_cut;
 } cake__sim_link_t;
 
+void cake__sim_note_flight(cake__host_t *from, cake__host_t *to, uint64_t arrives_ns, size_t bytes, bool is_stream);
+
 struct cake__world {
     cake__world_options_t options;
     const cake_alloc_t *alloc;
