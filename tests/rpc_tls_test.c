@@ -1,4 +1,5 @@
 /* Calls over TLS: both kinds of it, peers that do not fit and are told why, new keys without a restart. */
+#include <openssl/crypto.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
@@ -227,10 +228,39 @@ static void test_strangers_are_refused(void **state)
     assert_refused(&ours, &foreign, "TLS: ", "certificate is refused");
     assert_refused(&ours, &named, "certificate is refused", "TLS: ");
     assert_refused(&key, &other_key, "another cluster key", "another cluster key");
-    assert_refused(&key, &ours, "TLS: ", "TLS: ");
-    assert_refused(&ours, &key, "TLS: ", "TLS: ");
+    assert_refused(&key, &ours, "TLS: ", "the peer uses certificates");
+    assert_refused(&ours, &key, "the peer uses certificates", "TLS: ");
     remove_files(&files);
     remove_files(&others);
+}
+
+/* One who stands between, and takes anybody: its certificate proves nothing to a client that goes by a key. */
+static void test_a_certificate_is_no_key(void **state)
+{
+    files_t files = make_files();
+    cake_tls_config_t key = by_key(KEY);
+    cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
+    cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
+    cake_channel_t *channel;
+    char command[400], line[200] = "", message[200] = "", *address;
+    snprintf(command, sizeof command,
+             "exec openssl s_server -accept 127.0.0.1:0 -naccept 1 -cert %s -key %s -tls1_3 -alpn h2 -www 2>/dev/null",
+             files.cert, files.key);
+    FILE *server = popen(command, "r");
+    assert_non_null(server);
+    while ((address = strstr(line, "127.0.0.1:")) == NULL)
+        assert_non_null(fgets(line, sizeof line, server)); /* ACCEPT 127.0.0.1:40123 */
+    address[strcspn(address, "\r\n ")] = '\0';
+    options.message = message;
+    options.message_size = sizeof message;
+    config.tls = &key;
+    assert_int_equal(cake_channel_open(address, &config, &channel), 0);
+    assert_int_equal(cake_channel_call(channel, "/test/echo", "x", 1, &options, NULL), CAKE_ECONNECTION);
+    if (strstr(message, "the peer uses certificates") == NULL)
+        fail_msg("the client says: %s", message);
+    cake_channel_close(channel);
+    pclose(server);
+    remove_files(&files);
 }
 
 static void test_reload_without_restart(void **state)
@@ -259,6 +289,92 @@ static void test_reload_without_restart(void **state)
     fixture_stop(&tls.fixture);
     remove_files(&files);
     remove_files(&newer);
+}
+
+/* ---- memory that fails: the environment's, and OpenSSL's own ---- */
+
+static _Atomic(int64_t) env_left, openssl_left; /* 0: all succeed; 1: the next fails */
+
+static bool fails_now(_Atomic(int64_t) *left)
+{
+    return atomic_load(left) > 0 && atomic_fetch_sub(left, 1) == 1;
+}
+
+static void *failing_resize(void *ctx, void *block, size_t size)
+{
+    (void)ctx;
+    if (size > 0 && fails_now(&env_left))
+        return NULL;
+    if (size > 0)
+        return realloc(block, size);
+    free(block);
+    return NULL;
+}
+
+static void *openssl_malloc(size_t size, const char *file, int line)
+{
+    return fails_now(&openssl_left) ? NULL : malloc(size);
+}
+
+static void *openssl_realloc(void *block, size_t size, const char *file, int line)
+{
+    return fails_now(&openssl_left) ? NULL : realloc(block, size);
+}
+
+static void openssl_free(void *block, const char *file, int line)
+{
+    free(block);
+}
+
+/* A call may fail with its connection; it ends in any case, and the next ones find memory again. */
+static void survive(_Atomic(int64_t) *left, int64_t nth)
+{
+    static const cake_alloc_t alloc = {failing_resize, NULL};
+    cake_tls_config_t config = by_key(KEY);
+    cake_rpc_server_config_t server = CAKE_RPC_SERVER_CONFIG_INIT;
+    cake_channel_config_t channel = CAKE_CHANNEL_CONFIG_INIT;
+    cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
+    tls_t tls;
+    char message[200];
+    memset(&tls, 0, sizeof tls);
+    cake_log_t log = {write_log, tls.text, CAKE_LOG_WARN};
+    options.alloc = &alloc;
+    options.log = &log;
+    assert_int_equal(cake_uv_env_new(&options, &tls.fixture.server_env), 0);
+    assert_int_equal(cake_uv_env_new(&options, &tls.fixture.client_env), 0);
+    server.tls = channel.tls = &config;
+    channel.backoff_min_ms = channel.backoff_max_ms = 1;
+    fixture_listen(&tls.fixture, server, NULL);
+    fixture_open(&tls.fixture, channel);
+    atomic_store(left, nth);
+    int err = call(&tls, 100000, message);
+    if (err != 0 && err != CAKE_ENOMEM && err != CAKE_ECONNECTION && err != CAKE_EBUSY)
+        fail_msg("allocation %d: %s, %s", (int)nth, cake_err_name(err), message);
+    atomic_store(left, 0);
+    for (int i = 0; i < 3 && err != 0; i++)
+        err = call(&tls, 100000, message);
+    assert_int_equal(err, 0);
+    fixture_stop(&tls.fixture);
+}
+
+static int64_t count_of(const char *variable, int64_t otherwise)
+{
+    const char *text = getenv(variable);
+    return text != NULL ? strtoll(text, NULL, 10) : otherwise;
+}
+
+static void test_each_allocation_may_fail(void **state)
+{
+    int64_t count = count_of("CAKE_ALLOCS", 60);
+    for (int64_t nth = 1; nth <= count; nth++)
+        survive(&env_left, nth);
+}
+
+static void test_allocations_of_openssl_may_fail(void **state)
+{
+    int64_t count = count_of("CAKE_OPENSSL_ALLOCS", 40), step = count_of("CAKE_OPENSSL_STEP", 37);
+    for (int64_t i = 0; i < count; i++)
+        survive(&openssl_left, 1 + i * step);
 }
 
 static void test_configurations_that_are_none(void **state)
@@ -291,13 +407,18 @@ static void test_configurations_that_are_none(void **state)
 
 int main(void)
 {
+    if (CRYPTO_set_mem_functions(openssl_malloc, openssl_realloc, openssl_free) != 1)
+        return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_certificates_both_ways),
         cmocka_unit_test(test_one_key_and_no_certificate),
         cmocka_unit_test(test_keys_that_are_being_changed),
         cmocka_unit_test(test_plain_and_encrypted_refuse_each_other),
         cmocka_unit_test(test_strangers_are_refused),
+        cmocka_unit_test(test_a_certificate_is_no_key),
         cmocka_unit_test(test_reload_without_restart),
+        cmocka_unit_test(test_each_allocation_may_fail),
+        cmocka_unit_test(test_allocations_of_openssl_may_fail),
         cmocka_unit_test(test_configurations_that_are_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include "datadir.h"
 #include "faults.h"
 #include "http.h"
+#include "security.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -39,10 +40,11 @@ static const flag_t flags[] = {
     {"max-connections", "N", "HTTP connections at once (1024)"},
     {"idle-s", "N", "HTTP connections idle or stalled for so many seconds are cut (30)"},
     {"http-token", "FILE", "clients have to send the token in this file"},
-    {"cluster-key", "FILE", "key that seals what nodes tell each other"},
-    {"tls-cert", "FILE", "certificate of this node"},
+    {"cluster-key", "FILE",
+     "key of the cluster (see: datacake keygen), or $" SECURITY_KEY_VARIABLE ": only its nodes are heard"},
+    {"tls-cert", "FILE", "certificate of this node, for calls between nodes; read again on SIGHUP, as the next two"},
     {"tls-key", "FILE", "key of that certificate"},
-    {"tls-ca", "FILE", "certificate authority of the cluster"},
+    {"tls-ca", "FILE", "authority that has signed the certificates of all nodes"},
     {"demo-faults", NULL, "on SIGHUP, do not hear the addresses in DATA_DIR/blocked (see: datacake demo)"},
     {"config", "FILE", "more flags, as lines of name = value; the command line wins"},
     {"log-level", "LEVEL", "debug, info, warn or error (info)"},
@@ -63,20 +65,11 @@ typedef struct server {
     int http_socket; /* -1: none, or the HTTP side's */
     const char *storage_name;
     char token[TOKEN_MAX + 2];
+    security_t security; /* of the start */
     uint64_t node_id, lanes, timeout_ms, max_value_mib, max_body_mib, max_connections, idle_s;
 } server_t;
 
 /* ---- flags -----------------------------------------------------------------------------------------------------------*/
-
-static int check_missing_features(const args_t *args)
-{
-    static const char *const names[] = {"cluster-key", "tls-cert", "tls-key", "tls-ca"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (args_has(args, names[i]))
-            return fail(args, EXIT_USAGE, "this build does not have --%s; keep the nodes in a trusted network instead",
-                        names[i]);
-    return 0;
-}
 
 static int read_token(server_t *server)
 {
@@ -175,11 +168,14 @@ static int read_flags(server_t *server)
     if (args_values(args, "seed", NULL, 0) > SEEDS_MAX)
         return fail(args, EXIT_USAGE, "more than %u seeds", SEEDS_MAX);
     server->hook = log_hook(&server->log);
-    int err = check_missing_features(args);
-    if (err == 0)
-        err = check_addresses(args);
+    int err = check_addresses(args);
     if (err == 0)
         err = read_numbers(server);
+    if (err == 0 && security_read(&server->security, args) != 0)
+        err = fail(args, EXIT_USAGE, "%s", server->security.message);
+    if (err == 0 && server->security.is_readable_by_others)
+        log_line(&server->log, CAKE_LOG_WARN, "others can read %s, too: chmod 600 would keep the key a secret",
+                 args_value(args, "cluster-key", ""));
     return err != 0 ? err : read_token(server);
 }
 
@@ -231,6 +227,10 @@ static int open_storage(server_t *server)
 static int fail_node(server_t *server, const cake_node_config_t *config, int err)
 {
     const args_t *args = server->args;
+    char why[LOG_KEPT_MAX];
+    log_kept(&server->log, "", why);
+    if (why[0] != 0 && args_has(args, "tls-cert") && err != CAKE_EADDRINUSE) /* TLS knows more than the code says */
+        return fail(args, EXIT_OTHER, "%s; look at --tls-cert, --tls-key and --tls-ca", why);
     if (err == CAKE_EADDRINUSE)
         return fail(args, EXIT_OTHER, "the address %s is in use; stop what listens there, or give another --listen",
                     config->listen_addr);
@@ -259,6 +259,7 @@ static int start_node(server_t *server)
     config.cluster_id = args_value(args, "cluster-id", "datacake");
     config.data_center = args_value(args, "data-center", "default");
     config.generation = server->datadir.generation;
+    security_configure(&server->security, &config);
     cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
     options.log = &server->hook;
     int err = cake_uv_env_new(&options, &server->env);
@@ -268,6 +269,7 @@ static int start_node(server_t *server)
         return fail(args, EXIT_OTHER, "out of memory");
     config.env = server->env;
     err = cake_node_start(&config, &server->node);
+    security_wipe(&server->security);
     return err == 0 ? 0 : fail_node(server, &config, err);
 }
 
@@ -364,8 +366,8 @@ static void read_faults(server_t *server)
     log_line(&server->log, CAKE_LOG_WARN, "the addresses in %s are not heard", path);
 }
 
-/* Until SIGINT or SIGTERM, or until another node with our id turns out to have been there first. SIGHUP without faults to read
- * is nothing to end for. */
+/* Until SIGINT or SIGTERM, or until another node with our id turns out to have been there first. On SIGHUP what may change
+ * without a restart is read again; it is nothing to end for. */
 static int wait_for_end(server_t *server, const sigset_t *signals)
 {
     const struct timespec briefly = {.tv_nsec = 10000000}, second = {.tv_sec = 1};
@@ -377,6 +379,8 @@ static int wait_for_end(server_t *server, const sigset_t *signals)
             return EXIT_DONE;
         if (received == SIGHUP && args_has(server->args, "demo-faults") && server->datadir.path[0] != 0)
             read_faults(server);
+        if (received == SIGHUP)
+            security_reload(server->node, server->args, &server->log);
         if (cake_node_stats(server->node, &stats) == 0 && stats.is_duplicate)
             return fail_duplicate(server);
         if (!is_ready && http_is_ready(server->http)) {
@@ -450,7 +454,7 @@ const command_t serve_command = {
     .operands = "",
     .summary = "run a node until SIGINT or SIGTERM, then leave gracefully",
     .details = "One line on standard output says that the node is ready, with the ports it has. The log is on standard "
-               "error.",
+               "error. SIGHUP reads keys and certificates again.",
     .flags = flags,
     .run = run,
 };

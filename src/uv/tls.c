@@ -197,10 +197,12 @@ static int make_ctx(cake_tls_t *context, const cake_tls_config_t *config, bool i
         return CAKE_ENOMEM;
     if (context->psk_count == 0)
         return load_files(ctx, config, is_server);
-    if (is_server)
+    if (is_server) {
         SSL_CTX_set_psk_find_session_callback(ctx, find_psk);
-    else
+    } else {
         SSL_CTX_set_psk_use_session_callback(ctx, use_psk);
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL); /* by no authority: who comes with a certificate is refused */
+    }
     return 0;
 }
 
@@ -362,6 +364,28 @@ const char *cake__tls_reason(const cake__tls_t *tls)
     return tls->reason[0] != '\0' ? tls->reason : NULL;
 }
 
+#define OTHER_KIND_THERE "TLS: the peer uses certificates, and this side a cluster key"
+#define OTHER_KIND_HERE  "TLS: the peer shows no certificate (a cluster key, perhaps), and this side wants one"
+
+/* What OpenSSL's last error means, where that is not plain; NULL: it is. */
+static const char *meaning_of(const cake__tls_t *tls, int reason)
+{
+    if (tls->context->psk_count == 0)
+        return reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ? OTHER_KIND_HERE : NULL;
+    switch (reason) {
+    case SSL_R_CERTIFICATE_VERIFY_FAILED:
+    case SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM: /* it knows no key: there is no certificate that it could get instead */
+    case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
+        return OTHER_KIND_THERE;
+    case SSL_R_BINDER_DOES_NOT_VERIFY:
+    case SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER:
+    case SSL_R_TLSV1_ALERT_DECRYPT_ERROR:
+        return "TLS: the peer has another cluster key";
+    default:
+        return NULL;
+    }
+}
+
 /* The words of OpenSSL for the last error, with what they mean where that is not plain. */
 static int note_failure(cake__tls_t *tls)
 {
@@ -369,13 +393,12 @@ static int note_failure(cake__tls_t *tls)
     const char *what = code != 0 ? ERR_reason_error_string(code) : "the connection was cut";
     long verified = SSL_get_verify_result(tls->ssl);
     char text[REASON_MAX];
+    const char *meaning = meaning_of(tls, ERR_GET_REASON(code));
     if (tls->context->psk_count == 0 && verified != X509_V_OK)
         snprintf(text, sizeof text, "TLS: the peer's certificate is refused: %s",
                  X509_verify_cert_error_string(verified));
-    else if (tls->context->psk_count > 0 && (ERR_GET_REASON(code) == SSL_R_BINDER_DOES_NOT_VERIFY ||
-                                             ERR_GET_REASON(code) == SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER ||
-                                             ERR_GET_REASON(code) == SSL_R_TLSV1_ALERT_DECRYPT_ERROR))
-        snprintf(text, sizeof text, "TLS: the peer has another cluster key (%s)", what != NULL ? what : "unknown");
+    else if (meaning != NULL)
+        snprintf(text, sizeof text, "%s", meaning);
     else
         snprintf(text, sizeof text, "TLS: %s", what != NULL ? what : "unknown error");
     cake__tls_fail(tls, text);
@@ -448,6 +471,11 @@ int cake__tls_handshake(cake__tls_t *tls)
     ERR_clear_error();
     int result = SSL_do_handshake(tls->ssl);
     if (result == 1) {
+        /* A peer that answered without the key has shown nothing that proves who it is. */
+        if (tls->context->psk_count > 0 && SSL_session_reused(tls->ssl) != 1) {
+            cake__tls_fail(tls, OTHER_KIND_THERE);
+            return CAKE_EUNAUTHENTICATED;
+        }
         SSL_get0_alpn_selected(tls->ssl, &protocol, &protocol_len);
         if (protocol_len == 2 && memcmp(protocol, "h2", 2) == 0)
             return 0;
