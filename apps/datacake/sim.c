@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <datacake/sim.h>
@@ -29,6 +30,8 @@ static const flag_t flags[] = {
     {"trace", NULL, "with --seed: every event"},
     {"log-level", "LEVEL", "with --trace: the nodes' own log, from debug, info, warn or error up"},
     {"svg", "FILE", "with --seed: a picture of the run, or of the smaller one"},
+    {"ledger", "FILE", "with --seeds: adds a line about them to this file, and prints its sums"},
+    {"commit", "TEXT", "with --ledger: which code it was (the version)"},
     {"shrink", NULL, "with --seed: look for a smaller run that fails, too"},
     {"progress", "KIND", "bar, lines or none (a bar on a terminal)"},
     {NULL, NULL, NULL},
@@ -122,6 +125,47 @@ static void *run_seeds(void *arg)
     }
 }
 
+/* ---- the ledger: one line per campaign, so that seeds add up over days and commits -------------------------------------*/
+
+static int sum_ledger(FILE *file)
+{
+    char line[512], first[32] = "", when[32], commit[64];
+    unsigned long long from, count, failed, runs = 0, seeds = 0, failures = 0;
+    while (fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "%31s %63s %llu %llu %llu", when, commit, &from, &count, &failed) != 5)
+            return -1;
+        if (runs++ == 0)
+            memcpy(first, when, sizeof(first));
+        seeds += count;
+        failures += failed;
+    }
+    printf("ledger: %llu seeds in %llu runs since %s, %llu failed\n", seeds, runs, first, failures);
+    return 0;
+}
+
+static int write_ledger(const campaign_t *campaign)
+{
+    const char *path = args_value(campaign->args, "ledger", NULL);
+    const char *commit = args_value(campaign->args, "commit", cake_version());
+    char when[32];
+    time_t now = time(NULL);
+    struct tm parts;
+    if (path == NULL)
+        return 0;
+    if (strpbrk(commit, " \t\n") != NULL || commit[0] == '\0' || strlen(commit) > 63)
+        return fail(campaign->args, EXIT_USAGE, "--commit is one word");
+    FILE *file = fopen(path, "a+");
+    if (file == NULL)
+        return fail(campaign->args, EXIT_OTHER, "cannot open %s", path);
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &parts));
+    fprintf(file, "%s %s %llu %llu %llu%s\n", when, commit, (unsigned long long)campaign->from,
+            (unsigned long long)campaign->done, (unsigned long long)campaign->failures, campaign->flags_text);
+    rewind(file);
+    int bad = sum_ledger(file);
+    bool is_lost = fclose(file) != 0;
+    return bad != 0 || is_lost ? fail(campaign->args, EXIT_OTHER, "%s is no ledger", path) : 0;
+}
+
 static int run_campaign(campaign_t *campaign)
 {
     pthread_t threads[JOBS_MAX];
@@ -146,7 +190,8 @@ static int run_campaign(campaign_t *campaign)
         spent_s, spent_s > 0 ? (double)campaign->done * 60 / spent_s : 0.0, (unsigned long long)campaign->events,
         (double)campaign->virtual_ms / 3600000, (unsigned long long)campaign->writes_acked,
         (unsigned long long)campaign->crashes, (unsigned long long)campaign->partitions);
-    return campaign->failures == 0 ? EXIT_DONE : EXIT_OTHER;
+    int status = write_ledger(campaign);
+    return status != 0 ? status : campaign->failures == 0 ? EXIT_DONE : EXIT_OTHER;
 }
 
 /* ---- one seed --------------------------------------------------------------------------------------------------------*/

@@ -137,6 +137,7 @@ static void pause_one(cake__trial_t *trial)
         return;
     cake__note(trial, "node %u: is paused", node->id);
     trial->result->pauses++;
+    node->pauses++;
     node->is_paused = true;
     cake__picture_look(trial, node->id, CAKE__LOOKS_PAUSED);
     cake__host_pause(node->host);
@@ -152,6 +153,7 @@ static void slow_one(cake__trial_t *trial)
     uint64_t cost_us = node->is_slow ? 0 : 50 + below(trial, 3000);
     cake__note(trial, "node %u: each event takes %llu us", node->id, (unsigned long long)cost_us);
     node->is_slow = !node->is_slow;
+    node->pauses++;
     cake__picture_look(trial, node->id, node->is_slow ? CAKE__LOOKS_SLOW : CAKE__LOOKS_UP);
     cake__host_slow(node->host, cost_us * 1000);
 }

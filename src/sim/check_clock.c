@@ -14,3 +14,15 @@ void cake__check_clock(cake__trial_t *trial, const cake__op_t *op)
     cake_hlc_t *floor = is_write ? &node->write_floor : &node->read_floor;
     *floor = cake__max_u64(*floor, op->timestamp);
 }
+
+/* An application takes stamps, too. Those below the bound that is on disk are above all taken before, also by runs of the node that
+ * crashed. */
+void cake__check_now(cake__trial_node_t *node)
+{
+    cake_hlc_t stamp = cake_node_now(node->node);
+    if (stamp != 0 && stamp <= node->now_floor && !node->has_lost_disk)
+        cake__violation(node->trial, "clock", "node %u gives the stamp %llx, and had given %llx before", node->id,
+                        (unsigned long long)stamp, (unsigned long long)node->now_floor);
+    if (stamp < node->store->clock_bound)
+        node->now_floor = cake__max_u64(node->now_floor, stamp);
+}

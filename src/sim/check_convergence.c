@@ -125,6 +125,20 @@ void cake__check_final(cake__trial_t *trial)
     }
 }
 
+/* The sets have dropped their tombstones: then no disk has one either. */
+void cake__check_purged(cake__trial_t *trial)
+{
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        for (uint32_t at = 0; at < trial->plan.keyspaces * trial->plan.keys; at++) {
+            cake__stamp_t row;
+            if (cake__disk_row(&trial->nodes[i]->disk, at / trial->plan.keys, at % trial->plan.keys, &row) &&
+                row.is_tombstone)
+                cake__violation(trial, "tombstones", "node %u has dropped that of key %u, and its disk has it",
+                                trial->nodes[i]->id, (unsigned)(at % trial->plan.keys));
+        }
+    }
+}
+
 /* Where no disk is lost, nobody is forgotten and nobody is new, deltas are enough (the model's strict runs). */
 void cake__check_strict(cake__trial_t *trial)
 {

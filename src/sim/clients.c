@@ -164,6 +164,7 @@ static void on_done(const cake_result_t *result, void *arg)
             cake__check_acked(trial, op);
     }
     cake__check_clock(trial, op);
+    cake__check_now(node);
     for (size_t i = 0; i < result->doc_count; i++)
         cake_doc_free(result->docs[i]);
 }

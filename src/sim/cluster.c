@@ -78,6 +78,8 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     memset(node->written, 0, key_count(trial) * sizeof *node->written); /* what came before is not told */
     if (err == 0)
         err = cake_node_watch(node->node, on_membership, node, &node->watch);
+    if (err == 0)
+        err = cake__calls_serve(node);
     return err == 0 ? cake__workload_started(node) : err;
 }
 
@@ -110,7 +112,8 @@ static void forget_process(cake__trial_node_t *node)
     node->node = NULL;
     node->store = NULL;
     node->watch = node->changes = NULL;
-    node->is_forgetting = false;
+    node->is_forgetting = node->is_asking = false;
+    node->pauses = 0;
     node->read_floor = 0; /* of other nodes' documents: no promise across restarts */
     node->is_paused = node->is_slow = node->is_stopped = false;
     node->state = CAKE__IS_DOWN;

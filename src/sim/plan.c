@@ -116,6 +116,9 @@ static void draw_nodes(cake__trial_t *trial)
     uint64_t which = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, CAKE_COUNT_OF(counts));
     if (trial->options.nodes == 0)
         trial->options.nodes = counts[which];
+    bool has_calls = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 3) != 0;
+    uint32_t calls = 10 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 100);
+    trial->plan.calls = has_calls && trial->options.writes > 0 ? calls : 0;
 }
 
 void cake__plan_draw(cake__trial_t *trial)

@@ -103,10 +103,12 @@ void cake__settle(cake__trial_t *trial)
         age_ms += trial->plan.hole_age_ms;
     if (!await(trial, "tombstones", cake__are_tombstones_gone, age_ms * CAKE_NS_PER_MS + PURGE_GRACE_NS) ||
         !await(trial, "convergence", is_whole, CONVERGENCE_NS) ||
-        !await(trial, "resources", cake__are_queues_empty, QUEUE_NS))
+        !await(trial, "resources", cake__are_queues_empty, QUEUE_NS) ||
+        !await(trial, "calls", cake__are_calls_over, QUEUE_NS))
         return;
     cake__note(trial, "the tombstones are gone");
     cake__check_final(trial);
+    cake__check_purged(trial);
     cake__check_strict(trial);
     sum_up(trial);
     if (cake__has_failed(trial) || trial->options.no_shutdown_check || !stop_all(trial))

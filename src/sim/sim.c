@@ -84,6 +84,7 @@ static void run_phases(cake__trial_t *trial)
     cake__chaos_start(trial);
     cake__clients_start(trial);
     cake__workload_clients(trial);
+    cake__calls_start(trial);
     cake__world_run_until(world, is_failed, trial, trial->chaos_ends_ns);
     if (!cake__has_failed(trial)) {
         cake__chaos_end(trial);
@@ -124,6 +125,7 @@ static void free_trial(cake__trial_t *trial)
     cake__chaos_free(trial);
     cake__cluster_free(trial);
     cake__workload_end(trial);
+    cake__calls_free(trial);
     cake__clients_free(trial);
     cake__free(&cake__libc_alloc, trial->quorum_floor);
     cake__free(&cake__libc_alloc, trial);

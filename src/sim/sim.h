@@ -5,6 +5,7 @@
  *   disk.c      storages that survive their host        clients.c   operations and what came of them
  *   settle.c    healing, and what must hold then        check_*.c   the checkers, one each
  *   workload.c  code of users: services, clients        picture.c   what happened, drawn
+ *   calls.c     calls between the nodes
  *   trace.c     what happened, for people               range.c     many seeds, determinism, shrinking
  *
  *      trial --- world of sim/env --- host n --- environment while it is up
@@ -37,6 +38,7 @@
 
 typedef struct cake_sim cake__trial_t; /* what hooks of users are given */
 typedef struct cake__trial_node cake__trial_node_t;
+typedef struct cake__asked cake__asked_t; /* a call and what became of it */
 
 /* ---- plan.c: what a seed draws ---------------------------------------------------------------------------------------*/
 
@@ -55,7 +57,7 @@ typedef struct cake__plan {
     uint32_t many_share, delete_share, read_share, scan_share; /* percent */
     uint32_t levels;                                           /* bits of cake_consistency_t that clients use */
     uint32_t max_value_bytes;
-    uint32_t data_centers, chunk_records;
+    uint32_t data_centers, chunk_records, calls;
     uint64_t tombstone_min_age_ms, hole_age_ms, timeout_ms, forget_after_ms;
 } cake__plan_t;
 
@@ -126,6 +128,7 @@ struct cake__trial_node {
     cake_store_t *store;
     cake_watch_t *watch;
     cake__disk_t disk;
+    cake_hlc_t now_floor;               /* of stamps taken of the node's clock, below the bound on its disk */
     cake_hlc_t write_floor, read_floor; /* the greatest stamps its clients were given; of reads in this run of it */
     cake_watch_t *changes;
     cake_hlc_t *told, *written; /* per key, in this run of it: by the watch; to the disk */
@@ -133,7 +136,10 @@ struct cake__trial_node {
     cake_post_t stop_post, forget_post;
     bool is_forgetting, is_retrying;
     uint16_t forget_id;
-    bool is_stopped;                /* the graceful stop is through; the environment closes in an event of its own */
+    bool is_stopped; /* the graceful stop is through; the environment closes in an event of its own */
+    uint32_t pauses; /* of this process */
+    bool is_asking;
+    cake_post_t ask_post;
     bool has_workload, is_stepping; /* users: code has been told of this start; a step is under way */
     cake_post_t step_post;
 };
@@ -196,6 +202,13 @@ void cake__workload_gone(cake__trial_node_t *node);
 void cake__workload_check(cake__trial_t *trial);
 bool cake__is_foreign(const cake__trial_t *trial, cake_slice_t keyspace); /* of a workload */
 
+/* ---- calls.c --------------------------------------------------------------------------------------------------------------*/
+
+int cake__calls_serve(cake__trial_node_t *node);
+void cake__calls_start(cake__trial_t *trial);
+bool cake__are_calls_over(cake__trial_t *trial, char *why, size_t size);
+void cake__calls_free(cake__trial_t *trial);
+
 /* ---- chaos.c, settle.c ---------------------------------------------------------------------------------------------------*/
 
 void cake__chaos_start(cake__trial_t *trial);
@@ -212,12 +225,14 @@ void cake__check_scan(cake__trial_t *trial, const cake__op_t *op, const cake__st
 void cake__check_refused(cake__trial_t *trial, const cake__op_t *op);
 void cake__check_row(cake__disk_t *disk, const cake_write_t *write); /* check_rows.c: every row written */
 void cake__check_may_turn_up(cake__trial_t *trial, const cake_write_t *write);
-void cake__check_clock(cake__trial_t *trial, const cake__op_t *op);             /* check_clock.c */
+void cake__check_clock(cake__trial_t *trial, const cake__op_t *op); /* check_clock.c */
+void cake__check_now(cake__trial_node_t *node);
 void cake__check_change(cake__trial_node_t *node, const cake_change_t *change); /* check_watch.c */
 void cake__check_told(cake__trial_t *trial);
 bool cake__is_converged(cake__trial_t *trial, char *why, size_t size); /* check_convergence.c */
 void cake__check_final(cake__trial_t *trial);
 void cake__check_strict(cake__trial_t *trial);
+void cake__check_purged(cake__trial_t *trial);
 bool cake__are_tombstones_gone(cake__trial_t *trial, char *why, size_t size);
 void cake__check_membership_change(cake__trial_node_t *node, cake_membership_kind_t kind, const cake_member_t *member);
 bool cake__is_membership_exact(cake__trial_t *trial, char *why, size_t size); /* check_membership.c */
@@ -233,6 +248,7 @@ typedef enum cake__trial_draw {
     CAKE__TRIAL_DRAW_DISK,
     CAKE__TRIAL_DRAW_WORKLOAD,
     CAKE__TRIAL_DRAW_SHAPE,
+    CAKE__TRIAL_DRAW_CALLS,
     CAKE__TRIAL_DRAW_COUNT
 } cake__trial_draw_t;
 
@@ -253,6 +269,8 @@ struct cake_sim {
 
     cake__op_t **ops;
     uint32_t op_count, op_capacity;
+    cake__asked_t **asked;
+    uint64_t asked_count;
     uint32_t writes_left;
     void *run; /* of the workload */
     uint32_t steps_left;
