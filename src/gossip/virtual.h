@@ -1,7 +1,7 @@
 /* virtual.h: a cluster of membership cores in virtual time, for tests and benchmarks: no sockets, no clocks, no threads.
  * Everything that happens is drawn from one seed, so that a seed that fails, fails again.
  *
- *      queue: (time, order) -> datagram arrives | tick | a ping over RPC comes back
+ *      queue: (time, order) -> datagram arrives | stream | a ping over RPC comes back | tick
  *
  * Faults: loss, duplication, delay (and with it reordering), partitions by group, one-way cuts, pauses of a process,
  * crashes, restarts, allocations that fail. Each node has a clock of its own, with a random zero. */
@@ -19,17 +19,23 @@
 #define VIRTUAL_SECOND       (1000 * VIRTUAL_MS)
 #define VIRTUAL_SOCKET_QUEUE 256 /* datagrams that wait while a process is paused */
 
-typedef enum virtual_kind { VIRTUAL_DATAGRAM, VIRTUAL_STREAM, VIRTUAL_TICK, VIRTUAL_PINGED } virtual_kind_t;
+typedef enum virtual_kind { VIRTUAL_DATAGRAM, VIRTUAL_STREAM, VIRTUAL_PINGED } virtual_kind_t;
 
+/* What arrives at a node; the heap holds only when, so that its moves are cheap. */
 typedef struct virtual_item {
-    uint64_t time_ns, order;
     virtual_kind_t kind;
     uint32_t node, run;
     cake_addr_t from;
-    uint8_t *data;
-    size_t len;
     cake__gossip_event_t pinged;
+    size_t len;
+    uint8_t data[];
 } virtual_item_t;
+
+typedef struct virtual_due {
+    uint64_t time_ns, order;
+    virtual_item_t *item; /* NULL: a tick of node */
+    uint32_t node, run;
+} virtual_due_t;
 
 typedef struct virtual_node {
     cake__gossip_t *gossip;
@@ -61,8 +67,9 @@ struct virtual
     cake__random_t random;
     virtual_node_t *nodes;
     uint32_t count;
-    virtual_item_t *heap;
+    virtual_due_t *heap;
     size_t heap_len, heap_capacity;
+    uint32_t looked_at, looked_for; /* where virtual_all_see_all found somebody missing */
 
     double loss, duplication;
     uint64_t delay_min_ns, delay_max_ns;
@@ -79,16 +86,29 @@ struct virtual
 
 /* ---- the queue -------------------------------------------------------------------------------------------------------- */
 
-static inline bool virtual__before(const virtual_item_t *a, const virtual_item_t *b)
+static inline bool virtual__before(const virtual_due_t *a, const virtual_due_t *b)
 {
     return a->time_ns != b->time_ns ? a->time_ns < b->time_ns : a->order < b->order;
 }
 
-static inline void virtual__push(virtual_t *cluster, virtual_item_t item)
+static inline virtual_item_t *virtual__item(virtual_kind_t kind, const void *data, size_t len)
 {
+    virtual_item_t *item = malloc(sizeof *item + len);
+    CAKE_ASSERT(item != NULL);
+    memset(item, 0, sizeof *item);
+    item->kind = kind;
+    item->len = len;
+    if (len > 0)
+        memcpy(item->data, data, len);
+    return item;
+}
+
+static inline void virtual__push(virtual_t *cluster, uint64_t time_ns, uint32_t node, virtual_item_t *to)
+{
+    virtual_due_t item = {.time_ns = time_ns, .item = to, .node = node, .run = cluster->nodes[node].run};
     if (cluster->heap_len == cluster->heap_capacity) {
         cluster->heap_capacity = cluster->heap_capacity == 0 ? 1024 : cluster->heap_capacity * 2;
-        cluster->heap = realloc(cluster->heap, cluster->heap_capacity * sizeof item);
+        cluster->heap = realloc(cluster->heap, cluster->heap_capacity * sizeof cluster->heap[0]);
         CAKE_ASSERT(cluster->heap != NULL);
     }
     item.order = cluster->orders++;
@@ -100,9 +120,9 @@ static inline void virtual__push(virtual_t *cluster, virtual_item_t item)
     cluster->heap[at] = item;
 }
 
-static inline virtual_item_t virtual__pop(virtual_t *cluster)
+static inline virtual_due_t virtual__pop(virtual_t *cluster)
 {
-    virtual_item_t top = cluster->heap[0], last = cluster->heap[--cluster->heap_len];
+    virtual_due_t top = cluster->heap[0], last = cluster->heap[--cluster->heap_len];
     size_t at = 0;
     for (;;) {
         size_t child = 2 * at + 1;
@@ -172,16 +192,10 @@ static inline void virtual__send(virtual_t *cluster, uint32_t from, const cake__
     for (int copy = 0; copy < (is_doubled && !is_stream ? 2 : 1); copy++) {
         if (!is_stream && virtual__is_lost(cluster))
             continue;
-        virtual_item_t item = {.time_ns = cluster->now_ns + virtual__delay(cluster),
-                               .kind = is_stream ? VIRTUAL_STREAM : VIRTUAL_DATAGRAM,
-                               .node = index,
-                               .run = to->run,
-                               .from = sender->addr,
-                               .len = action->send.frame.len,
-                               .data = malloc(action->send.frame.len)};
-        CAKE_ASSERT(item.data != NULL);
-        memcpy(item.data, action->send.frame.data, item.len);
-        virtual__push(cluster, item);
+        virtual_item_t *item = virtual__item(is_stream ? VIRTUAL_STREAM : VIRTUAL_DATAGRAM, action->send.frame.data,
+                                             action->send.frame.len);
+        item->from = sender->addr;
+        virtual__push(cluster, cluster->now_ns + virtual__delay(cluster), index, item);
     }
 }
 
@@ -189,21 +203,20 @@ static inline void virtual__send(virtual_t *cluster, uint32_t from, const cake__
 static inline void virtual__ping(virtual_t *cluster, uint32_t from, const cake__gossip_action_t *action)
 {
     virtual_node_t *to = virtual__at(cluster, &action->ping.to), *sender = &cluster->nodes[from];
-    virtual_item_t item = {.kind = VIRTUAL_PINGED, .node = from, .run = sender->run};
+    virtual_item_t *item = virtual__item(VIRTUAL_PINGED, NULL, 0);
     uint64_t took_ns = 2 * virtual__delay(cluster);
     while (virtual__is_lost(cluster))
         took_ns += 200 * VIRTUAL_MS;
     bool is_reachable = to != NULL && to->group == sender->group && !to->is_deaf;
     bool is_paused = to != NULL && to->paused_until_ns > cluster->now_ns;
-    item.pinged.kind = CAKE__GOSSIP_PINGED;
-    item.pinged.pinged.token = action->ping.token;
-    item.pinged.pinged.is_answered = is_reachable && to->is_up && !is_paused && took_ns < VIRTUAL_SECOND;
-    if (item.pinged.pinged.is_answered)
-        item.pinged.pinged.answer = to->who;
+    item->pinged.kind = CAKE__GOSSIP_PINGED;
+    item->pinged.pinged.token = action->ping.token;
+    item->pinged.pinged.is_answered = is_reachable && to->is_up && !is_paused && took_ns < VIRTUAL_SECOND;
+    if (item->pinged.pinged.is_answered)
+        item->pinged.pinged.answer = to->who;
     else if (!is_reachable || is_paused)
         took_ns = VIRTUAL_SECOND;
-    item.time_ns = cluster->now_ns + took_ns;
-    virtual__push(cluster, item);
+    virtual__push(cluster, cluster->now_ns + took_ns, from, item);
 }
 
 /* ---- steps ---------------------------------------------------------------------------------------------------------------- */
@@ -278,26 +291,27 @@ static inline int virtual_step(virtual_t *cluster, uint32_t index, const cake__g
     if (due_ns >= node->tick_ns && node->tick_ns > cluster->now_ns)
         return err;
     node->tick_ns = due_ns;
-    virtual__push(cluster, (virtual_item_t){.time_ns = due_ns, .kind = VIRTUAL_TICK, .node = index, .run = node->run});
+    virtual__push(cluster, due_ns, index, NULL);
     return err;
 }
 
-static inline void virtual__deliver(virtual_t *cluster, virtual_item_t *item)
+static inline void virtual__deliver(virtual_t *cluster, virtual_due_t *due)
 {
-    virtual_node_t *node = &cluster->nodes[item->node];
-    bool is_frame = item->kind == VIRTUAL_DATAGRAM || item->kind == VIRTUAL_STREAM;
-    if (!node->is_up || (node->run != item->run && !is_frame)) {
-        free(item->data);
+    virtual_node_t *node = &cluster->nodes[due->node];
+    virtual_item_t *item = due->item;
+    bool is_frame = item != NULL && item->kind != VIRTUAL_PINGED;
+    if (!node->is_up || (node->run != due->run && !is_frame)) {
+        free(item);
         return;
     }
     if (node->paused_until_ns > cluster->now_ns) {
         if (is_frame && node->waiting++ >= VIRTUAL_SOCKET_QUEUE) {
-            free(item->data);
+            free(item);
             return;
         }
-        item->time_ns = node->paused_until_ns;
-        item->pinged.pinged.is_answered = false; /* its own time-out is what it sees first */
-        virtual__push(cluster, *item);
+        if (item != NULL)
+            item->pinged.pinged.is_answered = false; /* its own time-out is what it sees first */
+        virtual__push(cluster, node->paused_until_ns, due->node, item);
         return;
     }
     node->waiting = 0;
@@ -307,13 +321,13 @@ static inline void virtual__deliver(virtual_t *cluster, virtual_item_t *item)
         event.received.from = item->from;
         event.received.frame = cake__slice(item->data, item->len);
         event.received.is_stream = item->kind == VIRTUAL_STREAM;
-    } else if (item->kind == VIRTUAL_PINGED) {
+    } else if (item != NULL) {
         event = item->pinged;
-    } else if (item->time_ns >= node->tick_ns) {
+    } else if (due->time_ns >= node->tick_ns) {
         node->tick_ns = 0;
     }
-    (void)virtual_step(cluster, item->node, &event);
-    free(item->data);
+    (void)virtual_step(cluster, due->node, &event);
+    free(item);
 }
 
 /* ---- keys: not secret at all, but as strict about what was altered ------------------------------------------------------ */
@@ -397,7 +411,7 @@ static inline void virtual_free(virtual_t *cluster)
     for (uint32_t i = 0; i < cluster->count; i++)
         virtual_crash(cluster, i);
     for (size_t i = 0; i < cluster->heap_len; i++)
-        free(cluster->heap[i].data);
+        free(cluster->heap[i].item);
     free(cluster->heap);
     free(cluster->nodes);
 }
@@ -442,9 +456,9 @@ static inline void virtual_run(virtual_t *cluster, uint64_t for_ns)
 {
     uint64_t end_ns = cluster->now_ns + for_ns;
     while (cluster->heap_len > 0 && cluster->heap[0].time_ns <= end_ns) {
-        virtual_item_t item = virtual__pop(cluster);
-        cluster->now_ns = item.time_ns;
-        virtual__deliver(cluster, &item);
+        virtual_due_t due = virtual__pop(cluster);
+        cluster->now_ns = due.time_ns;
+        virtual__deliver(cluster, &due);
     }
     cluster->now_ns = end_ns;
 }
@@ -469,16 +483,28 @@ static inline cake__gossip_status_t virtual_status(virtual_t *cluster, uint32_t 
     return member.status;
 }
 
-/* Every node that is up holds every other one of its partition ALIVE, and those that are not up not ALIVE. */
+static inline bool virtual__sees(virtual_t *cluster, uint32_t viewer, uint32_t subject)
+{
+    const virtual_node_t *from = &cluster->nodes[viewer], *to = &cluster->nodes[subject];
+    cake__gossip_status_t status = virtual_status(cluster, viewer, subject);
+    return to->is_up && from->group == to->group ? status == CAKE__GOSSIP_ALIVE : status >= CAKE__GOSSIP_DEAD;
+}
+
+/* Every node that is up holds every other one of its partition ALIVE, and those that are not up not ALIVE. Begins where it was
+ * not so the last time. */
 static inline bool virtual_all_see_all(virtual_t *cluster)
 {
-    for (uint32_t i = 0; i < cluster->count; i++)
-        for (uint32_t j = 0; j < cluster->count && cluster->nodes[i].is_up; j++) {
-            bool is_there = cluster->nodes[j].is_up && cluster->nodes[i].group == cluster->nodes[j].group;
-            cake__gossip_status_t status = virtual_status(cluster, i, j);
-            if (is_there ? status != CAKE__GOSSIP_ALIVE : status < CAKE__GOSSIP_DEAD)
-                return false;
+    for (uint32_t i = 0; i <= cluster->count; i++) {
+        uint32_t viewer = (cluster->looked_at + i) % cluster->count;
+        uint32_t first = i == 0 ? cluster->looked_for % cluster->count : 0;
+        for (uint32_t j = first; j < cluster->count && cluster->nodes[viewer].is_up; j++) {
+            if (virtual__sees(cluster, viewer, j))
+                continue;
+            cluster->looked_at = viewer;
+            cluster->looked_for = j;
+            return false;
         }
+    }
     return true;
 }
 
