@@ -27,6 +27,12 @@ static inline void cake__lock_take(cake__lock_t *lock)
     CAKE_ASSERT(err == 0);
 }
 
+/* False: somebody has it. */
+static inline bool cake__lock_try(cake__lock_t *lock)
+{
+    return pthread_mutex_trylock(&lock->mutex) == 0;
+}
+
 static inline void cake__lock_give(cake__lock_t *lock)
 {
     int err = pthread_mutex_unlock(&lock->mutex);

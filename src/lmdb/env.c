@@ -7,7 +7,8 @@
 #define MAGIC         UINT32_C(0xbeefc0de)
 #define MAP_BYTES_MAX (UINT64_C(1) << 46)
 
-static const char *const table_names[CAKE__TABLES] = {"about", "names", "rows", "ids", "large", "metas"};
+static const char *const table_names[CAKE__TABLES] = {"about", "names", "rows",   "ids",
+                                                      "large", "metas", "late-0", "late-1"};
 
 int cake__lmdb_err(int code)
 {
@@ -100,6 +101,12 @@ static int get_number(MDB_txn *txn, MDB_dbi table, const char *name, uint32_t *n
     return 0;
 }
 
+static int open_table(MDB_txn *txn, cake__lmdb_table_t table, unsigned flags, MDB_dbi *out)
+{
+    bool has_numbers = table == CAKE__TABLE_LATE_0 || table == CAKE__TABLE_LATE_1;
+    return mdb_dbi_open(txn, table_names[table], flags | (has_numbers ? MDB_INTEGERKEY : 0), out);
+}
+
 /* ---- making -------------------------------------------------------------------------------------------------------------- */
 
 static int fill_new(MDB_env *env, unsigned lane, unsigned lanes)
@@ -110,7 +117,7 @@ static int fill_new(MDB_env *env, unsigned lane, unsigned lanes)
     if (code != 0)
         return code;
     for (int i = 0; i < CAKE__TABLES && code == 0; i++)
-        code = mdb_dbi_open(txn, table_names[i], MDB_CREATE, &tables[i]);
+        code = open_table(txn, (cake__lmdb_table_t)i, MDB_CREATE, &tables[i]);
     if (code == 0)
         code = put_number(txn, tables[CAKE__TABLE_ABOUT], "version", CAKE__LMDB_VERSION);
     if (code == 0)
@@ -170,6 +177,19 @@ static int fill_up(cake__lmdb_lane_t *lane, off_t *size_before)
     return 0;
 }
 
+/* An older file gets what it has not in the same transaction that reads it. */
+static int open_tables(cake__lmdb_lane_t *lane, MDB_txn *txn, uint32_t version)
+{
+    int code = 0;
+    for (int i = 1; i < CAKE__TABLES && code == 0; i++) {
+        bool is_new = version < 2 && (i == CAKE__TABLE_LATE_0 || i == CAKE__TABLE_LATE_1);
+        code = open_table(txn, (cake__lmdb_table_t)i, is_new ? MDB_CREATE : 0, &lane->tables[i]);
+    }
+    if (code == 0 && version < CAKE__LMDB_VERSION)
+        code = put_number(txn, lane->tables[CAKE__TABLE_ABOUT], "version", CAKE__LMDB_VERSION);
+    return code == 0 ? cake__late_load(lane, txn) : code;
+}
+
 static int read_about(cake__lmdb_lane_t *lane, unsigned *lanes)
 {
     const cake_log_t *log = &lane->storage->log;
@@ -178,15 +198,15 @@ static int read_about(cake__lmdb_lane_t *lane, unsigned *lanes)
     int code = mdb_txn_begin(lane->env, NULL, 0, &txn);
     if (code != 0)
         return refuse(lane->path, cake__lmdb_err(code), mdb_strerror(code), log);
-    code = mdb_dbi_open(txn, table_names[CAKE__TABLE_ABOUT], 0, &lane->tables[CAKE__TABLE_ABOUT]);
+    code = open_table(txn, CAKE__TABLE_ABOUT, 0, &lane->tables[CAKE__TABLE_ABOUT]);
     if (code == 0)
         code = get_number(txn, lane->tables[CAKE__TABLE_ABOUT], "version", &version);
     if (code == 0)
         code = get_number(txn, lane->tables[CAKE__TABLE_ABOUT], "lane", &number);
     if (code == 0)
         code = get_number(txn, lane->tables[CAKE__TABLE_ABOUT], "lanes", &count);
-    for (int i = 1; i < CAKE__TABLES && code == 0 && version <= CAKE__LMDB_VERSION; i++)
-        code = mdb_dbi_open(txn, table_names[i], 0, &lane->tables[i]);
+    if (code == 0 && version <= CAKE__LMDB_VERSION)
+        code = open_tables(lane, txn, version);
     if (code == 0) /* the handles of tables stay open only when the transaction that opened them commits */
         code = mdb_txn_commit(txn);
     else
@@ -237,16 +257,16 @@ void cake__lmdb_env_close(cake__lmdb_lane_t *lane)
     lane->env = NULL;
 }
 
-/* The map may move: readers, who hold the gate while they are in it, are waited for. */
+/* The map may move: readers in it are waited for. */
 int cake__lmdb_env_grow(cake__lmdb_lane_t *lane)
 {
     MDB_envinfo info;
-    cake__rwlock_write(&lane->gate);
+    cake__lmdb_readers_stop(lane);
     int code = mdb_env_info(lane->env, &info);
     uint64_t bytes = (uint64_t)info.me_mapsize * 2;
     if (code == 0)
         code = bytes > MAP_BYTES_MAX ? ENOMEM : mdb_env_set_mapsize(lane->env, bytes);
-    cake__rwlock_give(&lane->gate);
+    cake__lmdb_readers_go(lane);
     if (code != 0)
         cake__log(&lane->storage->log, CAKE_LOG_ERROR, "%s: the map cannot grow: %s", lane->path, mdb_strerror(code));
     return code;
@@ -256,9 +276,9 @@ int cake__lmdb_env_grow(cake__lmdb_lane_t *lane)
 int cake__lmdb_env_reopen(cake__lmdb_lane_t *lane)
 {
     unsigned lanes = lane->storage->lane_count;
-    cake__rwlock_write(&lane->gate);
+    cake__lmdb_readers_stop(lane);
     cake__lmdb_env_close(lane);
     int err = cake__lmdb_env_open(lane, &lanes);
-    cake__rwlock_give(&lane->gate);
+    cake__lmdb_readers_go(lane);
     return err;
 }

@@ -15,6 +15,7 @@ static int lane_path(const char *dir, unsigned lane, char out[CAKE__PATH_MAX])
 typedef struct tally {
     cake__table_ref_t ref;
     size_t by_id; /* rows whose id does not hold the key */
+    uint8_t key[CAKE_KEY_MAX];
     const char *problem;
 } tally_t;
 
@@ -25,7 +26,7 @@ static int check_row(void *arg, const cake_row_t *row)
     if (cake_id_holds_key(&row->id))
         return 0;
     tally->by_id++;
-    if (cake__lmdb_fetch_row(&tally->ref, &row->id, &same) == 0 && cake__slice_equal(same.key, row->key))
+    if (cake__lmdb_fetch_row(&tally->ref, &row->id, tally->key, &same) == 0 && cake__slice_equal(same.key, row->key))
         return 0;
     tally->problem = "a document with a long key is not found by its id";
     return CAKE_ECORRUPT;
@@ -55,6 +56,7 @@ static int check_lane(cake__lmdb_lane_t *lane, char *report, size_t size)
 {
     cake__lmdb_reader_t *reader;
     MDB_stat ids, large;
+    size_t late = 0;
     int err = cake__lmdb_reader_take(lane, &reader);
     if (err != 0)
         return err;
@@ -64,7 +66,9 @@ static int check_lane(cake__lmdb_lane_t *lane, char *report, size_t size)
         code = mdb_stat(reader->txn, lane->tables[CAKE__TABLE_IDS], &ids);
     if (code == 0)
         code = mdb_stat(reader->txn, lane->tables[CAKE__TABLE_LARGE], &large);
-    if (code == 0 && ids.ms_entries + large.ms_entries != tally.by_id) {
+    if (code == 0)
+        code = cake__late_count(&tally.ref, &late);
+    if (code == 0 && ids.ms_entries + late + large.ms_entries != tally.by_id) {
         tally.problem = "ids without a document";
         code = MDB_CORRUPTED;
     }
@@ -92,9 +96,12 @@ static int backup_lane(cake__lmdb_lane_t *lane, const char *dir)
     int len = snprintf(draft, sizeof draft, "%s.new", path);
     if (err != 0 || len < 0 || (size_t)len >= sizeof draft)
         return CAKE_ETOOBIG;
-    cake__rwlock_read(&lane->gate);
-    int code = lane->env == NULL ? EIO : mdb_env_copy2(lane->env, draft, MDB_CP_COMPACT);
-    cake__rwlock_give(&lane->gate);
+    cake__lmdb_reader_t *reader; /* so that the map stays where it is */
+    err = cake__lmdb_reader_take(lane, &reader);
+    if (err != 0)
+        return err;
+    int code = mdb_env_copy2(lane->env, draft, MDB_CP_COMPACT);
+    cake__lmdb_reader_give(lane, reader);
     if (code != 0) {
         cake__log(&lane->storage->log, CAKE_LOG_ERROR, "%s: %s", draft, mdb_strerror(code));
         return cake__lmdb_err(code);
@@ -105,12 +112,13 @@ static int backup_lane(cake__lmdb_lane_t *lane, const char *dir)
 static int lmdb_backup(cake_storage_t *storage, const char *dir)
 {
     cake__lmdb_t *lmdb = cake__lmdb_of(storage);
-    if (cake__path_exists(dir))
-        return CAKE_ECONFLICT;
-    int err = cake__dir_make(dir, &lmdb->log);
-    for (unsigned i = lmdb->lane_count; i > 0 && err == 0; i--) /* lane 0 last: it makes the directory whole */
-        err = backup_lane(&lmdb->lanes[i - 1], dir);
-    return err;
+    char draft[CAKE__PATH_MAX];
+    int err = cake__copy_begin(dir, draft, &lmdb->log);
+    if (err != 0)
+        return err;
+    for (unsigned i = 0; i < lmdb->lane_count && err == 0; i++)
+        err = backup_lane(&lmdb->lanes[i], draft);
+    return cake__copy_end(dir, draft, err, &lmdb->log);
 }
 
 /* ---- the rest of the interface ---------------------------------------------------------------------------------------- */
@@ -136,8 +144,8 @@ static void lmdb_close(cake_storage_t *storage)
     cake_alloc_t alloc = lmdb->alloc;
     for (unsigned i = 0; i < lmdb->lane_count; i++) {
         cake__lmdb_env_close(&lmdb->lanes[i]);
-        cake__rwlock_destroy(&lmdb->lanes[i].gate);
-        cake__lock_destroy(&lmdb->lanes[i].pool_lock);
+        cake__lmdb_readers_destroy(&lmdb->lanes[i]);
+        cake__late_free(&lmdb->lanes[i]);
     }
     cake__names_free(&lmdb->names);
     cake__dir_unlock(&lmdb->lock_fd);
@@ -165,27 +173,28 @@ static const cake_storage_ops_t lmdb_ops = {
  * Lane 0 is made last, so in a directory without it nothing was ever written: its other files are made again. Files that
  * hold documents are never replaced. */
 
-static cake__lmdb_t *new_storage(const char *dir, const cake_lmdb_options_t *options, unsigned lanes)
+static cake__lmdb_t *new_storage(const char *dir, const cake__lmdb_settings_t *settings, unsigned lanes)
 {
-    const cake_alloc_t *alloc = cake__alloc_or_default(options->alloc);
+    const cake_alloc_t *alloc = cake__alloc_or_default(settings->given.alloc);
     cake__lmdb_t *lmdb = cake__calloc(alloc, 1, sizeof *lmdb + lanes * sizeof lmdb->lanes[0]);
     if (lmdb == NULL)
         return NULL;
     lmdb->base.ops = &lmdb_ops;
     lmdb->alloc = *alloc;
-    lmdb->is_relaxed = options->lose_last_writes_on_power_cut;
-    lmdb->map_bytes = options->map_bytes == 0 ? CAKE__LMDB_MAP_BYTES : options->map_bytes;
+    lmdb->is_relaxed = settings->given.lose_last_writes_on_power_cut;
+    lmdb->map_bytes = settings->given.map_bytes == 0 ? CAKE__LMDB_MAP_BYTES : settings->given.map_bytes;
+    lmdb->late_least = settings->late_least;
     lmdb->lock_fd = -1;
     lmdb->lane_count = lanes;
-    if (options->log != NULL)
-        lmdb->log = *options->log;
+    if (settings->given.log != NULL)
+        lmdb->log = *settings->given.log;
     snprintf(lmdb->dir, sizeof lmdb->dir, "%s", dir);
     cake__names_init(&lmdb->names, &lmdb->alloc);
     for (unsigned i = 0; i < lanes; i++) {
         lmdb->lanes[i].storage = lmdb;
         lmdb->lanes[i].number = i;
-        cake__rwlock_init(&lmdb->lanes[i].gate);
-        cake__lock_init(&lmdb->lanes[i].pool_lock);
+        cake__lmdb_readers_init(&lmdb->lanes[i]);
+        cake__late_init(&lmdb->lanes[i]);
     }
     return lmdb;
 }
@@ -197,7 +206,7 @@ static int open_lane(cake__lmdb_t *lmdb, unsigned number, unsigned *lanes)
     return err != 0 ? err : cake__lmdb_env_open(lane, lanes);
 }
 
-static int check_unfinished(const char *dir, const char *path, unsigned number, const cake_lmdb_options_t *options)
+static int check_unfinished(const char *dir, const char *path, unsigned number, const cake__lmdb_settings_t *settings)
 {
     cake__lmdb_t *lmdb;
     cake__lmdb_lane_t *lane;
@@ -206,7 +215,7 @@ static int check_unfinished(const char *dir, const char *path, unsigned number, 
     unsigned lanes = 0;
     if (!cake__path_exists(path))
         return 0;
-    lmdb = new_storage(dir, options, number + 1);
+    lmdb = new_storage(dir, settings, number + 1);
     if (lmdb == NULL)
         return CAKE_ENOMEM;
     lane = &lmdb->lanes[number];
@@ -227,50 +236,51 @@ static int check_unfinished(const char *dir, const char *path, unsigned number, 
     return err == 0 && unlink(path) != 0 ? CAKE_EIO : err;
 }
 
-static int make_files(const char *dir, const cake_lmdb_options_t *options)
+static int make_files(const char *dir, const cake__lmdb_settings_t *settings)
 {
     char path[CAKE__PATH_MAX];
     int err = 0;
     for (unsigned i = CAKE_STORAGE_LANES_MAX; i > 1 && err == 0; i--) {
         err = lane_path(dir, i - 1, path);
         if (err == 0)
-            err = check_unfinished(dir, path, i - 1, options);
+            err = check_unfinished(dir, path, i - 1, settings);
     }
-    unsigned lanes = options->lanes == 0 ? 1 : options->lanes;
+    unsigned lanes = settings->given.lanes == 0 ? 1 : settings->given.lanes;
     for (unsigned i = lanes; i > 0 && err == 0; i--) {
         err = lane_path(dir, i - 1, path);
         if (err == 0)
-            err = cake__lmdb_make(dir, path, i - 1, lanes, options->log);
+            err = cake__lmdb_make(dir, path, i - 1, lanes, settings->given.log);
     }
     return err;
 }
 
 /* The number of lanes, in a directory that has been made if need be. */
-static int settle_dir(const char *dir, const cake_lmdb_options_t *options, unsigned *lanes)
+static int settle_dir(const char *dir, const cake__lmdb_settings_t *settings, unsigned *lanes)
 {
     char path[CAKE__PATH_MAX];
     int err = lane_path(dir, 0, path);
     if (err == 0 && !cake__path_exists(path))
-        err = make_files(dir, options);
+        err = make_files(dir, settings);
     if (err != 0)
         return err;
-    cake__lmdb_t *lmdb = new_storage(dir, options, 1);
+    cake__lmdb_t *lmdb = new_storage(dir, settings, 1);
     if (lmdb == NULL)
         return CAKE_ENOMEM;
     *lanes = 0;
     err = open_lane(lmdb, 0, lanes);
     lmdb_close(&lmdb->base);
-    if (err == 0 && options->lanes != 0 && *lanes != options->lanes) {
-        cake__log(options->log, CAKE_LOG_ERROR, "%s was made with %u lanes, not %u", dir, *lanes, options->lanes);
+    if (err == 0 && settings->given.lanes != 0 && *lanes != settings->given.lanes) {
+        cake__log(settings->given.log, CAKE_LOG_ERROR, "%s was made with %u lanes, not %u", dir, *lanes,
+                  settings->given.lanes);
         err = CAKE_ECONFLICT;
     }
     return err;
 }
 
-static int open_lanes(const char *dir, const cake_lmdb_options_t *options, unsigned lanes, int lock_fd,
+static int open_lanes(const char *dir, const cake__lmdb_settings_t *settings, unsigned lanes, int lock_fd,
                       cake_storage_t **storage)
 {
-    cake__lmdb_t *lmdb = new_storage(dir, options, lanes);
+    cake__lmdb_t *lmdb = new_storage(dir, settings, lanes);
     if (lmdb == NULL)
         return CAKE_ENOMEM;
     int err = 0;
@@ -289,23 +299,28 @@ static int open_lanes(const char *dir, const cake_lmdb_options_t *options, unsig
     return 0;
 }
 
-int cake_lmdb_open(const char *dir, const cake_lmdb_options_t *given, cake_storage_t **storage)
+int cake__lmdb_open(const char *dir, const cake__lmdb_settings_t *settings, cake_storage_t **storage)
 {
-    cake_lmdb_options_t options = CAKE_LMDB_OPTIONS_INIT;
     unsigned lanes;
     int lock_fd;
     *storage = NULL;
-    if (given != NULL)
-        memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
-    if (dir == NULL || dir[0] == '\0' || options.lanes > CAKE_STORAGE_LANES_MAX)
+    if (dir == NULL || dir[0] == '\0' || settings->given.lanes > CAKE_STORAGE_LANES_MAX)
         return CAKE_EINVAL;
-    int err = cake__dir_lock(dir, options.log, &lock_fd);
+    int err = cake__dir_lock(dir, settings->given.log, &lock_fd);
     if (err != 0)
         return err;
-    err = settle_dir(dir, &options, &lanes);
+    err = settle_dir(dir, settings, &lanes);
     if (err == 0)
-        err = open_lanes(dir, &options, lanes, lock_fd, storage);
+        err = open_lanes(dir, settings, lanes, lock_fd, storage);
     if (err != 0)
         cake__dir_unlock(&lock_fd);
     return err;
+}
+
+int cake_lmdb_open(const char *dir, const cake_lmdb_options_t *given, cake_storage_t **storage)
+{
+    cake__lmdb_settings_t settings = {.given = CAKE_LMDB_OPTIONS_INIT};
+    if (given != NULL)
+        memcpy(&settings.given, given, given->size < sizeof settings.given ? given->size : sizeof settings.given);
+    return cake__lmdb_open(dir, &settings, storage);
 }

@@ -6,179 +6,37 @@
 #include <stdlib.h>
 
 #include "lmdb/lmdb.h"
-#include "storage/crash_test.h"
+#include "storage/disk_test.h"
+
+#define LATE_LEAST 7 /* a half of late ids is full at once, so that merging goes on all the time */
+
+static int open_with(const char *dir, const disk_options_t *wanted, cake_storage_t **storage)
+{
+    cake_log_t log = {cake__test_log, NULL, CAKE_LOG_WARN};
+    cake__lmdb_settings_t settings = {.given = CAKE_LMDB_OPTIONS_INIT, .late_least = LATE_LEAST};
+    settings.given.log = &log;
+    settings.given.lanes = wanted->lanes;
+    settings.given.lose_last_writes_on_power_cut = wanted->is_relaxed;
+    settings.given.map_bytes = wanted->is_relaxed ? 128 << 10 : 0; /* small: it has to grow all the time */
+    settings.given.alloc = wanted->alloc;
+    return cake__lmdb_open(dir, &settings, storage);
+}
 
 static int open_dir(const char *dir, cake_storage_t **storage)
 {
-    cake_log_t log = {cake__test_log, NULL, CAKE_LOG_WARN};
-    cake_lmdb_options_t options = CAKE_LMDB_OPTIONS_INIT;
-    options.log = &log;
-    return cake_lmdb_open(dir, &options, storage);
-}
-
-static int open_lanes(const char *dir, unsigned lanes, bool is_relaxed, cake_storage_t **storage)
-{
-    cake_log_t log = {cake__test_log, NULL, CAKE_LOG_WARN};
-    cake_lmdb_options_t options = CAKE_LMDB_OPTIONS_INIT;
-    options.log = &log;
-    options.lanes = lanes;
-    options.lose_last_writes_on_power_cut = is_relaxed;
-    options.map_bytes = is_relaxed ? 128 << 10 : 0; /* small: it has to grow all the time */
-    return cake_lmdb_open(dir, &options, storage);
-}
-
-typedef struct factory {
-    cake__test_dir_t dir;
-    unsigned lanes;
-    bool is_relaxed;
-} factory_t;
-
-static int open_for_suite(void *arg, bool fresh, cake_storage_t **storage)
-{
-    factory_t *factory = arg;
-    if (fresh)
-        cake__test_dir_clear(&factory->dir);
-    return open_lanes(factory->dir.path, factory->lanes, factory->is_relaxed, storage);
-}
-
-static void run_suite(unsigned lanes, bool is_relaxed)
-{
-    factory_t factory = {.lanes = lanes, .is_relaxed = is_relaxed};
-    cake_storage_suite_options_t options = CAKE_STORAGE_SUITE_OPTIONS_INIT;
-    options.rows = 20000;
-    options.steps = is_relaxed ? 2000 : 500;
-    options.seed = lanes;
-    cake__test_dir_make(&factory.dir);
-    assert_int_equal(cake_storage_suite_run_with(&options, open_for_suite, &factory, stdout), 0);
-    cake__test_dir_remove(&factory.dir);
-}
-
-static void passes_the_suite(void **state)
-{
-    (void)state;
-    run_suite(1, false);
-}
-
-static void passes_the_suite_with_lanes(void **state)
-{
-    (void)state;
-    run_suite(3, true);
-}
-
-static void survives_being_killed(void **state)
-{
-    (void)state;
-    crash_kill_rounds(open_dir, 40, 1);
+    disk_options_t options = {.lanes = 0};
+    return open_with(dir, &options, storage);
 }
 
 static int open_with_alloc(const char *dir, const cake_alloc_t *alloc, cake_storage_t **storage)
 {
-    cake_lmdb_options_t options = CAKE_LMDB_OPTIONS_INIT;
-    options.alloc = alloc;
-    return cake_lmdb_open(dir, &options, storage);
+    disk_options_t options = {.alloc = alloc};
+    return open_with(dir, &options, storage);
 }
 
-static void survives_failed_allocations(void **state)
-{
-    (void)state;
-    crash_fail_allocations(open_dir, open_with_alloc);
-}
+static disk_kind_t lmdb_kind = {"mdb", open_with, open_dir, open_with_alloc, 8192}; /* the meta pages */
 
-static void survives_a_full_disk(void **state)
-{
-    (void)state;
-    crash_full_disk(open_dir, "size=40m");
-}
-
-/* ---- refusals ----------------------------------------------------------------------------------------------------------- */
-
-/* A directory with one row in it, closed; lanes as given. */
-static void make_dir(cake__test_dir_t *dir, unsigned lanes)
-{
-    cake__suite_t suite = {.keeps = true};
-    cake__test_dir_make(dir);
-    assert_int_equal(open_lanes(dir->path, lanes, false, &suite.storage), 0);
-    cake_write_t write = cake__suite_put("k", cake__slice_str("key"), cake__slice_str("value"), 1);
-    assert_int_equal(cake__suite_commit_one(&suite, write), 0);
-    cake_storage_close(suite.storage);
-}
-
-static void check_row(const char *dir)
-{
-    cake__suite_t suite = {.keeps = true};
-    assert_int_equal(open_dir(dir, &suite.storage), 0);
-    cake__suite_expect_live(&suite, "k", cake__slice_str("key"), cake__slice_str("value"), 1);
-    assert_string_equal(suite.why, "");
-    cake_storage_close(suite.storage);
-}
-
-typedef struct file_image {
-    uint8_t *bytes;
-    size_t len;
-    char path[128];
-} file_image_t;
-
-static file_image_t read_image(const char *dir, const char *name)
-{
-    file_image_t image = {0};
-    struct stat info;
-    snprintf(image.path, sizeof image.path, "%s/%s", dir, name);
-    int fd = open(image.path, O_RDONLY);
-    assert_true(fd >= 0);
-    assert_int_equal(fstat(fd, &info), 0);
-    image.len = (size_t)info.st_size;
-    image.bytes = malloc(image.len + 1);
-    assert_non_null(image.bytes);
-    assert_int_equal(read(fd, image.bytes, image.len + 1), info.st_size);
-    close(fd);
-    return image;
-}
-
-static void write_image(const file_image_t *image, size_t len)
-{
-    int fd = open(image->path, O_WRONLY | O_TRUNC | O_CREAT, 0666);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, image->bytes, len), (ssize_t)len);
-    close(fd);
-}
-
-/* Opening gives `expected` and leaves the file as it was. */
-static void check_refused(const char *dir, const char *name, int expected)
-{
-    cake_storage_t *storage = NULL;
-    file_image_t before = read_image(dir, name);
-    assert_int_equal(open_dir(dir, &storage), expected);
-    assert_null(storage);
-    file_image_t after = read_image(dir, name);
-    assert_int_equal(before.len, after.len);
-    assert_memory_equal(before.bytes, after.bytes, before.len);
-    free(before.bytes);
-    free(after.bytes);
-}
-
-static void refuses_what_is_not_its_own(void **state)
-{
-    (void)state;
-    cake__test_dir_t dir;
-    make_dir(&dir, 1);
-    file_image_t good = read_image(dir.path, "lane-000.mdb");
-    write_image(&good, 0); /* emptied */
-    check_refused(dir.path, "lane-000.mdb", CAKE_ECORRUPT);
-    write_image(&good, 100);
-    check_refused(dir.path, "lane-000.mdb", CAKE_ECORRUPT);
-    write_image(&good, 8192); /* cut short: only the meta pages are left */
-    check_refused(dir.path, "lane-000.mdb", CAKE_ECORRUPT);
-    uint8_t saved[64];
-    memcpy(saved, good.bytes, sizeof saved);
-    memset(good.bytes, 'x', sizeof saved);
-    write_image(&good, good.len);
-    check_refused(dir.path, "lane-000.mdb", CAKE_ECORRUPT);
-    memcpy(good.bytes, saved, sizeof saved);
-    write_image(&good, good.len);
-    check_row(dir.path);
-    free(good.bytes);
-    cake__test_dir_remove(&dir);
-}
+/* ---- files of others, and of other versions ----------------------------------------------------------------------------- */
 
 /* Opens the file as any program can, and puts a number into table "about". */
 static void set_about(const char *dir, const char *name, uint32_t number, bool drop)
@@ -189,7 +47,7 @@ static void set_about(const char *dir, const char *name, uint32_t number, bool d
     char path[128];
     snprintf(path, sizeof path, "%s/lane-000.mdb", dir);
     assert_int_equal(mdb_env_create(&env), 0);
-    assert_int_equal(mdb_env_set_maxdbs(env, 8), 0);
+    assert_int_equal(mdb_env_set_maxdbs(env, CAKE__TABLES), 0);
     assert_int_equal(mdb_env_open(env, path, MDB_NOSUBDIR, 0666), 0);
     assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
     assert_int_equal(mdb_dbi_open(txn, "about", 0, &table), 0);
@@ -203,15 +61,15 @@ static void refuses_other_programs_and_newer_versions(void **state)
 {
     (void)state;
     cake__test_dir_t dir;
-    make_dir(&dir, 1);
-    set_about(dir.path, "version", 2, false);
-    check_refused(dir.path, "lane-000.mdb", CAKE_EVERSION);
-    set_about(dir.path, "version", 1, false);
-    check_row(dir.path);
+    disk_make(&lmdb_kind, &dir, 1);
+    set_about(dir.path, "version", CAKE__LMDB_VERSION + 1, false);
+    check_refused(&lmdb_kind, dir.path, CAKE_EVERSION);
+    set_about(dir.path, "version", CAKE__LMDB_VERSION, false);
+    disk_check_row(&lmdb_kind, dir.path);
     set_about(dir.path, "lane", 1, false);
-    check_refused(dir.path, "lane-000.mdb", CAKE_ECORRUPT);
+    check_refused(&lmdb_kind, dir.path, CAKE_ECORRUPT);
     set_about(dir.path, "", 0, true);
-    check_refused(dir.path, "lane-000.mdb", CAKE_ECORRUPT);
+    check_refused(&lmdb_kind, dir.path, CAKE_ECORRUPT);
     cake__test_dir_remove(&dir);
 }
 
@@ -244,128 +102,12 @@ static void keys_longer_than_lmdb_allows(void **state)
     cake__test_dir_remove(&dir);
 }
 
-static void keeps_the_number_of_lanes(void **state)
-{
-    (void)state;
-    cake__test_dir_t dir;
-    cake_storage_t *storage = NULL;
-    make_dir(&dir, 3);
-    assert_int_equal(open_lanes(dir.path, 2, false, &storage), CAKE_ECONFLICT);
-    assert_int_equal(open_lanes(dir.path, 300, false, &storage), CAKE_EINVAL);
-    assert_int_equal(open_lanes(dir.path, 3, false, &storage), 0);
-    assert_int_equal(storage->ops->lanes(storage), 3);
-    cake_storage_close(storage);
-    check_row(dir.path); /* 0: as many as there are */
-
-    char from[128], to[128];
-    snprintf(from, sizeof from, "%s/lane-001.mdb", dir.path);
-    snprintf(to, sizeof to, "%s/elsewhere", dir.path);
-    assert_int_equal(rename(from, to), 0);
-    assert_int_equal(open_dir(dir.path, &storage), CAKE_ECORRUPT); /* one is missing */
-    snprintf(to, sizeof to, "%s/lane-002.mdb", dir.path);
-    assert_int_equal(rename(to, from), 0);
-    assert_int_equal(open_dir(dir.path, &storage), CAKE_ECORRUPT); /* one is another */
-    cake__test_dir_remove(&dir);
-}
-
-/* Lane 0 is made last. Without it the others are of an attempt that was cut short, unless they hold something. */
-static void finishes_a_directory_that_was_cut_short(void **state)
-{
-    (void)state;
-    cake__test_dir_t dir;
-    cake_storage_t *storage = NULL;
-    char lane[128];
-    cake__test_dir_make(&dir);
-    assert_int_equal(open_lanes(dir.path, 2, false, &storage), 0);
-    char name[32] = "";
-    cake__suite_t suite = {.storage = storage};
-    for (unsigned i = 0; storage->ops->lane_of(storage, cake__slice_str(name)) != 1 || i == 0; i++)
-        snprintf(name, sizeof name, "keyspace %u", i);
-    cake_storage_close(storage);
-    snprintf(lane, sizeof lane, "%s/lane-000.mdb", dir.path);
-    assert_int_equal(unlink(lane), 0);
-    assert_int_equal(open_lanes(dir.path, 4, false, &suite.storage), 0);
-    cake_storage_close(suite.storage);
-
-    cake__test_dir_clear(&dir);
-    assert_int_equal(open_lanes(dir.path, 2, false, &suite.storage), 0);
-    cake_write_t write = cake__suite_put(name, cake__slice_str("key"), cake__slice_str("value"), 1);
-    assert_int_equal(cake__suite_commit_one(&suite, write), 0);
-    cake_storage_close(suite.storage);
-    assert_int_equal(unlink(lane), 0);
-    assert_int_equal(open_lanes(dir.path, 2, false, &storage), CAKE_ECORRUPT);
-    assert_false(cake__path_exists(lane));
-    cake__test_dir_remove(&dir);
-}
-
-static void is_open_once(void **state)
-{
-    (void)state;
-    cake__test_dir_t dir;
-    cake_storage_t *storage, *second = NULL;
-    make_dir(&dir, 1);
-    assert_int_equal(open_dir(dir.path, &storage), 0);
-    assert_int_equal(open_dir(dir.path, &second), CAKE_EBUSY);
-    assert_null(second);
-    cake_storage_close(storage);
-    check_row(dir.path);
-    cake__test_dir_remove(&dir);
-}
-
-static void says_when_the_directory_cannot_be_made(void **state)
-{
-    (void)state;
-    cake__test_dir_t dir;
-    cake_storage_t *storage = NULL;
-    char path[128], longer[2000];
-    make_dir(&dir, 1);
-    snprintf(path, sizeof path, "%s/lane-000.mdb/below", dir.path);
-    assert_int_equal(open_dir(path, &storage), CAKE_EIO);
-    assert_int_equal(open_dir("/proc/no-such-place/data", &storage), CAKE_EIO);
-    assert_int_equal(open_dir("", &storage), CAKE_EINVAL);
-    memset(longer, 'x', sizeof longer - 1);
-    longer[sizeof longer - 1] = '\0';
-    assert_int_equal(open_dir(longer, &storage), CAKE_ETOOBIG);
-    snprintf(path, sizeof path, "%s/a/b/c", dir.parent);
-    assert_int_equal(open_dir(path, &storage), 0); /* with its parents */
-    cake_storage_close(storage);
-    cake__test_empty(path);
-    cake__test_dir_remove(&dir);
-}
-
-static void backup_is_a_storage(void **state)
-{
-    (void)state;
-    cake__test_dir_t dir;
-    cake_storage_t *storage;
-    char copy[128];
-    make_dir(&dir, 3);
-    snprintf(copy, sizeof copy, "%s/copy", dir.parent);
-    assert_int_equal(open_dir(dir.path, &storage), 0);
-    assert_int_equal(storage->ops->backup(storage, copy), 0);
-    assert_int_equal(storage->ops->backup(storage, copy), CAKE_ECONFLICT);
-    cake_storage_close(storage);
-    check_row(copy);
-    cake__test_empty(copy);
-    cake__test_dir_remove(&dir);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(passes_the_suite),
-        cmocka_unit_test(passes_the_suite_with_lanes),
-        cmocka_unit_test(survives_being_killed),
-        cmocka_unit_test(survives_failed_allocations),
-        cmocka_unit_test(survives_a_full_disk),
-        cmocka_unit_test(refuses_what_is_not_its_own),
+        DISK_CASES(&lmdb_kind),
         cmocka_unit_test(refuses_other_programs_and_newer_versions),
         cmocka_unit_test(keys_longer_than_lmdb_allows),
-        cmocka_unit_test(keeps_the_number_of_lanes),
-        cmocka_unit_test(finishes_a_directory_that_was_cut_short),
-        cmocka_unit_test(is_open_once),
-        cmocka_unit_test(says_when_the_directory_cannot_be_made),
-        cmocka_unit_test(backup_is_a_storage),
     };
     cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));
     return cmocka_run_group_tests(tests, NULL, NULL);

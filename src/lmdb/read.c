@@ -1,25 +1,61 @@
 /* Reads: each in one read transaction, so each sees whole batches only. Rows are handed to callbacks where they lie in the
- * map, without a copy; only get() copies, into the document.
- *
- * A reader holds the gate from take to give, so that the map stays where it is; growing waits for it. */
+ * map, without a copy; only get() copies, into the document. */
 #include "lmdb/lmdb.h"
+
+#include <errno.h>
 
 #include "base/bytes.h"
 
-/* ---- the pool ------------------------------------------------------------------------------------------------------------ */
+/* ---- slots --------------------------------------------------------------------------------------------------------------- */
 
-static int begin_reader(cake__lmdb_lane_t *lane, cake__lmdb_reader_t **out)
+void cake__lmdb_readers_init(cake__lmdb_lane_t *lane)
 {
-    cake__lmdb_reader_t *reader = cake__malloc(&lane->storage->alloc, sizeof *reader);
-    if (reader == NULL)
-        return CAKE_ENOMEM;
-    reader->next = NULL;
-    int code = mdb_txn_begin(lane->env, NULL, MDB_RDONLY, &reader->txn);
-    if (code != 0)
-        cake__free(&lane->storage->alloc, reader);
-    else
-        *out = reader;
-    return cake__lmdb_err(code);
+    for (unsigned i = 0; i < CAKE__LMDB_SLOTS; i++) {
+        cake__lock_init(&lane->readers[i].lock);
+        atomic_init(&lane->readers[i].since, UINT64_MAX);
+    }
+}
+
+void cake__lmdb_readers_destroy(cake__lmdb_lane_t *lane)
+{
+    for (unsigned i = 0; i < CAKE__LMDB_SLOTS; i++)
+        cake__lock_destroy(&lane->readers[i].lock);
+}
+
+void cake__lmdb_readers_stop(cake__lmdb_lane_t *lane)
+{
+    for (unsigned i = 0; i < CAKE__LMDB_SLOTS; i++)
+        cake__lock_take(&lane->readers[i].lock);
+}
+
+void cake__lmdb_readers_go(cake__lmdb_lane_t *lane)
+{
+    for (unsigned i = 0; i < CAKE__LMDB_SLOTS; i++)
+        cake__lock_give(&lane->readers[i].lock);
+}
+
+/* A reader that has not stored `since` yet begins its transaction later than this. */
+uint64_t cake__lmdb_readers_oldest(cake__lmdb_lane_t *lane)
+{
+    uint64_t oldest = atomic_load(&lane->commits);
+    for (unsigned i = 0; i < CAKE__LMDB_SLOTS; i++) {
+        uint64_t since = atomic_load(&lane->readers[i].since);
+        oldest = since < oldest ? since : oldest;
+    }
+    return oldest;
+}
+
+static void drop_reader(cake__lmdb_reader_t *reader)
+{
+    if (reader->txn != NULL)
+        mdb_txn_abort(reader->txn);
+    reader->txn = NULL;
+}
+
+void cake__lmdb_readers_close(cake__lmdb_lane_t *lane)
+{
+    for (unsigned i = 0; i < CAKE__LMDB_SLOTS; i++)
+        drop_reader(&lane->readers[i]);
 }
 
 /* LMDB takes a snapshot by reading the last transaction's number, then the meta page of that parity. A reader that is held up in
@@ -35,59 +71,48 @@ static int settle_snapshot(cake__lmdb_lane_t *lane, MDB_txn *txn)
         if (status == 0)
             status = mdb_env_info(lane->env, &info);
     }
-    return cake__lmdb_err(status);
+    return status;
 }
 
-static void drop_reader(cake__lmdb_lane_t *lane, cake__lmdb_reader_t *reader)
+/* Each thread looks for a free slot from another one on, which its stack tells: so they seldom meet. */
+static cake__lmdb_reader_t *take_slot(cake__lmdb_lane_t *lane)
 {
-    mdb_txn_abort(reader->txn);
-    cake__free(&lane->storage->alloc, reader);
+    uintptr_t place = (uintptr_t)&lane; /* on this thread's stack */
+    unsigned first = (unsigned)(cake__mix64(place >> 16) % CAKE__LMDB_SLOTS);
+    for (unsigned i = 0; i < CAKE__LMDB_SLOTS; i++) {
+        cake__lmdb_reader_t *reader = &lane->readers[(first + i) % CAKE__LMDB_SLOTS];
+        if (cake__lock_try(&reader->lock))
+            return reader;
+    }
+    cake__lock_take(&lane->readers[first].lock);
+    return &lane->readers[first];
 }
 
 int cake__lmdb_reader_take(cake__lmdb_lane_t *lane, cake__lmdb_reader_t **out)
 {
-    cake__rwlock_read(&lane->gate);
-    cake__lock_take(&lane->pool_lock);
-    cake__lmdb_reader_t *reader = lane->pool;
-    if (reader != NULL)
-        lane->pool = reader->next;
-    cake__lock_give(&lane->pool_lock);
-    int err;
-    if (lane->env == NULL) {
-        err = CAKE_EIO; /* it could not be opened again */
-    } else if (reader == NULL) {
-        err = begin_reader(lane, &reader);
-    } else {
-        err = cake__lmdb_err(mdb_txn_renew(reader->txn));
-        if (err != 0)
-            drop_reader(lane, reader);
+    cake__lmdb_reader_t *reader = take_slot(lane);
+    int code = EIO; /* it could not be opened again */
+    atomic_store(&reader->since, atomic_load(&lane->commits));
+    if (lane->env != NULL)
+        code =
+            reader->txn == NULL ? mdb_txn_begin(lane->env, NULL, MDB_RDONLY, &reader->txn) : mdb_txn_renew(reader->txn);
+    if (code == 0)
+        code = settle_snapshot(lane, reader->txn);
+    *out = code == 0 ? reader : NULL;
+    if (code != 0) {
+        drop_reader(reader);
+        atomic_store(&reader->since, UINT64_MAX);
+        cake__lock_give(&reader->lock);
     }
-    if (err == 0 && (err = settle_snapshot(lane, reader->txn)) != 0)
-        drop_reader(lane, reader);
-    if (err != 0)
-        cake__rwlock_give(&lane->gate);
-    else
-        *out = reader;
-    return err;
+    return cake__lmdb_err(code);
 }
 
 void cake__lmdb_reader_give(cake__lmdb_lane_t *lane, cake__lmdb_reader_t *reader)
 {
+    (void)lane;
     mdb_txn_reset(reader->txn);
-    cake__lock_take(&lane->pool_lock);
-    reader->next = lane->pool;
-    lane->pool = reader;
-    cake__lock_give(&lane->pool_lock);
-    cake__rwlock_give(&lane->gate);
-}
-
-void cake__lmdb_readers_close(cake__lmdb_lane_t *lane)
-{
-    while (lane->pool != NULL) {
-        cake__lmdb_reader_t *reader = lane->pool;
-        lane->pool = reader->next;
-        drop_reader(lane, reader);
-    }
+    atomic_store_explicit(&reader->since, UINT64_MAX, memory_order_release);
+    cake__lock_give(&reader->lock);
 }
 
 /* ---- reads --------------------------------------------------------------------------------------------------------------- */
@@ -95,13 +120,13 @@ void cake__lmdb_readers_close(cake__lmdb_lane_t *lane)
 static int begin(cake_storage_t *storage, cake_slice_t keyspace, cake__table_ref_t *ref, cake__lmdb_reader_t **reader)
 {
     cake__lmdb_t *lmdb = cake__lmdb_of(storage);
-    int64_t number = cake__names_number(&lmdb->names, keyspace);
-    if (number < 0)
+    const cake__name_t *name = cake__names_known(&lmdb->names, keyspace);
+    if (name == NULL)
         return CAKE_ENOTFOUND;
-    cake__lmdb_lane_t *lane = &lmdb->lanes[cake__lane_of(keyspace, lmdb->lane_count)];
+    cake__lmdb_lane_t *lane = &lmdb->lanes[name->lane];
     int err = cake__lmdb_reader_take(lane, reader);
     if (err == 0)
-        *ref = (cake__table_ref_t){lane, (*reader)->txn, (uint32_t)number};
+        *ref = (cake__table_ref_t){lane, (*reader)->txn, (uint32_t)name->number};
     return err;
 }
 
@@ -142,7 +167,8 @@ int cake__lmdb_fetch(cake_storage_t *storage, cake_slice_t keyspace, const cake_
         return err == CAKE_ENOTFOUND ? 0 : err;
     for (size_t i = 0; i < count && code == 0 && from_fn == 0; i++) {
         cake_row_t row;
-        code = cake__lmdb_fetch_row(&ref, &ids[i], &row);
+        uint8_t key[CAKE_KEY_MAX];
+        code = cake__lmdb_fetch_row(&ref, &ids[i], key, &row);
         if (code == 0)
             from_fn = fn(arg, &row);
         else if (code == MDB_NOTFOUND)

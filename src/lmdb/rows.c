@@ -70,13 +70,13 @@ static int del(const cake__table_ref_t *ref, cake__lmdb_table_t table, const tab
 /* ---- records ------------------------------------------------------------------------------------------------------------- */
 
 static int put_record(const cake__table_ref_t *ref, cake__lmdb_table_t table, const table_key_t *key, unsigned parts,
-                      const cake_write_t *write)
+                      unsigned flags, const cake_write_t *write)
 {
     bool is_tombstone = write->kind == CAKE_WRITE_TOMBSTONE;
     size_t value_len = is_tombstone ? 0 : write->value.len;
     size_t len = HEADER + (parts & PART_ID ? 16 : 0) + (parts & PART_KEY ? 2 + write->key.len : 0) + value_len;
     MDB_val value = cake__val(NULL, len);
-    int code = put(ref, table, key, &value, MDB_RESERVE);
+    int code = put(ref, table, key, &value, MDB_RESERVE | flags);
     if (code != 0)
         return code;
     uint8_t *to = value.mv_data;
@@ -222,40 +222,66 @@ int cake__lmdb_put_row(const cake__table_ref_t *ref, const cake_write_t *write)
 {
     table_key_t place = make_key(ref->keyspace, write->key), by_id;
     if (cake_id_holds_key(&write->id))
-        return put_record(ref, CAKE__TABLE_ROWS, &place, 0, write);
+        return put_record(ref, CAKE__TABLE_ROWS, &place, 0, 0, write);
     by_id = key_of_id(ref->keyspace, &write->id);
     if (write->key.len >= DIRECT_MAX) {
         int code = change_bucket(ref, write->key, &write->id, false);
-        return code != 0 ? code : put_record(ref, CAKE__TABLE_LARGE, &by_id, PART_ID | PART_KEY, write);
+        return code != 0 ? code : put_record(ref, CAKE__TABLE_LARGE, &by_id, PART_ID | PART_KEY, 0, write);
     }
+    int code = put_record(ref, CAKE__TABLE_ROWS, &place, PART_ID, MDB_NOOVERWRITE, write);
+    if (code == MDB_KEYEXIST) /* then its id is known, too */
+        return put_record(ref, CAKE__TABLE_ROWS, &place, PART_ID, 0, write);
+    if (code != 0 || !cake__late_is_full(ref->lane))
+        return code != 0 ? code : cake__late_add(ref, &write->id, write->key);
     MDB_val key = cake__val(write->key.data, write->key.len);
-    int code = put(ref, CAKE__TABLE_IDS, &by_id, &key, MDB_NOOVERWRITE);
-    if (code != 0 && code != MDB_KEYEXIST)
+    return put(ref, CAKE__TABLE_IDS, &by_id, &key, 0);
+}
+
+/* The key of a row that table rows holds under it. */
+static int find_key(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], size_t *len)
+{
+    MDB_val found;
+    if (cake__late_find(ref, id, key, len))
+        return 0;
+    table_key_t by_id = key_of_id(ref->keyspace, id);
+    int code = get(ref, CAKE__TABLE_IDS, &by_id, &found);
+    if (code != 0)
         return code;
-    return put_record(ref, CAKE__TABLE_ROWS, &place, PART_ID, write);
+    if (found.mv_size <= CAKE_ID_KEY_MAX || found.mv_size >= DIRECT_MAX)
+        return MDB_CORRUPTED;
+    *len = found.mv_size;
+    memcpy(key, found.mv_data, found.mv_size);
+    return 0;
+}
+
+static int erase_direct(const cake__table_ref_t *ref, const cake_id_t *id, cake_slice_t key)
+{
+    table_key_t place = make_key(ref->keyspace, key), by_id = key_of_id(ref->keyspace, id);
+    int code = del(ref, CAKE__TABLE_ROWS, &place);
+    if (code == 0)
+        code = cake__late_erase(ref, id);
+    return code != 0 ? code : del(ref, CAKE__TABLE_IDS, &by_id);
 }
 
 int cake__lmdb_erase_row(const cake__table_ref_t *ref, const cake_id_t *id)
 {
     MDB_val found;
     cake_row_t row;
+    uint8_t key[CAKE_KEY_MAX];
+    size_t len;
     if (cake_id_holds_key(id)) {
         table_key_t place = make_key(ref->keyspace, cake_id_key(id));
         return del(ref, CAKE__TABLE_ROWS, &place);
     }
     table_key_t by_id = key_of_id(ref->keyspace, id);
-    int code = get(ref, CAKE__TABLE_IDS, &by_id, &found);
-    if (code == 0) {
-        table_key_t place = make_key(ref->keyspace, cake__val_slice(found));
-        code = del(ref, CAKE__TABLE_ROWS, &place);
-        return code != 0 ? code : del(ref, CAKE__TABLE_IDS, &by_id);
-    }
+    int code = find_key(ref, id, key, &len);
+    if (code == 0)
+        return erase_direct(ref, id, cake__slice(key, len));
     if (code == MDB_NOTFOUND)
         code = get(ref, CAKE__TABLE_LARGE, &by_id, &found);
     if (code == 0)
         code = read_record(found, cake__slice(NULL, 0), &row);
     if (code == 0) {
-        uint8_t key[CAKE_KEY_MAX];
         memcpy(key, row.key.data, row.key.len);
         code = row.key.len < DIRECT_MAX ? MDB_CORRUPTED : change_bucket(ref, cake__slice(key, row.key.len), id, true);
         if (code == 0)
@@ -287,16 +313,15 @@ int cake__lmdb_get_row(const cake__table_ref_t *ref, cake_slice_t key, cake_row_
     return code != 0 ? code : read_record(record, key, row);
 }
 
-int cake__lmdb_fetch_row(const cake__table_ref_t *ref, const cake_id_t *id, cake_row_t *row)
+int cake__lmdb_fetch_row(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], cake_row_t *row)
 {
-    MDB_val key;
+    size_t len;
     if (cake_id_holds_key(id))
         return cake__lmdb_get_row(ref, cake_id_key(id), row);
-    table_key_t by_id = key_of_id(ref->keyspace, id);
-    int code = get(ref, CAKE__TABLE_IDS, &by_id, &key);
+    int code = find_key(ref, id, key, &len);
     if (code == MDB_NOTFOUND)
         return get_large(ref, id, row);
-    return code != 0 ? code : cake__lmdb_get_row(ref, cake__val_slice(key), row);
+    return code != 0 ? code : cake__lmdb_get_row(ref, cake__slice(key, len), row);
 }
 
 /* ---- walking -------------------------------------------------------------------------------------------------------------- */

@@ -70,13 +70,19 @@ static int attempt(cake__lmdb_lane_t *lane, const cake_batch_t *batch)
     int code = mdb_txn_begin(lane->env, NULL, 0, &txn);
     if (code != 0)
         return code;
+    cake__late_begin(lane);
     code = write_rows(lane, txn, batch);
     if (code == 0)
         code = write_metas(lane, txn, batch);
     if (code == 0)
+        code = cake__late_merge(lane, txn);
+    if (code == 0)
         code = mdb_txn_commit(txn);
     else
         mdb_txn_abort(txn);
+    if (code == 0)
+        atomic_fetch_add(&lane->commits, 1);
+    cake__late_settle(lane, code == 0);
     if (lane->next_name != next_name)
         cake__names_settle(&lane->storage->names, lane->number, code == 0);
     if (code != 0)

@@ -84,12 +84,13 @@ static int backup_lane(cake__sqlite_lane_t *lane, const char *dir)
 static int sqlite_backup(cake_storage_t *storage, const char *dir)
 {
     cake__sqlite_t *sqlite = cake__sqlite_of(storage);
-    if (cake__path_exists(dir))
-        return CAKE_ECONFLICT;
-    int err = cake__dir_make(dir, &sqlite->log);
-    for (unsigned i = sqlite->lane_count; i > 0 && err == 0; i--) /* lane 0 last: it makes the directory whole */
-        err = backup_lane(&sqlite->lanes[i - 1], dir);
-    return err;
+    char draft[CAKE__PATH_MAX];
+    int err = cake__copy_begin(dir, draft, &sqlite->log);
+    if (err != 0)
+        return err;
+    for (unsigned i = 0; i < sqlite->lane_count && err == 0; i++)
+        err = backup_lane(&sqlite->lanes[i], draft);
+    return cake__copy_end(dir, draft, err, &sqlite->log);
 }
 
 /* ---- the rest of the interface -------------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #ifndef CAKE_STORAGE_DIR_H
 #define CAKE_STORAGE_DIR_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -133,6 +134,56 @@ static inline void cake__dir_unlock(int *lock_fd)
     if (*lock_fd >= 0)
         close(*lock_fd);
     *lock_fd = -1;
+}
+
+/* ---- copies ---------------------------------------------------------------------------------------------------------------
+ * A copy is made in dir.new, which gets its name when it is whole: a directory that was left unfinished would open as an
+ * empty storage. */
+
+/* With the files in it; it has no directories. */
+static inline void cake__dir_discard(const char *dir)
+{
+    DIR *listing = opendir(dir);
+    const struct dirent *entry;
+    while (listing != NULL && (entry = readdir(listing)) != NULL) {
+        char path[CAKE__PATH_MAX];
+        if (cake__path_join(path, dir, entry->d_name) == 0)
+            (void)unlink(path);
+    }
+    if (listing != NULL)
+        closedir(listing);
+    (void)rmdir(dir);
+}
+
+static inline int cake__copy_begin(const char *dir, char draft[CAKE__PATH_MAX], const cake_log_t *log)
+{
+    int len = snprintf(draft, CAKE__PATH_MAX, "%s.new", dir);
+    if (len < 0 || (size_t)len >= CAKE__PATH_MAX)
+        return CAKE_ETOOBIG;
+    if (cake__path_exists(dir))
+        return CAKE_ECONFLICT;
+    cake__dir_discard(draft); /* of an attempt that was cut short */
+    return cake__dir_make(draft, log);
+}
+
+/* err: of making the copy. Returns it, or what goes wrong here. */
+static inline int cake__copy_end(const char *dir, const char *draft, int err, const cake_log_t *log)
+{
+    char parent[CAKE__PATH_MAX];
+    snprintf(parent, sizeof parent, "%s", dir);
+    char *slash = strrchr(parent, '/');
+    if (err == 0)
+        err = cake__dir_sync(draft);
+    if (err == 0 && rename(draft, dir) != 0)
+        err = errno == ENOTEMPTY || errno == EEXIST ? CAKE_ECONFLICT : cake__err_of_errno(errno);
+    if (err != 0) {
+        cake__log(log, CAKE_LOG_ERROR, "cannot make a copy in %s: %s", dir, cake_strerror(err));
+        cake__dir_discard(draft);
+        return err;
+    }
+    if (slash != NULL)
+        *(slash == parent ? slash + 1 : slash) = '\0';
+    return cake__dir_sync(slash != NULL ? parent : ".");
 }
 
 #endif

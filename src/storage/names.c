@@ -5,6 +5,7 @@ void cake__names_init(cake__names_t *names, const cake_alloc_t *alloc)
     cake__rwlock_init(&names->lock);
     cake__map_init(&names->map, alloc);
     names->alloc = alloc;
+    atomic_init(&names->last, NULL);
 }
 
 void cake__names_free(cake__names_t *names)
@@ -25,13 +26,25 @@ cake__name_t *cake__names_find(cake__names_t *names, cake_slice_t text)
     return name;
 }
 
-int64_t cake__names_number(cake__names_t *names, cake_slice_t text)
+const cake__name_t *cake__names_known(cake__names_t *names, cake_slice_t text)
 {
+    const cake__name_t *last = atomic_load_explicit(&names->last, memory_order_acquire);
+    if (last != NULL && cake__slice_equal(cake__slice(last->text, last->len), text))
+        return last;
     cake__rwlock_read(&names->lock);
     const cake__name_t *name = cake__map_get(&names->map, text);
-    int64_t number = name != NULL && name->is_published ? name->number : -1;
+    if (name != NULL && !name->is_published)
+        name = NULL;
     cake__rwlock_give(&names->lock);
-    return number;
+    if (name != NULL)
+        atomic_store_explicit(&names->last, name, memory_order_release);
+    return name;
+}
+
+int64_t cake__names_number(cake__names_t *names, cake_slice_t text)
+{
+    const cake__name_t *name = cake__names_known(names, text);
+    return name != NULL ? name->number : -1;
 }
 
 int cake__names_add(cake__names_t *names, cake_slice_t text, unsigned lane, int64_t number, cake__name_t **out)

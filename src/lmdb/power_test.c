@@ -1,0 +1,48 @@
+/* Power cuts, kills, full disks and I/O errors at every call of LMDB that changes its file. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "lmdb/lmdb.h"
+#include "storage/power_test.h"
+
+/* A few late ids fill a half, so that merging them is under way most of the time. */
+static int open_dir(const char *dir, cake_storage_t **storage)
+{
+    cake_log_t log = {cake__test_log, NULL, CAKE_LOG_WARN};
+    cake__lmdb_settings_t settings = {.given = CAKE_LMDB_OPTIONS_INIT, .late_least = 5};
+    settings.given.log = &log;
+    settings.given.map_bytes = 256 << 10; /* it has to grow, too */
+    return cake__lmdb_open(dir, &settings, storage);
+}
+
+static void loses_nothing_in_a_power_cut(void **state)
+{
+    (void)state;
+    power_cuts(open_dir);
+}
+
+static void survives_io_errors(void **state)
+{
+    (void)state;
+    power_failures(open_dir, 40);
+}
+
+static void survives_a_kill_in_every_call(void **state)
+{
+    (void)state;
+    power_kills(open_dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(loses_nothing_in_a_power_cut),
+        cmocka_unit_test(survives_io_errors),
+        cmocka_unit_test(survives_a_kill_in_every_call),
+    };
+    cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,159 @@
+/* power_test.h: power cuts, kills and failing calls at every call that changes a file, for the test of each storage on disk. */
+#ifndef CAKE_STORAGE_POWER_TEST_H
+#define CAKE_STORAGE_POWER_TEST_H
+
+#include "storage/calls_test.h"
+
+static inline unsigned power_rounds(const char *variable, unsigned usual)
+{
+    const char *wanted = getenv(variable);
+    return wanted != NULL ? (unsigned)atoi(wanted) : usual;
+}
+
+/* Opens, writes some batches, closes, with the power cut at the nth call of all that. Returns how many calls there were. */
+static inline uint64_t power_cut_once(crash_open_fn open_fn, const char *dir, crash_model_t *model, uint64_t nth,
+                                      unsigned batches, fate_t fate, cake__random_t *random)
+{
+    cake_storage_t *storage = NULL;
+    calls_arm(nth, FAULT_POWER);
+    int err = open_fn(dir, &storage);
+    assert_true(err == 0 || calls.is_off);
+    for (unsigned i = 0; i < batches && err == 0; i++)
+        err = crash_write(storage, model->last + 1, model);
+    assert_true(err == 0 || calls.is_off);
+    cake_storage_close(storage);
+    uint64_t count = calls.calls;
+    if (calls.is_off)
+        calls_settle(dir, fate, random);
+    calls_forget();
+    cake_storage_close(crash_reopen(open_fn, dir, model, model->last));
+    return count;
+}
+
+/* CAKE_TEST_CUTS: the number of random cuts. */
+static inline void power_cuts(crash_open_fn open_fn)
+{
+    cake__test_dir_t dir;
+    crash_model_t model;
+    cake__random_t random;
+    unsigned rounds = power_rounds("CAKE_TEST_CUTS", 40);
+    cake__test_dir_make(&dir);
+    crash_model_init(&model);
+    cake__random_init(&random, 3);
+    (void)power_cut_once(open_fn, dir.path, &model, 0, 60, FATE_DROP_ALL, &random);
+    uint64_t count = power_cut_once(open_fn, dir.path, &model, 0, 3, FATE_DROP_ALL, &random);
+    for (uint64_t nth = 1; nth <= count; nth++) { /* every call of an opening, three batches and a close */
+        for (int fate = 0; fate < FATES; fate++)
+            (void)power_cut_once(open_fn, dir.path, &model, nth, 3, (fate_t)fate, &random);
+    }
+    for (unsigned i = 0; i < rounds; i++) {
+        fate_t fate = (fate_t)cake__random_below(&random, FATES);
+        (void)power_cut_once(open_fn, dir.path, &model, 1 + cake__random_below(&random, 600), 40, fate, &random);
+    }
+    print_message("%u cuts, %u batches\n", (unsigned)count * FATES + rounds, (unsigned)model.last);
+    cake__test_dir_remove(&dir);
+}
+
+/* One call fails, at every place in turn: the batch fails whole, or not at all, and the storage goes on. At the end the
+ * power goes: what was acknowledged after the failure is on the disk. */
+static inline void power_fail_one(crash_open_fn open_fn, const char *dir, crash_model_t *model, uint64_t nth,
+                                  fault_t fault, unsigned *failed)
+{
+    cake__random_t random;
+    cake_storage_t *storage = NULL;
+    cake__random_init(&random, nth);
+    calls_arm(nth, fault);
+    int err = open_fn(dir, &storage);
+    *failed += err != 0;
+    assert_true(err == 0 || err == CAKE_EIO || err == CAKE_ENOSPC);
+    for (unsigned i = 0; i < 4 && storage != NULL; i++) {
+        err = crash_write(storage, model->last + 1, model);
+        *failed += err != 0;
+        assert_true(err == 0 || err == CAKE_EIO || err == CAKE_ENOSPC);
+        if (err != 0)
+            crash_compare(storage, model); /* nothing of it, now */
+    }
+    if (storage != NULL) {
+        err = crash_write(storage, model->last + 1, model);
+        if (err != 0) /* the one failure may come this late */
+            err = crash_write(storage, model->last + 1, model);
+        assert_int_equal(err, 0);
+        crash_compare(storage, model);
+    }
+    cake_storage_close(storage);
+    calls_settle(dir, (fate_t)(nth % FATES), &random);
+    cake_storage_close(crash_reopen(open_fn, dir, model, model->last));
+}
+
+static inline void power_failures(crash_open_fn open_fn, uint64_t calls_tried)
+{
+    static const fault_t faults[] = {FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT};
+    cake__test_dir_t dir;
+    crash_model_t model;
+    unsigned failed = 0;
+    cake__test_dir_make(&dir);
+    crash_model_init(&model);
+    (void)power_cut_once(open_fn, dir.path, &model, 0, 20, FATE_DROP_ALL, &(cake__random_t){{0}});
+    for (uint64_t nth = 1; nth <= calls_tried; nth++) {
+        for (size_t i = 0; i < CAKE_COUNT_OF(faults); i++)
+            power_fail_one(open_fn, dir.path, &model, nth, faults[i], &failed);
+    }
+    print_message("%u calls failed in three ways each, %u batches or openings with them\n", (unsigned)calls_tried,
+                  failed);
+    assert_true(failed > 20);
+    cake__test_dir_remove(&dir);
+}
+
+/* A child that opens, writes some batches and closes, killed in its nth call. True: it was. */
+static inline bool power_kill_once(crash_open_fn open_fn, const char *dir, crash_model_t *model, uint64_t nth,
+                                   unsigned batches)
+{
+    int ends[2], status;
+    uint64_t acked = model->last, got;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        cake_storage_t *storage = NULL;
+        calls_arm(nth, FAULT_KILL);
+        int err = open_fn(dir, &storage);
+        for (uint64_t next = acked + 1; err == 0 && next <= acked + batches; next++) {
+            err = crash_write(storage, next, NULL);
+            if (err == 0 && write(ends[1], &next, sizeof next) != sizeof next)
+                _exit(4);
+        }
+        cake_storage_close(storage);
+        _exit(err == 0 ? 0 : 5);
+    }
+    close(ends[1]);
+    while (read(ends[0], &got, sizeof got) == sizeof got)
+        acked = got;
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+    cake_storage_close(crash_reopen(open_fn, dir, model, acked));
+    return WIFSIGNALED(status);
+}
+
+/* Calls 1, 2, 3 ... until a whole run makes no more; then random ones of longer runs. */
+static inline void power_kills(crash_open_fn open_fn)
+{
+    cake__test_dir_t dir;
+    crash_model_t model;
+    cake__random_t random;
+    uint64_t nth = 1;
+    unsigned rounds = power_rounds("CAKE_TEST_KILLS", 20);
+    cake__test_dir_make(&dir);
+    crash_model_init(&model);
+    cake__random_init(&random, 4);
+    while (power_kill_once(open_fn, dir.path, &model, nth, 4))
+        nth++;
+    assert_true(nth > 8);
+    for (unsigned i = 0; i < rounds; i++)
+        (void)power_kill_once(open_fn, dir.path, &model, 1 + cake__random_below(&random, 400), 60);
+    print_message("killed in each of %u calls and %u times at random, %u batches\n", (unsigned)nth - 1, rounds,
+                  (unsigned)model.last);
+    cake__test_dir_remove(&dir);
+}
+
+#endif
