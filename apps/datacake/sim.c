@@ -33,6 +33,8 @@ static const flag_t flags[] = {
     {"ledger", "FILE", "with --seeds: adds a line about them to this file, and prints its sums"},
     {"commit", "TEXT", "with --ledger: which code it was (the version)"},
     {"shrink", NULL, "with --seed: look for a smaller run that fails, too"},
+    {"explore", "BOUNDS", "every interleaving of small cases of the set instead: writes=3,sessions=2 or default"},
+    {"states", "N", "with --explore: ends after so many states (20000)"},
     {"progress", "KIND", "bar, lines or none (a bar on a terminal)"},
     {NULL, NULL, NULL},
 };
@@ -271,6 +273,60 @@ static int run_one(campaign_t *campaign, uint64_t seed)
     return status;
 }
 
+/* ---- every interleaving --------------------------------------------------------------------------------------------------*/
+
+static int read_bound(cake_sim_explore_options_t *options, const char *name, size_t len, uint32_t value)
+{
+    const struct {
+        const char *name;
+        uint32_t *to;
+    } bounds[] = {{"replicas", &options->replicas}, {"keys", &options->keys},     {"writes", &options->writes},
+                  {"sessions", &options->sessions}, {"purges", &options->purges}, {"forgets", &options->forgets},
+                  {"crashes", &options->crashes}};
+    for (size_t i = 0; i < sizeof(bounds) / sizeof(bounds[0]); i++) {
+        if (strlen(bounds[i].name) == len && memcmp(bounds[i].name, name, len) == 0) {
+            *bounds[i].to = value == 0 ? CAKE_SIM_EXPLORE_NONE : value;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+static int read_bounds(const char *text, cake_sim_explore_options_t *options)
+{
+    while (*text != '\0' && strcmp(text, "default") != 0) {
+        size_t len = strcspn(text, "=");
+        char *end = NULL;
+        unsigned long value = text[len] == '=' ? strtoul(text + len + 1, &end, 10) : 0;
+        if (text[len] != '=' || end == text + len + 1 || (*end != ',' && *end != '\0') || value > 100 ||
+            read_bound(options, text, len, (uint32_t)value) != 0)
+            return -1;
+        text = end + (*end == ',');
+    }
+    return 0;
+}
+
+static int explore(const args_t *args)
+{
+    cake_sim_explore_options_t options = CAKE_SIM_EXPLORE_OPTIONS_INIT;
+    cake_sim_explore_result_t result;
+    if (read_bounds(args_value(args, "explore", ""), &options) != 0)
+        return fail(
+            args, EXIT_USAGE,
+            "--explore takes default, or some of replicas=, keys=, writes=, sessions=, purges=, forgets=, crashes=");
+    if (args_number(args, "states", 2, CAKE_SIM_EXPLORE_STATES_MAX, &options.max_states) != 0)
+        return EXIT_USAGE;
+    int err = cake_sim_explore(&options, &result);
+    if (err != 0)
+        return fail(args, EXIT_OTHER, "cannot explore that: %s", cake_strerror(err));
+    printf("%llu states, %llu transitions, %u steps at most, %s\n", (unsigned long long)result.states,
+           (unsigned long long)result.transitions, (unsigned)result.longest,
+           result.is_complete ? "all there are" : "not all there are");
+    if (!result.ok)
+        printf("FAILED: %s\n  after: %s\n", result.violation, result.way);
+    return result.ok ? EXIT_DONE : EXIT_OTHER;
+}
+
 /* ---- flags -----------------------------------------------------------------------------------------------------------*/
 
 static int read_options(campaign_t *campaign)
@@ -314,6 +370,8 @@ static int run(const args_t *args)
         return EXIT_USAGE;
     if (args_has(args, "seed") && args_has(args, "seeds"))
         return fail(args, EXIT_USAGE, "give --seed to replay one, or --seeds to run many");
+    if (args_has(args, "explore"))
+        return explore(args);
     signal(SIGABRT, say_seed);
     return args_has(args, "seed") ? run_one(&campaign, seed) : run_campaign(&campaign);
 }

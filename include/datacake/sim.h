@@ -188,6 +188,41 @@ CAKE_API cake_store_t *cake_sim_store(const cake_sim_t *sim, uint16_t id); /* li
  * long run its last part, with the messages nearest to its end. result may be NULL. What cake_sim_run returns, or CAKE_EIO. */
 CAKE_API int cake_sim_draw_svg(uint64_t seed, const cake_sim_options_t *options, FILE *out, cake_sim_result_t *result);
 
+/* ---- every interleaving of small cases ------------------------------------------------------------------------------------
+ * Sets (<datacake/orswot.h>) in every order of writes, deletes, single operations that arrive late or never, steps of sessions, purges,
+ * purges without a replica that is then forgotten, and crashes; states that are equal are looked at once. In each of them
+ * the invariants of the model must hold, and from each of them whole sessions must make all replicas equal. */
+
+#define CAKE_SIM_EXPLORE_NONE       UINT32_MAX
+#define CAKE_SIM_EXPLORE_STATES_MAX UINT64_C(50000000)
+
+/* How many of each there may be; zero: the default in parentheses, CAKE_SIM_EXPLORE_NONE: none. */
+typedef struct cake_sim_explore_options {
+    size_t size;
+    uint32_t replicas;                 /* (3) 2 to 4 */
+    uint32_t keys;                     /* (1) at most 3 */
+    uint32_t writes;                   /* (2) puts and deletes, at most 6 */
+    uint32_t sessions;                 /* (1) that may be open at once or cut, at most 4 */
+    uint32_t purges, forgets, crashes; /* (1) at most 8 each */
+    uint64_t max_states;               /* (20,000) then it ends, incomplete */
+} cake_sim_explore_options_t;
+
+#define CAKE_SIM_EXPLORE_OPTIONS_INIT                                                                                  \
+    {                                                                                                                  \
+        .size = sizeof(cake_sim_explore_options_t)                                                                     \
+    }
+
+typedef struct cake_sim_explore_result {
+    bool ok, is_complete;
+    uint64_t states, transitions;
+    uint32_t longest; /* steps of the longest way */
+    char violation[256];
+    char way[2048]; /* the steps that lead there, a shortest way */
+} cake_sim_explore_result_t;
+
+/* CAKE_EINVAL (options), CAKE_ENOMEM. options may be NULL. A violation is a result. */
+CAKE_API int cake_sim_explore(const cake_sim_explore_options_t *options, cake_sim_explore_result_t *result);
+
 /* "loss,crash" <-> bits; "all", "none". CAKE_EPARSE. */
 CAKE_API int cake_sim_faults_parse(const char *text, uint32_t *out);
 CAKE_API void cake_sim_faults_format(uint32_t faults, char *out, size_t size);
