@@ -1,0 +1,3 @@
+#!/bin/sh
+# Membership of real processes on one machine. See membership_processes_test.py. Usage: membership_processes_test.sh BIN_DIR [N]
+exec python3 "$(dirname "$0")/membership_processes_test.py" "$@"
