@@ -436,6 +436,15 @@ int cake__change_purge(cake__change_t *change, const cake__purge_t *policy, size
     return err;
 }
 
+int cake__change_retire(cake__change_t *change, const uint64_t *living, size_t living_count,
+                        const cake__context_t *const *peers, size_t peer_count, size_t *count)
+{
+    cake__summary_t *summary = cake__change_own_summary(change);
+    int err =
+        summary == NULL ? CAKE_ENOMEM : cake__summary_retire(summary, living, living_count, peers, peer_count, count);
+    return err != 0 ? failed(change) : 0;
+}
+
 /* ---- rules 3 and 5: what a session does to the state ------------------------------------------------------------------------- */
 
 int cake__change_reissue(cake__change_t *change, const cake_record_t *old, void *tag, bool came_from_sender)
@@ -460,6 +469,7 @@ int cake__change_join(cake__change_t *change, const cake__summary_t *summary)
         return failed(change);
     if (!CAKE__MUTANT(noG) && cake__limits_join(&own->dropped, &summary->dropped) != 0)
         return failed(change);
+    cake__summary_prune(own);
     if (!CAKE__MUTANT(noHjoin))
         own->horizon = cake__max_u64(own->horizon, summary->horizon);
     cake_clock_advance(change->set->clock, summary->horizon);

@@ -17,6 +17,7 @@ void cake__context_free(cake__context_t *context)
         cake__free(context->alloc, context->actors[i].ranges);
     if (context->alloc != NULL)
         cake__free(context->alloc, context->actors);
+    cake__retired_release(context->retired);
     cake__context_init(context, context->alloc);
 }
 
@@ -45,6 +46,33 @@ const cake__actor_dots_t *cake__context_find(const cake__context_t *context, uin
 {
     uint32_t at = lower_bound(context, actor);
     return at < context->count && context->actors[at].actor == actor ? &context->actors[at] : NULL;
+}
+
+static const cake__actor_dots_t *from_table(uint64_t actor, uint64_t seq, cake__actor_dots_t *spare)
+{
+    *spare = (cake__actor_dots_t){.actor = actor, .base = seq};
+    return spare;
+}
+
+const cake__actor_dots_t *cake__context_view(const cake__context_t *context, uint64_t actor, cake__actor_dots_t *spare)
+{
+    const cake__actor_dots_t *listed = cake__context_find(context, actor);
+    uint64_t seq = listed == NULL ? cake__retired_seq(context->retired, actor) : 0;
+    return seq != 0 ? from_table(actor, seq, spare) : listed;
+}
+
+const cake__actor_dots_t *cake__context_actor(const cake__context_t *context, uint32_t *index,
+                                              cake__actor_dots_t *spare)
+{
+    if (*index < context->count)
+        return &context->actors[*index];
+    uint32_t end = context->count + (context->retired == NULL ? 0 : context->retired->count);
+    for (; *index < end; ++*index) {
+        const struct cake__retired_entry *entry = &context->retired->entries[*index - context->count];
+        if (cake__context_find(context, entry->actor) == NULL)
+            return from_table(entry->actor, entry->seq, spare);
+    }
+    return NULL;
 }
 
 static bool reserve_actors(cake__context_t *context, uint32_t need)
@@ -181,6 +209,8 @@ int cake__context_copy(cake__context_t *to, const cake__context_t *from)
         if (dots->range_count > 0)
             memcpy(copy.actors[i].ranges, dots->ranges, dots->range_count * sizeof *dots->ranges);
     }
+    copy.retired = cake__retired_share(from->retired);
+    copy.reference = from->reference;
     cake__context_free(to);
     *to = copy;
     return 0;
@@ -191,8 +221,13 @@ int cake__context_add_run(cake__context_t *context, uint64_t actor, uint64_t fir
     CAKE_ASSERT(first >= 1 && first <= last && last <= CAKE_SEQ_MAX);
     uint32_t at = lower_bound(context, actor);
     bool is_known = at < context->count && context->actors[at].actor == actor;
+    uint64_t retired = is_known ? 0 : cake__retired_seq(context->retired, actor);
+    if (last <= retired)
+        return 0;
     if (!is_known && insert_actor(context, at, actor) == NULL)
         return CAKE_ENOMEM;
+    if (retired > 0 && !CAKE__MUTANT(foldbase)) /* it writes after all: listed again, beside its entry */
+        context->actors[at].base = retired;
     int err = add_run(context->alloc, &context->actors[at], first, last);
     if (err != 0 && !is_known) {
         memmove(context->actors + at, context->actors + at + 1, (context->count - at - 1) * sizeof *context->actors);
@@ -223,18 +258,27 @@ static int union_of(const cake_alloc_t *alloc, const cake__actor_dots_t *a, cons
     return 0;
 }
 
-static int join_actor(cake__context_t *into, const cake__actor_dots_t *mine, const cake__actor_dots_t *theirs)
+/* Joins what both have of one actor. It is not listed where the table says as much. */
+static int join_actor(cake__context_t *into, const cake__context_t *a, const cake__context_t *b, uint64_t actor)
 {
-    const cake__actor_dots_t *one = mine == NULL ? theirs : mine;
-    cake__actor_dots_t none = {.actor = one->actor};
-    int err = union_of(into->alloc, one, mine == NULL || theirs == NULL ? &none : theirs, &into->actors[into->count]);
-    into->count += err == 0;
-    return err;
+    cake__actor_dots_t spare_a, spare_b, none = {.actor = actor}, *made = &into->actors[into->count];
+    const cake__actor_dots_t *mine = cake__context_view(a, actor, &spare_a);
+    const cake__actor_dots_t *theirs = cake__context_view(b, actor, &spare_b);
+    int err = union_of(into->alloc, mine == NULL ? &none : mine, theirs == NULL ? &none : theirs, made);
+    if (err != 0)
+        return err;
+    if (made->range_count == 0 && made->base == cake__retired_seq(into->retired, actor))
+        cake__free(into->alloc, made->ranges);
+    else
+        into->count++;
+    return 0;
 }
 
 /* All of other's runs that have no place in the ranges yet make the join need memory; most joins need none. */
 static bool join_is_plain(const cake__context_t *context, const cake__context_t *other)
 {
+    if (other->retired != NULL && !cake__retired_same(context->retired, other->retired) && !CAKE__MUTANT(foldjoin))
+        return false;
     for (uint32_t i = 0; i < other->count; i++) {
         const cake__actor_dots_t *mine = cake__context_find(context, other->actors[i].actor);
         if (mine == NULL || other->actors[i].range_count > 0)
@@ -256,15 +300,16 @@ int cake__context_join(cake__context_t *context, const cake__context_t *other)
     cake__context_t joined;
     cake__context_init(&joined, context->alloc);
     int err = reserve_actors(&joined, context->count + other->count) ? 0 : CAKE_ENOMEM;
+    cake__retired_t *theirs = CAKE__MUTANT(foldjoin) ? NULL : other->retired;
+    if (err == 0)
+        err = cake__retired_union(context->alloc, context->retired, theirs, &joined.retired);
     uint32_t i = 0, k = 0;
     while (err == 0 && (i < context->count || k < other->count)) {
-        const cake__actor_dots_t *mine = i < context->count ? &context->actors[i] : NULL;
-        const cake__actor_dots_t *theirs = k < other->count ? &other->actors[k] : NULL;
-        bool take_mine = mine != NULL && (theirs == NULL || mine->actor <= theirs->actor);
-        bool take_theirs = theirs != NULL && (mine == NULL || theirs->actor <= mine->actor);
-        err = join_actor(&joined, take_mine ? mine : NULL, take_theirs ? theirs : NULL);
-        i += take_mine;
-        k += take_theirs;
+        uint64_t mine = i < context->count ? context->actors[i].actor : UINT64_MAX;
+        uint64_t actor = k < other->count ? cake__min_u64(mine, other->actors[k].actor) : mine;
+        err = join_actor(&joined, context, other, actor);
+        i += i < context->count && context->actors[i].actor == actor;
+        k += k < other->count && other->actors[k].actor == actor;
     }
     if (err == 0)
         cake__context_swap(context, &joined);
@@ -276,19 +321,21 @@ int cake__context_join(cake__context_t *context, const cake__context_t *other)
 
 bool cake__context_is_empty(const cake__context_t *context)
 {
-    return context->count == 0;
+    return context->count == 0 && context->retired == NULL && context->reference == 0;
 }
 
 bool cake__context_contains(const cake__context_t *context, cake_dot_t dot)
 {
-    const cake__actor_dots_t *dots = cake__context_find(context, dot.actor);
+    cake__actor_dots_t spare;
+    const cake__actor_dots_t *dots = cake__context_view(context, dot.actor, &spare);
     return dots != NULL && cake__actor_dots_contain(dots, dot.seq, dot.seq);
 }
 
 /* The dots of `dots` up to `limit` are a subset of the context. */
 static bool covers_up_to(const cake__context_t *context, const cake__actor_dots_t *dots, uint64_t limit)
 {
-    const cake__actor_dots_t *mine = cake__context_find(context, dots->actor);
+    cake__actor_dots_t spare;
+    const cake__actor_dots_t *mine = cake__context_view(context, dots->actor, &spare);
     uint64_t base = cake__min_u64(dots->base, limit);
     if (mine == NULL)
         return base == 0 && (dots->range_count == 0 || dots->ranges[0].first > limit);
@@ -301,20 +348,35 @@ static bool covers_up_to(const cake__context_t *context, const cake__actor_dots_
     return true;
 }
 
+/* All that a table stands for is in the context. */
+static bool table_is_covered(const cake__context_t *context, const cake__retired_t *table)
+{
+    cake__actor_dots_t spare;
+    if (table == NULL || cake__retired_same(context->retired, table))
+        return true;
+    for (uint32_t i = 0; i < table->count; i++) {
+        const cake__actor_dots_t *mine = cake__context_view(context, table->entries[i].actor, &spare);
+        if (mine == NULL || mine->base < table->entries[i].seq)
+            return false;
+    }
+    return true;
+}
+
 bool cake__context_covers(const cake__context_t *context, const cake__context_t *other)
 {
     for (uint32_t i = 0; i < other->count; i++) {
         if (!covers_up_to(context, &other->actors[i], UINT64_MAX))
             return false;
     }
-    return true;
+    return table_is_covered(context, other->retired);
 }
 
 bool cake__dropped_is_covered(const cake__context_t *context, const cake__limits_t *limits,
                               const cake__context_t *other)
 {
+    cake__actor_dots_t spare;
     for (uint32_t i = 0; i < limits->count; i++) {
-        const cake__actor_dots_t *dots = cake__context_find(context, limits->items[i].actor);
+        const cake__actor_dots_t *dots = cake__context_view(context, limits->items[i].actor, &spare);
 #ifdef CAKE_MUTANTS
         const cake__actor_dots_t *theirs = cake__context_find(other, limits->items[i].actor);
         uint64_t limit = limits->items[i].seq;
@@ -324,10 +386,10 @@ bool cake__dropped_is_covered(const cake__context_t *context, const cake__limits
         if (dots != NULL && !covers_up_to(other, dots, limits->items[i].seq))
             return false;
     }
-    return true;
+    return CAKE__MUTANT(foldnoG) || table_is_covered(other, context->retired); /* rule 8 */
 }
 
-bool cake__context_equal(const cake__context_t *a, const cake__context_t *b)
+static bool lists_are_equal(const cake__context_t *a, const cake__context_t *b)
 {
     if (a->count != b->count)
         return false;
@@ -341,9 +403,25 @@ bool cake__context_equal(const cake__context_t *a, const cake__context_t *b)
     return true;
 }
 
+bool cake__context_equal(const cake__context_t *a, const cake__context_t *b)
+{
+    cake__context_cursor_t at_a = {0}, at_b = {0};
+    uint64_t actor_a, actor_b;
+    cake__run_t run_a, run_b;
+    if (cake__retired_same(a->retired, b->retired))
+        return lists_are_equal(a, b);
+    while (cake__context_next(a, &at_a, &actor_a, &run_a)) {
+        if (!cake__context_next(b, &at_b, &actor_b, &run_b) || actor_a != actor_b || run_a.first != run_b.first ||
+            run_a.last != run_b.last)
+            return false;
+    }
+    return !cake__context_next(b, &at_b, &actor_b, &run_b);
+}
+
 uint64_t cake__context_base(const cake__context_t *context, uint64_t actor)
 {
-    const cake__actor_dots_t *dots = cake__context_find(context, actor);
+    cake__actor_dots_t spare;
+    const cake__actor_dots_t *dots = cake__context_view(context, actor, &spare);
     return dots == NULL ? 0 : dots->base;
 }
 
@@ -354,13 +432,14 @@ uint64_t cake__actor_dots_highest(const cake__actor_dots_t *dots)
 
 uint64_t cake__context_highest(const cake__context_t *context, uint64_t actor)
 {
-    const cake__actor_dots_t *dots = cake__context_find(context, actor);
+    cake__actor_dots_t spare;
+    const cake__actor_dots_t *dots = cake__context_view(context, actor, &spare);
     return dots == NULL ? 0 : cake__actor_dots_highest(dots);
 }
 
 uint64_t cake__context_count(const cake__context_t *context)
 {
-    cake__context_cursor_t cursor = {0, 0};
+    cake__context_cursor_t cursor = {0};
     uint64_t actor, count = 0;
     cake__run_t run;
     while (cake__context_next(context, &cursor, &actor, &run))
@@ -368,37 +447,60 @@ uint64_t cake__context_count(const cake__context_t *context)
     return count;
 }
 
+/* The sum of one hash per actor, so that the part of the table is known: O(listed actors). */
 uint64_t cake__context_hash(const cake__context_t *context)
 {
-    cake__context_cursor_t cursor = {0, 0};
-    uint64_t actor, hash = 0;
-    cake__run_t run;
-    while (cake__context_next(context, &cursor, &actor, &run)) {
-        hash = cake__mix64(hash + actor);
-        hash = cake__mix64(hash ^ cake__mix64(run.first) ^ (run.last * UINT64_C(0x9e3779b97f4a7c15)));
+    uint64_t sum = context->retired == NULL ? 0 : context->retired->sum;
+    for (uint32_t i = 0; i < context->count; i++) {
+        const cake__actor_dots_t *dots = &context->actors[i];
+        uint64_t hash = cake__actor_hash(dots->actor, dots->base);
+        uint64_t retired = cake__retired_seq(context->retired, dots->actor);
+        for (uint32_t k = 0; k < dots->range_count; k++)
+            hash = cake__mix64(hash ^ cake__mix64(dots->ranges[k].first) ^
+                               (dots->ranges[k].last * UINT64_C(0x9e3779b97f4a7c15)));
+        sum += hash - (retired == 0 ? 0 : cake__actor_hash(dots->actor, retired));
     }
-    return hash;
+    return sum;
+}
+
+/* The next run of the list, if the cursor is not at its end. */
+static void next_listed(const cake__actor_dots_t *dots, cake__context_cursor_t *cursor, cake__run_t *run)
+{
+    if (cursor->range_index == 0 && dots->base > 0) {
+        *run = (cake__run_t){1, dots->base};
+    } else {
+        cursor->range_index += cursor->range_index == 0;
+        *run = dots->ranges[cursor->range_index - 1];
+    }
+    if (cursor->range_index++ == dots->range_count) {
+        cursor->actor_index++;
+        cursor->range_index = 0;
+    }
 }
 
 bool cake__context_next(const cake__context_t *context, cake__context_cursor_t *cursor, uint64_t *actor,
                         cake__run_t *run)
 {
-    while (cursor->actor_index < context->count) {
-        const cake__actor_dots_t *dots = &context->actors[cursor->actor_index];
-        *actor = dots->actor;
-        if (cursor->range_index == 0 && dots->base > 0) {
-            *run = (cake__run_t){1, dots->base};
-            cursor->range_index = 1;
-            return true;
-        }
-        cursor->range_index += cursor->range_index == 0;
-        if (cursor->range_index <= dots->range_count) {
-            *run = dots->ranges[cursor->range_index++ - 1];
-            return true;
-        }
-        *cursor = (cake__context_cursor_t){cursor->actor_index + 1, 0};
+    const cake__actor_dots_t *dots =
+        cursor->actor_index < context->count ? &context->actors[cursor->actor_index] : NULL;
+    const struct cake__retired_entry *entry =
+        context->retired == NULL ? NULL : &context->retired->entries[cursor->retired_index];
+    const struct cake__retired_entry *end = entry == NULL ? NULL : &context->retired->entries[context->retired->count];
+    if (entry != end && dots != NULL && entry->actor == dots->actor) { /* the list says more */
+        entry++;
+        cursor->retired_index++;
     }
-    return false;
+    if (entry != end && (dots == NULL || entry->actor < dots->actor)) {
+        *actor = entry->actor;
+        *run = (cake__run_t){1, entry->seq};
+        cursor->retired_index++;
+        return true;
+    }
+    if (dots == NULL)
+        return false;
+    *actor = dots->actor;
+    next_listed(dots, cursor, run);
+    return true;
 }
 
 bool cake__actor_dots_gap(const cake__actor_dots_t *have, const cake__actor_dots_t *lacking, uint64_t from,

@@ -3,12 +3,36 @@
  *      context   varint actors; per actor: actor u64 | varint base | varint ranges | per range: varint gap, varint length
  *                gap = first - (end of the run before) - 2, length = last - first: no value is impossible, so every
  *                accepted text is canonical
- *      summary   version u8 = 1 | context | varint limits; per limit: actor u64 | varint seq | u64 horizon */
+ *                then the table: u8 0 (none), 1 (retired.h) or 2 with its hash u64, where the reader has it
+ *      summary   version u8 = 2 | context | varint limits; per limit: actor u64 | varint seq | u64 horizon */
 #include "crdt/context.h"
 
-#define SUMMARY_VERSION 1u
+#include "crdt/mutant.h"
+
+#define SUMMARY_VERSION 2u
+
+enum { TABLE_NONE, TABLE_WHOLE, TABLE_REFERENCE };
+
+static void encode_table(const cake__context_t *context, uint64_t known, cake__buf_t *out)
+{
+    const cake__retired_t *table = context->retired;
+    if (context->reference != 0 || (table != NULL && table->hash == known)) {
+        cake__put_u8(out, TABLE_REFERENCE);
+        cake__put_u64(out, table != NULL ? table->hash : context->reference);
+    } else if (table != NULL) {
+        cake__put_u8(out, TABLE_WHOLE);
+        cake__retired_encode(table, out);
+    } else {
+        cake__put_u8(out, TABLE_NONE);
+    }
+}
 
 void cake__context_encode(const cake__context_t *context, cake__buf_t *out)
+{
+    cake__context_encode_known(context, 0, out);
+}
+
+void cake__context_encode_known(const cake__context_t *context, uint64_t known, cake__buf_t *out)
 {
     cake__put_varint(out, context->count);
     for (uint32_t i = 0; i < context->count; i++) {
@@ -23,6 +47,7 @@ void cake__context_encode(const cake__context_t *context, cake__buf_t *out)
             end = dots->ranges[k].last;
         }
     }
+    encode_table(context, known, out);
 }
 
 /* Sums of what was read, each bounded, so that nothing overflows. */
@@ -56,6 +81,46 @@ static int decode_actor(cake__context_t *out, uint64_t *total_runs, cake__reader
     return err != 0 ? err : decode_runs(out, actor, base, runs, reader);
 }
 
+/* An actor that is listed and in the table has more dots than the table says. */
+static bool goes_with(const cake__context_t *context, const cake__retired_t *table)
+{
+    for (uint32_t i = 0; i < context->count; i++) {
+        const cake__actor_dots_t *dots = &context->actors[i];
+        uint64_t seq = cake__retired_seq(table, dots->actor);
+        if (seq > dots->base || (seq > 0 && seq == dots->base && dots->range_count == 0))
+            return false;
+    }
+    return true;
+}
+
+int cake__context_resolve(cake__context_t *context, cake__retired_t *table)
+{
+    if (context->reference == 0)
+        return 0;
+    if (table == NULL || (table->hash != context->reference && !CAKE__MUTANT(foldhash)))
+        return CAKE_ECONFLICT;
+    if (!goes_with(context, table))
+        return CAKE_EPARSE;
+    context->retired = cake__retired_share(table);
+    context->reference = 0;
+    return 0;
+}
+
+static int decode_table(cake__context_t *out, cake__reader_t *reader)
+{
+    uint8_t form = cake__get_u8(reader);
+    if (reader->err != 0 || form > TABLE_REFERENCE)
+        return CAKE_EPARSE;
+    if (form == TABLE_REFERENCE) {
+        out->reference = cake__get_u64(reader);
+        return reader->err == 0 && out->reference != 0 ? 0 : CAKE_EPARSE;
+    }
+    if (form == TABLE_NONE)
+        return 0;
+    int err = cake__retired_decode(out->alloc, reader, &out->retired);
+    return err == 0 && !goes_with(out, out->retired) ? CAKE_EPARSE : err;
+}
+
 int cake__context_decode(cake__context_t *out, cake__reader_t *reader)
 {
     uint64_t actors = cake__get_varint(reader), total_runs = 0;
@@ -63,6 +128,8 @@ int cake__context_decode(cake__context_t *out, cake__reader_t *reader)
     cake__context_free(out);
     for (uint64_t i = 0; i < actors && err == 0; i++)
         err = decode_actor(out, &total_runs, reader);
+    if (err == 0)
+        err = decode_table(out, reader);
     if (err != 0)
         cake__context_free(out);
     return err;
@@ -89,8 +156,13 @@ static int limits_decode(cake__limits_t *out, cake__reader_t *reader)
 
 void cake__summary_encode(const cake__summary_t *summary, cake__buf_t *out)
 {
+    cake__summary_encode_known(summary, 0, out);
+}
+
+void cake__summary_encode_known(const cake__summary_t *summary, uint64_t known, cake__buf_t *out)
+{
     cake__put_u8(out, SUMMARY_VERSION);
-    cake__context_encode(&summary->context, out);
+    cake__context_encode_known(&summary->context, known, out);
     cake__put_varint(out, summary->dropped.count);
     for (uint32_t i = 0; i < summary->dropped.count; i++) {
         cake__put_u64(out, summary->dropped.items[i].actor);

@@ -43,7 +43,7 @@ static uint64_t check_equal(const cake__context_t *context, const plain_t *plain
     }
     assert_int_equal(cake__context_count(context), count);
     assert_int_equal(cake__context_is_empty(context), count == 0);
-    cake__context_cursor_t cursor = {0, 0};
+    cake__context_cursor_t cursor = {0};
     cake__run_t run;
     while (cake__context_next(context, &cursor, &actor, &run)) {
         assert_true(before_last == 0 || actor > before_actor || run.first > before_last + 1);
@@ -168,10 +168,19 @@ static int decode(const uint8_t *bytes, size_t len)
 
 static void a_context_that_cannot_be_is_refused(void **state)
 {
-    const uint8_t fine[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 3, 1, 0, 0};
-    const uint8_t no_dots[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-    const uint8_t unsorted[] = {2, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0};
-    const uint8_t twice[] = {2, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0};
+    const uint8_t fine[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 3, 1, 0, 0, 0};
+    const uint8_t no_dots[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    const uint8_t form_3[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 3};
+    const uint8_t with_table[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 1, 1, 5, 0, 0, 0, 0, 0, 0, 0, 2};
+    const uint8_t as_table[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 1, 1, 5, 0, 0, 0, 0, 0, 0, 0, 3};
+    const uint8_t empty_table[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 1, 0};
+    const uint8_t many_retired[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 1, 0xff, 0xff, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    const uint8_t zero_retired[] = {0, 1, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0};
+    const uint8_t unsorted_retired[] = {0, 1, 2, 5, 0, 0, 0, 0, 0, 0, 0, 1, 5, 0, 0, 0, 0, 0, 0, 0, 1};
+    const uint8_t reference[] = {0, 2, 5, 0, 0, 0, 0, 0, 0, 0};
+    const uint8_t no_reference[] = {0, 2, 0, 0, 0, 0, 0, 0, 0, 0};
+    const uint8_t unsorted[] = {2, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0};
+    const uint8_t twice[] = {2, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0};
     const uint8_t many_actors[] = {0xff, 0xff, 0xff, 0xff, 0x0f};
     const uint8_t many_ranges[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0};
     const uint8_t padded[] = {1, 5, 0, 0, 0, 0, 0, 0, 0, 0x83, 0x00, 0};
@@ -179,6 +188,15 @@ static void a_context_that_cannot_be_is_refused(void **state)
                                 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0};
     const uint8_t wrapping[] = {1, 5,    0,    0,    0,    0,    0,    0,    0,    3,   1,
                                 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10};
+    assert_int_equal(decode(form_3, sizeof form_3), CAKE_EPARSE);
+    assert_int_equal(decode(with_table, sizeof with_table), 0);
+    assert_int_equal(decode(as_table, sizeof as_table), CAKE_EPARSE);
+    assert_int_equal(decode(empty_table, sizeof empty_table), CAKE_EPARSE);
+    assert_int_equal(decode(many_retired, sizeof many_retired), CAKE_EPARSE);
+    assert_int_equal(decode(zero_retired, sizeof zero_retired), CAKE_EPARSE);
+    assert_int_equal(decode(unsorted_retired, sizeof unsorted_retired), CAKE_EPARSE);
+    assert_int_equal(decode(reference, sizeof reference), 0);
+    assert_int_equal(decode(no_reference, sizeof no_reference), CAKE_EPARSE);
     assert_int_equal(decode(fine, sizeof fine), 0);
     assert_int_equal(decode(no_dots, sizeof no_dots), CAKE_EPARSE);
     assert_int_equal(decode(unsorted, sizeof unsorted), CAKE_EPARSE);
@@ -212,7 +230,7 @@ static void summaries_round_trip_and_cut_ones_are_refused(void **state)
         assert_int_equal(cake__summary_decode(&back, &reader), CAKE_EPARSE);
         assert_true(cake__context_is_empty(&back.context) && back.dropped.count == 0 && back.horizon == 0);
     }
-    buf.data[0] = 2;
+    buf.data[0] = 1;
     reader = cake__reader(buf.data, buf.len);
     assert_int_equal(cake__summary_decode(&back, &reader), CAKE_EVERSION);
     cake__summary_free(&summary);

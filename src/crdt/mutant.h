@@ -52,6 +52,14 @@
     X(rangeround, "ids are asked about before all answers about ranges are there")                                     \
     X(rangelast, "the first ids asked about are taken for the last")                                                   \
     X(blanketpart, "only the first tombstones below the sender's H are dropped")                                       \
+    X(foldholes, "actors are retired although dots of them are missing")                                               \
+    X(foldunacked, "actors are retired although not all replicas have their dots")                                     \
+    X(foldnoG, "what retired actors dropped no longer counts as dropped")                                              \
+    X(foldhash, "a reference to a table is taken for whatever table is there")                                         \
+    X(folddiff, "records of retired actors are not sent to who lacks them")                                            \
+    X(foldjoin, "FIN does not bring the retired actors of the sender")                                                 \
+    X(foldforget, "retired actors are forgotten instead of kept in the table")                                         \
+    X(foldbase, "a retired actor that writes again begins with nothing")                                               \
     X(reuse, "caller: a restart keeps the actor")                                                                      \
     X(killnotatomic, "caller: the erasures of a batch are written before the rest")                                    \
     X(ctxfirst, "caller: the summary of a batch is written before its rows")                                           \

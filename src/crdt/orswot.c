@@ -195,8 +195,10 @@ void cake_orswot_statistics(const cake_orswot_t *set, cake_orswot_statistics_t *
     *out = (cake_orswot_statistics_t){.live = set->table.live,
                                       .tombstones = set->table.tombstones,
                                       .actors = context->count,
+                                      .retired = context->retired == NULL ? 0 : context->retired->count,
                                       .bytes = sizeof *set + cake__table_bytes(&set->table),
                                       .horizon = set->summary.horizon};
+    out->bytes += out->retired * sizeof context->retired->entries[0];
     out->bytes += context->capacity * sizeof *context->actors +
                   set->summary.dropped.capacity * sizeof *set->summary.dropped.items;
     for (uint32_t i = 0; i < context->count; i++) {
@@ -221,9 +223,14 @@ size_t cake_orswot_diff(const cake_orswot_t *set, const cake_orswot_t *other, ca
 {
     const cake__context_t *have = &set->summary.context;
     size_t taken = 0;
-    while (cursor->place[0] < have->count && taken < limit) {
-        const cake__actor_dots_t *dots = &have->actors[cursor->place[0]];
-        const cake__actor_dots_t *theirs = cake__context_find(&other->summary.context, dots->actor);
+    while (taken < limit) {
+        cake__actor_dots_t spare, spare_theirs;
+        uint32_t index = (uint32_t)cursor->place[0];
+        const cake__actor_dots_t *dots = cake__context_actor(have, &index, &spare);
+        if (dots == NULL || (index >= have->count && cake__retired_same(have->retired, other->summary.context.retired)))
+            break;
+        cursor->place[0] = index;
+        const cake__actor_dots_t *theirs = cake__context_view(&other->summary.context, dots->actor, &spare_theirs);
         cake__run_t gap;
         if (!cake__actor_dots_gap(dots, theirs, cake__max_u64(cursor->place[1], 1), &gap)) {
             cursor->place[0]++;

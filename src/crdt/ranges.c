@@ -157,7 +157,7 @@ static void add_record(cake__range_build_t *build, const cake_record_t *record)
         return;
     if (!build->has_actor || build->actor != record->dot.actor) {
         build->actor = record->dot.actor;
-        build->lane = cake__context_find(build->within, build->actor);
+        build->lane = cake__context_view(build->within, build->actor, &build->spare);
         build->has_actor = true;
     }
     if (build->lane != NULL && cake__actor_dots_contain(build->lane, record->dot.seq, record->dot.seq))

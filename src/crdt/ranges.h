@@ -92,6 +92,7 @@ typedef struct cake__range_build {
     uint64_t actor; /* whose dots `lane` are, once has_actor */
     bool has_actor, is_prepared, is_done;
     const cake__actor_dots_t *lane;
+    cake__actor_dots_t spare;
 } cake__range_build_t;
 
 /* Both contexts must stay as they are. */

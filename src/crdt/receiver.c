@@ -54,7 +54,8 @@ int cake__receiver_new(cake_orswot_t *set, uint16_t node_id, uint64_t session_id
     cake__context_init(&receiver->compares_answered, set->alloc);
     cake__summary_init(&receiver->welcome.summary, set->alloc);
     cake__summary_init(&receiver->fin.summary, set->alloc);
-    receiver->hello = (cake__hello_t){.session_id = session_id, .node_id = node_id, .actor = set->actor};
+    receiver->hello = (cake__hello_t){
+        .session_id = session_id, .is_whole = set->sends_whole_table, .node_id = node_id, .actor = set->actor};
     cake__summary_init(&receiver->hello.summary, set->alloc);
     err = cake__summary_copy(&receiver->hello.summary, &set->summary);
     if (err != 0) {
@@ -259,6 +260,12 @@ static int start_repair(cake__receiver_t *receiver, const cake__change_t *change
     return 0;
 }
 
+/* What z referred to is the table of our HELLO, or this is none of our session. */
+static bool resolve(const cake__receiver_t *receiver, cake__summary_t *summary)
+{
+    return cake__context_resolve(&summary->context, receiver->hello.summary.context.retired) == 0;
+}
+
 /* CAKE_ENOMEM ends the session too: half of a message must not be taken for the whole. */
 static int fail(cake__receiver_t *receiver, int err)
 {
@@ -279,7 +286,14 @@ int cake__receiver_on_welcome(cake__receiver_t *receiver, cake__change_t *change
         return fail(receiver, err);
     receiver->has_welcome = true;
     attach(receiver, change);
-    if (!welcome->is_joined) {
+    bool is_resolved = resolve(receiver, &receiver->welcome.summary);
+    receiver->set->sends_whole_table =
+        welcome->lacks_table ||
+        (receiver->set->sends_whole_table &&
+         !cake__retired_same(receiver->welcome.summary.context.retired, receiver->hello.summary.context.retired));
+    if (welcome->lacks_table || !is_resolved) {
+        cake__receiver_abort(receiver, "the sender has other retired actors");
+    } else if (!welcome->is_joined) {
         cake__receiver_abort(receiver, "the sender has not joined");
     } else if (horizon_is_refused(receiver, change, &welcome->summary)) {
         cake__receiver_abort(receiver, "the horizon of the sender is too far ahead");
@@ -465,7 +479,9 @@ int cake__receiver_on_fin(cake__receiver_t *receiver, cake__change_t *change, co
     receiver->fin.summary = summary;
     if (err != 0)
         return fail(receiver, err);
-    receiver->has_fin = true;
+    receiver->has_fin = resolve(receiver, &receiver->fin.summary);
+    if (!receiver->has_fin)
+        cake__receiver_abort(receiver, "the sender has other retired actors");
     return try_to_finish(receiver, change);
 }
 

@@ -75,6 +75,13 @@ int cake__change_purge(cake__change_t *change, const cake__purge_t *policy, size
 /* Rule 4, forced: safe at any time, at the price of repair sessions. Ids without a tombstone are passed over. */
 int cake__change_drop(cake__change_t *change, const cake_id_t *ids, size_t count);
 
+/* Rule 8 (retired.h): folds the actors of which all peers have acknowledged exactly what C has. living: the actors that
+ * may still write, that of this set included; one left out by mistake costs repair sessions later, not a write. peers: as
+ * in cake__purge_t; NULL elements (silent for too long) are passed over, and come back by a repair. *count: how many were
+ * folded. O(listed actors * (living + peers)). When: now and then, after a restart anywhere, or never. */
+int cake__change_retire(cake__change_t *change, const uint64_t *living, size_t living_count,
+                        const cake__context_t *const *peers, size_t peer_count, size_t *count);
+
 /* The record of a key as the change stands, live or dead; *tag (may be NULL) is that of a staged one. */
 bool cake__change_find(const cake__change_t *change, const cake_id_t *id, cake_record_t *out, void **tag);
 

@@ -12,7 +12,8 @@ struct cake__sender {
     uint64_t session_id, token;
     cake__context_t covered;
     uint32_t chunk_count;
-    bool is_finished, expects_compare;
+    bool is_finished, expects_compare, lacks_table;
+    uint64_t known;           /* hash of the table that r has */
     cake__context_t answered; /* COMPARE indices + 1, as dots of actor 0 */
     bool knows_compares;
     uint32_t compare_count; /* once knows_compares */
@@ -29,12 +30,12 @@ static bool dropped_is_covered(const cake_orswot_t *set, const cake__context_t *
 }
 
 /* What the comparison is about, as of this instant. The ranges themselves are added up when r asks for them. */
-static int prepare_comparison(cake__sender_t *sender, const cake__hello_t *hello)
+static int prepare_comparison(cake__sender_t *sender)
 {
     const cake_orswot_t *set = sender->set;
     uint32_t bits = cake__range_bits_for(set->table.live, set->repair.leaf_records);
     sender->range_bits = (uint8_t)cake__max_u64(bits, set->repair.least_bits);
-    int err = cake__context_copy(&sender->theirs, &hello->summary.context);
+    int err = cake__context_copy(&sender->theirs, &sender->covered);
     if (err == 0)
         err = cake__context_copy(&sender->ours, &set->summary.context);
     if (err != 0 || sender->range_bits == 0)
@@ -58,15 +59,20 @@ int cake__sender_new(cake_orswot_t *set, uint16_t node_id, const cake__hello_t *
     sender->node_id = node_id;
     sender->session_id = hello->session_id;
     sender->token = token;
-    sender->expects_compare =
-        !cake__context_is_empty(&hello->summary.context) && !dropped_is_covered(set, &hello->summary.context);
     cake__context_init(&sender->covered, set->alloc);
     cake__context_init(&sender->answered, set->alloc);
     cake__context_init(&sender->theirs, set->alloc);
     cake__context_init(&sender->ours, set->alloc);
     err = cake__context_copy(&sender->covered, &hello->summary.context);
+    if (err == 0)
+        err = cake__context_resolve(&sender->covered, set->summary.context.retired);
+    sender->lacks_table = err == CAKE_ECONFLICT;
+    sender->known = sender->covered.retired == NULL ? 0 : sender->covered.retired->hash;
+    sender->expects_compare =
+        err == 0 && !cake__context_is_empty(&sender->covered) && !dropped_is_covered(set, &sender->covered);
+    err = sender->lacks_table ? 0 : err;
     if (err == 0 && sender->expects_compare)
-        err = prepare_comparison(sender, hello);
+        err = prepare_comparison(sender);
     if (err != 0) {
         cake__sender_free(sender);
         return err;
@@ -104,6 +110,8 @@ int cake__sender_welcome(const cake__sender_t *sender, cake__welcome_t *out)
                              .node_id = sender->node_id,
                              .is_joined = set->is_joined,
                              .expects_compare = sender->expects_compare,
+                             .lacks_table = sender->lacks_table,
+                             .known = sender->known,
                              .range_bits = sender->range_bits};
     cake__summary_init(&out->summary, set->alloc);
     return cake__summary_copy(&out->summary, &set->summary);
@@ -116,9 +124,14 @@ static bool next_gap(const cake__sender_t *sender, uint32_t *actor_index, uint64
                      cake__run_t *gap)
 {
     const cake__context_t *have = &sender->set->summary.context;
-    for (; *actor_index < have->count; (*actor_index)++, *from = 1) {
-        const cake__actor_dots_t *dots = &have->actors[*actor_index];
-        if (cake__actor_dots_gap(dots, cake__context_find(&sender->covered, dots->actor), *from, gap)) {
+    cake__actor_dots_t spare_have, spare_covered;
+    bool is_same = cake__retired_same(have->retired, sender->covered.retired) || CAKE__MUTANT(folddiff);
+    for (; *actor_index < have->count || !is_same; (*actor_index)++, *from = 1) {
+        const cake__actor_dots_t *dots = cake__context_actor(have, actor_index, &spare_have);
+        if (dots == NULL)
+            break;
+        const cake__actor_dots_t *covered = cake__context_view(&sender->covered, dots->actor, &spare_covered);
+        if (cake__actor_dots_gap(dots, covered, *from, gap)) {
             *actor = dots->actor;
             return true;
         }
@@ -153,6 +166,7 @@ static int build_fin(cake__sender_t *sender, cake__fin_t *fin)
     *fin = (cake__fin_t){.session_id = sender->session_id,
                          .token = sender->token,
                          .epoch = sender->set->epoch,
+                         .known = sender->known,
                          .chunk_count = sender->chunk_count};
     cake__summary_init(&fin->summary, sender->set->alloc);
     return cake__summary_copy(&fin->summary, &sender->set->summary);
@@ -169,7 +183,7 @@ int cake__sender_next(cake__sender_t *sender, size_t limit, cake_record_t *recor
     *count = 0;
     *has_fin = false;
     *chunk_index = sender->chunk_count;
-    if (sender->is_finished)
+    if (sender->is_finished || sender->lacks_table)
         return 0;
     while (err == 0 && !has_more && next_gap(sender, &actor_index, &from, &actor, &gap)) {
         size_t taken = 0;

@@ -16,8 +16,12 @@
 
 #include "crdt/replica.h"
 
+/* Tables of retired actors (retired.h) travel as a reference where the other side has the same: HELLO refers to that of r
+ * unless is_whole; WELCOME and FIN refer to it when it is also that of z (`known`: its hash, 0: none). If z has another one and
+ * got a reference, its WELCOME says lacks_table, r aborts, and its next HELLO is whole. */
 typedef struct cake__hello {
     uint64_t session_id;
+    bool is_whole; /* for the encoder */
     uint16_t node_id;
     uint64_t actor;
     cake__summary_t summary;
@@ -26,7 +30,8 @@ typedef struct cake__hello {
 typedef struct cake__welcome {
     uint64_t session_id, token, actor, epoch;
     uint16_t node_id;
-    bool is_joined, expects_compare;
+    bool is_joined, expects_compare, lacks_table;
+    uint64_t known;     /* for the encoder */
     uint8_t range_bits; /* of the finest ranges that z will compare; 0: ids only */
     cake__summary_t summary;
 } cake__welcome_t;
@@ -41,6 +46,7 @@ typedef struct cake__chunk {
 
 typedef struct cake__fin {
     uint64_t session_id, token, epoch;
+    uint64_t known; /* for the encoder */
     uint32_t chunk_count;
     cake__summary_t summary;
 } cake__fin_t;

@@ -1,7 +1,7 @@
 /* session_codec.c: session messages as bytes: a version byte, fixed numbers, then the summary or the ids.
  *
  *      HELLO    2 | session u64 | node u16 | actor u64 | summary
- *      WELCOME  2 | session u64 | token u64 | node u16 | actor u64 | epoch u64 | flags u8 (joined 1, compare 2)
+ *      WELCOME  2 | session u64 | token u64 | node u16 | actor u64 | epoch u64 | flags u8 (joined 1, compare 2, lacks table 4)
  *                 | range bits u8 | summary
  *      FIN      2 | session u64 | token u64 | epoch u64 | chunks u32 | summary
  *      COMPARE  2 | session u64 | token u64 | index u32 | last u8 | ranges, each with its sum u64 | varint ids | ids
@@ -17,6 +17,7 @@
 #define IDS_MAX   65536u /* of one message */
 #define FLAG_JOIN 1u
 #define FLAG_COMP 2u
+#define FLAG_LACK 4u
 
 static int check_version(cake__reader_t *reader)
 {
@@ -48,7 +49,8 @@ void cake__hello_encode(const cake__hello_t *message, cake__buf_t *out)
     cake__put_u64(out, message->session_id);
     cake__put_u16(out, message->node_id);
     cake__put_u64(out, message->actor);
-    cake__summary_encode(&message->summary, out);
+    const cake__retired_t *table = message->summary.context.retired;
+    cake__summary_encode_known(&message->summary, table == NULL || message->is_whole ? 0 : table->hash, out);
 }
 
 int cake__hello_decode(cake__hello_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
@@ -56,6 +58,7 @@ int cake__hello_decode(cake__hello_t *out, const cake_alloc_t *alloc, cake__read
     int err = check_version(reader);
     if (err != 0)
         return err;
+    out->is_whole = true;
     out->session_id = cake__get_u64(reader);
     out->node_id = cake__get_u16(reader);
     out->actor = cake__get_u64(reader);
@@ -75,9 +78,10 @@ void cake__welcome_encode(const cake__welcome_t *message, cake__buf_t *out)
     cake__put_u16(out, message->node_id);
     cake__put_u64(out, message->actor);
     cake__put_u64(out, message->epoch);
-    cake__put_u8(out, (uint8_t)((message->is_joined ? FLAG_JOIN : 0) | (message->expects_compare ? FLAG_COMP : 0)));
+    cake__put_u8(out, (uint8_t)((message->is_joined ? FLAG_JOIN : 0) | (message->expects_compare ? FLAG_COMP : 0) |
+                                (message->lacks_table ? FLAG_LACK : 0)));
     cake__put_u8(out, message->range_bits);
-    cake__summary_encode(&message->summary, out);
+    cake__summary_encode_known(&message->summary, message->known, out);
 }
 
 int cake__welcome_decode(cake__welcome_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
@@ -92,10 +96,12 @@ int cake__welcome_decode(cake__welcome_t *out, const cake_alloc_t *alloc, cake__
     out->epoch = cake__get_u64(reader);
     uint8_t flags = cake__get_u8(reader);
     out->range_bits = cake__get_u8(reader);
-    if (flags > (FLAG_JOIN | FLAG_COMP) || !are_bits(out->range_bits))
+    if (flags > (FLAG_JOIN | FLAG_COMP | FLAG_LACK) || !are_bits(out->range_bits))
         return CAKE_EPARSE;
     out->is_joined = (flags & FLAG_JOIN) != 0;
     out->expects_compare = (flags & FLAG_COMP) != 0;
+    out->lacks_table = (flags & FLAG_LACK) != 0;
+    out->known = 0;
     return decode_summary(&out->summary, alloc, reader);
 }
 
@@ -111,7 +117,7 @@ void cake__fin_encode(const cake__fin_t *message, cake__buf_t *out)
     cake__put_u64(out, message->token);
     cake__put_u64(out, message->epoch);
     cake__put_u32(out, message->chunk_count);
-    cake__summary_encode(&message->summary, out);
+    cake__summary_encode_known(&message->summary, message->known, out);
 }
 
 int cake__fin_decode(cake__fin_t *out, const cake_alloc_t *alloc, cake__reader_t *reader)
@@ -122,6 +128,7 @@ int cake__fin_decode(cake__fin_t *out, const cake_alloc_t *alloc, cake__reader_t
     out->session_id = cake__get_u64(reader);
     out->token = cake__get_u64(reader);
     out->epoch = cake__get_u64(reader);
+    out->known = 0;
     out->chunk_count = cake__get_u32(reader);
     return decode_summary(&out->summary, alloc, reader);
 }

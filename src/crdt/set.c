@@ -47,6 +47,7 @@ int cake__orswot_load_summary(cake_orswot_t *set, const cake__summary_t *summary
         err = cake__limits_join(&set->summary.dropped, &summary->dropped);
     if (err != 0)
         return err;
+    cake__summary_prune(&set->summary);
     set->summary.horizon = cake__max_u64(set->summary.horizon, summary->horizon);
     cake_clock_advance(set->clock, summary->horizon);
     return cake__orswot_finish_loading(set);
@@ -184,7 +185,8 @@ cake_verdict_t cake__orswot_verdict(const cake_orswot_t *set, uint64_t wall_ms, 
 
 uint64_t cake__stable_seq(const cake__context_t *context, uint64_t actor, const cake__purge_t *policy)
 {
-    const cake__actor_dots_t *dots = cake__context_find(context, actor);
+    cake__actor_dots_t spare, theirs;
+    const cake__actor_dots_t *dots = cake__context_view(context, actor, &spare);
     uint64_t stable = UINT64_MAX;
     CAKE_ASSERT(dots != NULL); /* I2: every record's dot is in C */
     for (size_t i = 0; i < policy->peer_count; i++) {
@@ -193,7 +195,7 @@ uint64_t cake__stable_seq(const cake__context_t *context, uint64_t actor, const 
             continue;
         if (CAKE__MUTANT(exactstable))
             stable = cake__min_u64(stable, cake__context_highest(policy->peers[i], actor));
-        else if (cake__actor_dots_gap(dots, cake__context_find(policy->peers[i], actor), 1, &gap))
+        else if (cake__actor_dots_gap(dots, cake__context_view(policy->peers[i], actor, &theirs), 1, &gap))
             stable = cake__min_u64(stable, gap.first - 1);
     }
     return stable;

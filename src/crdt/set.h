@@ -42,6 +42,7 @@ struct cake_orswot {
     cake__list_t inbound;
     cake__change_t *change;
     cake__repair_limits_t repair;
+    bool sends_whole_table; /* of retired actors, in HELLO: the last WELCOME was of a set with another */
 };
 
 /* Rule 6: the dots of the records found in storage belong to C. 0, CAKE_ENOMEM (may be tried again), or CAKE_ECORRUPT: two

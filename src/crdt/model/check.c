@@ -71,7 +71,7 @@ static void check_writes_seen(world_t *world, const node_t *node, const cake__su
             violate(world, "I1: node %u holds less than it has seen of key %u", node->id, key);
         if (!has_record && !top->is_tombstone)
             violate(world, "I1: node %u lost key %u", node->id, key);
-        if (!has_record && top->dot.seq > cake__limits_get(&summary->dropped, top->dot.actor))
+        if (!has_record && top->dot.seq > cake__summary_dropped(summary, top->dot.actor))
             violate(world, "I1: node %u dropped a tombstone of key %u that is not in G", node->id, key);
         if (!has_record && top->hlc > summary->horizon)
             violate(world, "I2: node %u dropped a tombstone of key %u above H", node->id, key);

@@ -371,8 +371,26 @@ static bool rangeround(void)
     return is_fine;
 }
 
+/* z deleted x, dropped the tombstone, and folded the actor of both, without regard to r, which has x: r comes back. */
+static bool foldnoG(void)
+{
+    replica_t r = replica_new(1, true), z = replica_new(2, true);
+    cake_record_t x = put(&z, 0, false), current;
+    size_t count;
+    (void)receive(&r, &x);
+    (void)put(&z, 0, true);
+    drop(&z, 0);
+    cake__orswot_take_actor(z.set, 20);
+    must_be_ok(cake__change_retire(begin(&z), NULL, 0, NULL, 0, &count));
+    commit(&z);
+    bool is_fine = count == 1 && theorem_holds(&r, &z) && !cake_orswot_get(r.set, &x.id, &current);
+    cake_orswot_free(r.set);
+    cake_orswot_free(z.set);
+    return is_fine;
+}
+
 const directed_t directed_schedules[] = {
-    {"rangeround", rangeround},     {"nofloor", nofloor}, {"nohold", nohold},           {"shared", shared},
-    {"notoken", notoken},           {"seen", seen},       {"keepsession", keepsession}, {"joinepoch", joinepoch},
-    {"noclockraise", noclockraise}, {NULL, NULL},
+    {"foldnoG", foldnoG},     {"rangeround", rangeround},     {"nofloor", nofloor}, {"nohold", nohold},
+    {"shared", shared},       {"notoken", notoken},           {"seen", seen},       {"keepsession", keepsession},
+    {"joinepoch", joinepoch}, {"noclockraise", noclockraise}, {NULL, NULL},
 };

@@ -80,6 +80,7 @@ static void persist(world_t *world, node_t *node, uint32_t parts)
         must_be_ok(cake__context_join(&image->summary.context, &summary->context));
     if (parts & PART_LIMITS) {
         must_be_ok(cake__limits_join(&image->summary.dropped, &summary->dropped));
+        cake__summary_prune(&image->summary);
         image->summary.horizon = cake__max_u64(image->summary.horizon, summary->horizon);
     }
     image->is_joined = image->is_joined || (parts == PART_ALL && cake__change_joins(node->change));
@@ -329,6 +330,19 @@ void purge_policy(const world_t *world, const node_t *node, cake__purge_t *polic
     }
 }
 
+/* Rule 8. Who lives is known, but now and then one is taken for dead: that may cost repairs, and nothing else. */
+static void retire(world_t *world, cake__change_t *change, const cake__purge_t *policy)
+{
+    uint64_t living[NODES_MAX];
+    size_t living_count = 0, count;
+    for (uint32_t i = 0; i < world->node_count; i++) {
+        if (!world->nodes[i].is_gone && (is_strict(world) || chance(world, 0.9)))
+            living[living_count++] = world->nodes[i].set->actor;
+    }
+    must_be_ok(cake__change_retire(change, living, living_count, policy->peers, policy->peer_count, &count));
+    world->counts[COUNT_RETIRED] += count;
+}
+
 void node_drop(world_t *world, node_t *node)
 {
     const cake__context_t *peers[NODES_MAX];
@@ -342,6 +356,8 @@ void node_drop(world_t *world, node_t *node)
     purge_policy(world, node, &policy, peers, &nothing);
     if (chance(world, 0.1))
         policy.max_count = 1;
+    if (chance(world, world->retire_rate))
+        retire(world, change, &policy);
     must_be_ok(cake__change_purge(change, &policy, &dropped));
     world->counts[COUNT_DROPS] += dropped;
     for (uint32_t key = 0; key < KEYS_MAX && world->profile->forced_drop; key++) {

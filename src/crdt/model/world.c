@@ -39,23 +39,13 @@ static const double plain_weights[EVENT_COUNT] = {16, 42, 4, 6, 18, 2, 8, 2, 4, 
 static const double busy_weights[EVENT_COUNT] = {16, 60, 4, 10, 40, 0.2, 8, 2, 0.5, 8, 0, 0.2, 3};
 static const double strict_weights[EVENT_COUNT] = {16, 42, 4, 6, 18, 5, 8, 2, 6, 10, 1, 0.6, 6};
 
-const char *const count_names[COUNT_COUNT] = {"runs",
-                                              "joins",
-                                              "deltas",
-                                              "repairs",
-                                              "aborted sessions",
-                                              "reissues",
+const char *const count_names[COUNT_COUNT] = {
+    "runs",         "joins",        "deltas",  "repairs",      "aborted sessions",
+    "reissues",
 
-                                              "stable drops",
-                                              "forced drops",
-                                              "crashes",
-                                              "lost batches",
-                                              "torn batches",
-                                              "disks lost",
-                                              "acknowledged",
-                                              "quiet rounds",
-                                              "tombstones kept above a permanent hole",
-                                              "steps"};
+    "stable drops", "forced drops", "crashes", "lost batches", "torn batches",
+    "disks lost",   "acknowledged", "retired", "quiet rounds", "tombstones kept above a permanent hole",
+    "steps"};
 
 void violate(world_t *world, const char *format, ...)
 {
@@ -112,6 +102,7 @@ static void draw_parameters(world_t *world)
                                             .few_records = chance(world, 0.5) ? 0 : 1,
                                             .step_records = 1,
                                             .step_drops = 1 + (uint32_t)pick(world, 2)};
+    world->retire_rate = one_of(world, 0, 0.2, 0.8);
     world->hole_age_ms = profile->holes_age ? HOLE_AGE_MS : NEVER_MS;
     const double *weights = profile->busy_sessions ? busy_weights : is_strict(world) ? strict_weights : plain_weights;
     for (int i = 0; i < EVENT_COUNT; i++) /* every run stresses other things */

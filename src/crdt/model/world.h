@@ -158,6 +158,7 @@ enum {
     COUNT_TORN,
     COUNT_DISKS,
     COUNT_ACKNOWLEDGED,
+    COUNT_RETIRED,
     COUNT_ROUNDS,
     COUNT_KEPT,
     COUNT_STEPS,
@@ -168,7 +169,7 @@ typedef struct world {
     cake__random_t random;
     const profile_t *profile;
     uint32_t node_count, key_count, steps, step, chunk_limit, sessions_at_once, level;
-    double eager_loss, late_share, repeat_share, drop_rate, commit_rate;
+    double eager_loss, late_share, repeat_share, drop_rate, commit_rate, retire_rate;
     double weights[EVENT_COUNT];
     cake__repair_limits_t repair;
     uint64_t now_ms, hole_age_ms, next_session_id, next_value, next_actor;
