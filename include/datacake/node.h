@@ -104,6 +104,8 @@ typedef struct cake_node_config {
     size_t cluster_key_count; /* at most CAKE_CLUSTER_KEYS_MAX */
     /* For the calls between nodes, both ways: certificates, or a key of their own. Read here, not kept. NULL: as said above. */
     const cake_tls_config_t *tls;
+    bool
+        gossip_over_rpc; /* where UDP is blocked: frames of gossip go by RPC. For all nodes of a cluster, or for none. */
 } cake_node_config_t;
 
 #define CAKE_NODE_CONFIG_INIT                                                                                          \
@@ -172,7 +174,7 @@ CAKE_API int cake_node_watch(cake_node_t *node, cake_membership_fn fn, void *arg
 /* fn will not run any more when this returns. Any thread. NULL allowed. */
 CAKE_API void cake_watch_stop(cake_watch_t *watch);
 
-/* Key/values that the node publishes to all members through gossip. Names of 1 to 63 bytes, values up to 1,000 bytes. */
+/* Key/values that the node publishes to all members through gossip. Names of 1 to 63 bytes, values up to 16 KiB. */
 CAKE_API int cake_node_publish(cake_node_t *node, const char *name, const void *value,
                                size_t len); /* NULL value: remove */
 /* What a member publishes: CAKE_ENOTFOUND, or up to *len bytes copied and *len set. */

@@ -77,6 +77,7 @@ void cake__channels_lend_tls(cake_node_t *node)
         cake__channel_lend_tls(entry->channel, node->tls);
     if (node->refusal.channel != NULL)
         cake__channel_lend_tls(node->refusal.channel, node->tls);
+    cake__carrier_lend_tls(node);
 }
 
 void cake__channels_close(cake_node_t *node)

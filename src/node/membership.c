@@ -9,8 +9,11 @@ static int step(cake_node_t *node, const cake__gossip_event_t *event)
     size_t count;
     if (node->gossip == NULL || node->state >= CAKE__NODE_CLOSING)
         return CAKE_ECLOSED;
+    CAKE_ASSERT(!node->is_stepping);
     int err = cake__gossip_step(node->gossip, cake__now_ns(node->env), event, &actions, &count);
+    node->is_stepping = true;
     run_actions(node, actions, count);
+    node->is_stepping = false;
     if (node->state < CAKE__NODE_CLOSING) {
         uint64_t deadline = cake__gossip_deadline(node->gossip);
         if (deadline == CAKE__GOSSIP_NEVER)
@@ -57,7 +60,8 @@ static void on_pinged(cake_reply_t *reply, void *arg)
         cake_reply_err(reply) == 0 && cake__who_read(cake_reply_body(reply), &event.pinged.answer);
     cake_reply_free(reply);
     cake__free(node->alloc, ping);
-    step(node, &event);
+    if (!node->is_stepping) /* else its channel was exchanged by an action: the core times the ping out by itself */
+        step(node, &event);
 }
 
 /* A ping that cannot be sent counts as unanswered, but in a later step of the loop: no step inside a step. */
@@ -72,20 +76,6 @@ static void ping_member(cake_node_t *node, const cake__gossip_action_t *action)
     if (channel == NULL ||
         cake_channel_call_async(channel, CAKE__GOSSIP_PING_PATH, NULL, 0, &options, on_pinged, ping, NULL) != 0)
         cake__free(node->alloc, ping); /* the core times it out by itself */
-}
-
-static void on_streamed(cake_reply_t *reply, void *arg)
-{
-    (void)arg;
-    cake_reply_free(reply);
-}
-
-static void stream_frame(cake_node_t *node, const cake__gossip_action_t *action)
-{
-    cake_channel_t *channel = cake__channel_to(node, action->send.node_id, &action->send.to);
-    if (channel != NULL)
-        (void)cake_channel_call_async(channel, "/" CAKE__GOSSIP_SERVICE "/frame", &action->send.frame, 1, NULL,
-                                      on_streamed, NULL, NULL);
 }
 
 static void on_duplicate(cake_node_t *node, const cake__gossip_action_t *action)
@@ -106,11 +96,12 @@ static void run_actions(cake_node_t *node, const cake__gossip_action_t *actions,
         const cake__gossip_action_t *action = &actions[i];
         switch (action->kind) {
         case CAKE__GOSSIP_SEND:
-            node->env->ops->datagram_send(node->datagram, &action->send.to, action->send.frame.data,
-                                          action->send.frame.len);
-            break;
         case CAKE__GOSSIP_STREAM:
-            stream_frame(node, action);
+            if (action->kind == CAKE__GOSSIP_STREAM || node->carrier.is_for_all)
+                cake__carrier_send(node, &action->send.to, action->send.node_id, action->send.frame);
+            else
+                node->env->ops->datagram_send(node->datagram, &action->send.to, action->send.frame.data,
+                                              action->send.frame.len);
             break;
         case CAKE__GOSSIP_PING:
             ping_member(node, action);
@@ -183,8 +174,10 @@ static void handle_ping(cake_rpc_call_t *call, void *arg)
 static void handle_frame(cake_rpc_call_t *call, void *arg)
 {
     cake__gossip_event_t event = {.kind = CAKE__GOSSIP_RECEIVED};
-    cake_rpc_peer(call, &event.received.from);
-    event.received.frame = cake_rpc_body(call);
+    if (!cake__carrier_read(cake_rpc_body(call), &event.received.from, &event.received.frame)) {
+        cake_rpc_fail(call, CAKE_EPARSE, NULL);
+        return;
+    }
     event.received.is_stream = true;
     receive(arg, &event);
     cake_rpc_reply(call, NULL, 0);
@@ -238,6 +231,7 @@ void cake__membership_close(cake_node_t *node)
     cake_env_t *env = node->env;
     env->ops->timer_cancel(env, &node->gossip_timer);
     env->ops->timer_cancel(env, &node->retry_timer);
+    cake__carrier_close(node);
     cake__waits_close(node);
 }
 
@@ -286,7 +280,7 @@ int cake_node_publish(cake_node_t *node, const char *name, const void *value, si
 {
     if (name == NULL || !cake__is_name(cake__slice_str(name), 63))
         return CAKE_EINVAL;
-    if (len > 1000)
+    if (len > CAKE__GOSSIP_VALUE_MAX)
         return CAKE_ETOOBIG;
     key_request_t request = {.node = node, .name = cake__slice_str(name), .value = value, .len = len};
     return cake__run_on_loop(node->env, publish, &request);

@@ -181,6 +181,7 @@ static int copy_config(cake_node_t *node, const cake_node_config_t *config)
     node->selector = config->selector != NULL ? config->selector : cake_select_data_center_aware;
     node->selector_arg = config->selector_arg;
     node->rpc_limits = config->rpc_limits;
+    node->carrier.is_for_all = config->gossip_over_rpc;
     cake_clock_init(&node->clock, config->max_drift_ms, 0);
     node->generation = config->generation != 0 ? config->generation : cake__wall_ms(node->env);
     int err = copy_name(node, config->cluster_id, "datacake", &node->cluster_id);
@@ -400,7 +401,8 @@ static int read_stats(void *arg)
                                .dead = counters.dead,
                                .gossip_sent_bytes = counters.bytes_out,
                                .gossip_received_bytes = counters.bytes_in,
-                               .gossip_bad_frames = counters.frames_malformed + counters.frames_foreign,
+                               .gossip_bad_frames =
+                                   counters.frames_malformed + counters.frames_foreign + counters.frames_replayed,
                                .is_isolated = node->is_isolated,
                                .is_duplicate = node->is_duplicate};
     for (size_t i = 0; i < node->told_count; i++) {

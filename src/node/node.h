@@ -2,6 +2,7 @@
  * watchers about members, carries extensions. Never stores documents and knows nothing of them.
  *
  *   node.c        start and stop           membership.c  drives gossip        members.c  watchers, wait_for, records
+ *   carrier.c     gossip over RPC
  *   channels.c    one channel per member   extensions.c  what lives with it   select.c   levels and selectors
  *   seal.c        the cluster key over gossip  security.c  keys and TLS      seeds.c    names, and who is refused and why
  *
@@ -88,6 +89,22 @@ typedef struct cake__node_channel {
     cake_channel_t *channel;
 } cake__node_channel_t;
 
+#define CAKE__ROUTES_MAX           16u   /* addresses of no member that gossip goes to over RPC */
+#define CAKE__FRAMES_IN_FLIGHT_MAX 1024u /* frames over RPC under way: more are dropped, as datagrams would be */
+
+/* A channel to an address that no member has. */
+typedef struct cake__route {
+    cake_addr_t addr;
+    cake_channel_t *channel; /* NULL: free */
+    uint64_t used_ns;
+} cake__route_t;
+
+typedef struct cake__carrier {
+    bool is_for_all; /* else for what is too large for a datagram */
+    size_t in_flight;
+    cake__route_t routes[CAKE__ROUTES_MAX];
+} cake__carrier_t;
+
 typedef enum cake__node_state {
     CAKE__NODE_STARTING,
     CAKE__NODE_RUNNING,
@@ -132,7 +149,8 @@ struct cake_node {
     size_t told_count, told_capacity;
     bool is_telling, tell_again;
     cake__list_t watches, waits;
-    bool is_isolated, is_duplicate;
+    bool is_isolated, is_duplicate, is_stepping;
+    cake__carrier_t carrier;
 
     cake__list_t extensions; /* in the order of their adding */
     size_t closing_count;
@@ -175,6 +193,10 @@ void cake__tell_watchers(cake_node_t *node); /* when node->tell_again */
 void cake__tell_again(void *node);           /* the retry timer */
 void cake__waits_close(cake_node_t *node);
 void cake__watches_close(cake_node_t *node);
+void cake__carrier_send(cake_node_t *node, const cake_addr_t *to, uint16_t node_id, cake_slice_t frame);
+bool cake__carrier_read(cake_slice_t body, cake_addr_t *from, cake_slice_t *frame); /* false: malformed */
+void cake__carrier_lend_tls(cake_node_t *node);
+void cake__carrier_close(cake_node_t *node);
 void cake__membership_received(void *arg, const cake_addr_t *from, const void *data, size_t len);
 
 cake_rpc_hooks_t cake__node_hooks(cake_node_t *node); /* the cluster clock, for servers and channels */
