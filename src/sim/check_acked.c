@@ -128,9 +128,9 @@ static void check_local(cake__trial_t *trial, const cake__op_t *op, const cake__
 {
     bool has_changed = cake__stamp_is_above(now, before);
     bool was_live = before->hlc != 0 && !before->is_tombstone;
-    bool may_be_killed = trial->result->disk_losses + trial->result->forgotten > 0 || trial->plan.forget_after_ms > 0;
+    bool was_killed = before->was_killed || now->was_killed; /* that it had to be is for the end to show */
     bool is_lawful = found != 0 ? found >= before->hlc && (has_changed || found == before->hlc)
-                                : !was_live || has_changed || may_be_killed;
+                                : !was_live || has_changed || was_killed;
     if (!is_lawful)
         cake__violation(trial, "reads", "operation %u reads %llx, its node had %llx (%s)", op->number,
                         (unsigned long long)found, (unsigned long long)before->hlc, was_live ? "live" : "dead");

@@ -25,7 +25,7 @@ static void check_value(cake__disk_t *disk, const cake_write_t *write, uint32_t 
 void cake__check_row(cake__disk_t *disk, const cake_write_t *write)
 {
     cake__trial_t *trial = disk->trial;
-    cake__stamp_t stamp = {write->hlc, write->dot, CAKE__OP_NONE, write->kind == CAKE_WRITE_TOMBSTONE};
+    cake__stamp_t stamp = {write->hlc, write->dot, CAKE__OP_NONE, write->kind == CAKE_WRITE_TOMBSTONE, false};
     uint32_t keyspace, key;
     if (!cake__keyspace_parse(trial, write->keyspace, &keyspace) || !cake__key_parse(write->key, &key) ||
         key >= trial->plan.keys) {

@@ -84,32 +84,34 @@ bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b)
     return a->dot.actor != b->dot.actor ? a->dot.actor > b->dot.actor : a->dot.seq > b->dot.seq;
 }
 
-/* The row that a key shows from now on. Erased ones are found by id: the key may be left out. */
+/* Erased rows are found by their id: the key may be left out. False: it is none of ours. */
+static bool find_place(const cake__trial_t *trial, const cake_write_t *write, size_t *place)
+{
+    uint32_t keyspace, key = 0;
+    if (!cake__keyspace_parse(trial, write->keyspace, &keyspace))
+        return false;
+    while (key < trial->plan.keys && memcmp(&trial->key_ids[key], &write->id, sizeof write->id) != 0)
+        key++;
+    *place = (size_t)keyspace * trial->plan.keys + key;
+    return key < trial->plan.keys;
+}
+
+/* The row that a key shows from now on. One that is erased while it lives was killed: by a repair, or as a node joins. */
 static void note_row(cake__disk_t *disk, const cake_write_t *write)
 {
-    cake__trial_t *trial = disk->trial;
-    uint32_t keyspace, key = 0, item;
-    if (!cake__keyspace_parse(trial, write->keyspace, &keyspace))
+    size_t place;
+    uint32_t item;
+    if (!find_place(disk->trial, write, &place))
         return;
-    if (write->kind == CAKE_WRITE_ERASE) {
-        for (; key < trial->plan.keys; key++) {
-            char text[64];
-            cake_id_t id;
-            if (cake__key_id(cake__slice(text, cake__key_text(key, text)), &id) == 0 &&
-                memcmp(&id, &write->id, sizeof id) == 0)
-                break;
-        }
-    } else if (!cake__key_parse(write->key, &key)) {
-        return;
-    }
-    if (key >= trial->plan.keys)
-        return;
-    cake__stamp_t *row = &disk->rows[keyspace * trial->plan.keys + key];
-    *row = (cake__stamp_t){write->hlc, write->dot, CAKE__OP_NONE, write->kind == CAKE_WRITE_TOMBSTONE};
+    cake__stamp_t *seen = &disk->seen[place], now = {0};
     if (write->kind == CAKE_WRITE_ERASE)
-        *row = (cake__stamp_t){0};
-    else if (write->kind == CAKE_WRITE_PUT)
-        (void)cake__value_parse(write->value, &row->op, &item);
+        seen->was_killed = seen->hlc != 0 && !seen->is_tombstone;
+    else
+        now = (cake__stamp_t){write->hlc, write->dot, CAKE__OP_NONE, write->kind == CAKE_WRITE_TOMBSTONE, false};
+    if (write->kind == CAKE_WRITE_PUT)
+        (void)cake__value_parse(write->value, &now.op, &item);
+    if (disk->rows != NULL)
+        disk->rows[place] = now;
 }
 
 static int apply(cake__disk_t *disk, unsigned lane, const cake_batch_t *batch)
@@ -121,10 +123,10 @@ static int apply(cake__disk_t *disk, unsigned lane, const cake_batch_t *batch)
     for (size_t i = 0; err == 0 && i < batch->write_count; i++) {
         if (cake__is_foreign(disk->trial, batch->writes[i].keyspace))
             continue;
-        if (disk->rows != NULL)
-            note_row(disk, &batch->writes[i]);
         if (batch->writes[i].kind != CAKE_WRITE_ERASE)
             cake__check_row(disk, &batch->writes[i]);
+        if (batch->writes[i].kind == CAKE_WRITE_ERASE || disk->rows != NULL)
+            note_row(disk, &batch->writes[i]);
     }
     return err;
 }
@@ -264,7 +266,7 @@ static int on_row(void *arg, const cake_row_t *row)
 {
     cake__stamp_t *out = arg;
     uint32_t item;
-    *out = (cake__stamp_t){row->hlc, row->dot, CAKE__OP_NONE, row->is_tombstone};
+    *out = (cake__stamp_t){row->hlc, row->dot, CAKE__OP_NONE, row->is_tombstone, false};
     if (!row->is_tombstone)
         (void)cake__value_parse(row->value, &out->op, &item);
     return 0;

@@ -118,6 +118,16 @@ static int make_world(cake__trial_t *trial)
     return cake__world_new(&options, &trial->world);
 }
 
+static void make_key_ids(cake__trial_t *trial)
+{
+    trial->key_ids = cake__sim_alloc(trial->plan.keys * sizeof *trial->key_ids);
+    for (uint32_t key = 0; key < trial->plan.keys; key++) {
+        char text[64];
+        int err = cake__key_id(cake__slice(text, cake__key_text(key, text)), &trial->key_ids[key]);
+        CAKE_ASSERT(err == 0);
+    }
+}
+
 static void free_trial(cake__trial_t *trial)
 {
     trial->is_over = true;
@@ -128,6 +138,7 @@ static void free_trial(cake__trial_t *trial)
     cake__calls_free(trial);
     cake__clients_free(trial);
     cake__free(&cake__libc_alloc, trial->quorum_floor);
+    cake__free(&cake__libc_alloc, trial->key_ids);
     cake__free(&cake__libc_alloc, trial);
 }
 
@@ -156,6 +167,7 @@ int cake__sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_res
     cake__plan_print(trial, result->faults, sizeof result->faults);
     cake__note(trial, "seed %llu: %s", (unsigned long long)seed, result->faults);
     trial->quorum_floor = cake__sim_alloc((size_t)trial->plan.keyspaces * trial->plan.keys * sizeof(cake_hlc_t));
+    make_key_ids(trial);
     err = make_world(trial);
     CAKE_ASSERT(err == 0);
     run_phases(trial);

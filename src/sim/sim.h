@@ -70,8 +70,8 @@ void cake__plan_print(const cake__trial_t *trial, char *out, size_t size);
 typedef struct cake__stamp {
     cake_hlc_t hlc;
     cake_dot_t dot;
-    uint32_t op; /* CAKE__OP_NONE for tombstones */
-    bool is_tombstone;
+    uint32_t op;                   /* CAKE__OP_NONE for tombstones */
+    bool is_tombstone, was_killed; /* killed: erased while it was live */
 } cake__stamp_t;
 
 /* A batch that was refused without anybody knowing whether it reached the disk: at the next start it may be there. */
@@ -274,6 +274,7 @@ struct cake_sim {
     uint32_t writes_left;
     void *run; /* of the workload */
     uint32_t steps_left;
+    cake_id_t *key_ids;
     cake_hlc_t *quorum_floor; /* per keyspace and key: the greatest stamp acknowledged at QUORUM or ALL */
 
     uint64_t second, second_events; /* the virtual second under way, and the events before it */
