@@ -47,13 +47,20 @@ typedef enum cake_write_kind {
     CAKE_WRITE_ERASE      /* the row goes, live or dead, if it is there; key may be empty, find it by id */
 } cake_write_kind_t;
 
-/* Where a write comes from. A storage may fetch what is too large for a message from the node of origin, over RPC, and
- * calls progress from time to time meanwhile, so that the sender does not give up. NULL members: local. */
+/* Where a write comes from: the node that sent it, which need not be the one that made it, but has it on its disk. A storage with
+ * CAKE_STORAGE_FETCHES may get from there what is too large for a message, before its write returns, and calls progress from time
+ * to time meanwhile, at least every few seconds, so that neither side gives up. Both are for the thread that write runs on, and
+ * for the time of that call. examples/blobs.c is such a storage. */
+struct cake_reply;
 typedef struct cake_write_context {
-    uint16_t node_id; /* 0: this node */
-    const char *address;
-    void (*progress)(void *arg);
-    void *arg;
+    uint16_t node_id;            /* of the sender; never 0 */
+    const char *address;         /* of its RPC server; empty: it is gone */
+    void (*progress)(void *arg); /* cheap: call it for each piece */
+    void *arg;                   /* of both */
+    /* Calls a method of a service of that node ("/service/method") through this node's channel to it, and waits: cake_channel_call
+     * of <datacake/rpc.h>. CAKE_ENOTFOUND (the node is not known any more), CAKE_ECLOSED (this node stops), CAKE_EDEADLK. */
+    int (*call)(void *arg, const char *path, const void *data, size_t len, uint64_t timeout_ms,
+                struct cake_reply **reply);
 } cake_write_context_t;
 
 typedef struct cake_write {
@@ -62,7 +69,7 @@ typedef struct cake_write {
     cake_id_t id;
     cake_hlc_t hlc;
     cake_dot_t dot;
-    const cake_write_context_t *context;
+    const cake_write_context_t *context; /* NULL: a write of this node itself */
 } cake_write_t;
 
 typedef struct cake_meta_write {
@@ -101,6 +108,7 @@ typedef int (*cake_name_fn)(void *arg, const char *name);
 typedef int (*cake_meta_fn)(void *arg, cake_slice_t name, cake_slice_t value);
 
 #define CAKE_STORAGE_CONCURRENT_READS 1u /* reads may come from any thread */
+#define CAKE_STORAGE_FETCHES          4u /* write() calls the node of origin: no batch has writes of several. Not with INLINE. */
 #define CAKE_STORAGE_INLINE           2u /* nothing here waits for I/O: calls may run on the loop thread */
 
 #define CAKE_STORAGE_VERSION   1u

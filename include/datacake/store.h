@@ -10,8 +10,8 @@
  * on the loop, exactly once, never inside the call, unless the call itself returned an error (then never).
  *
  * Errors of all calls that take them: CAKE_EINVAL (keyspace name, key, level), CAKE_ETOOBIG (value), CAKE_ENOMEM, CAKE_ECLOSED.
- * Writes: CAKE_ENOTENOUGHNODES (nothing was written), CAKE_ECONSISTENCY (written here, level not reached in time; it stays and
- * goes on replicating), CAKE_ENOTJOINED (this node is catching up for the first time), CAKE_EDRIFT (the cluster's clock is too
+ * Writes: CAKE_ENOTENOUGHNODES (nothing was written; also at a node with seeds that has never met another replica),
+ * CAKE_ECONSISTENCY (written here, level not reached in time; it stays and goes on replicating), CAKE_ENOTJOINED (this node is catching up for the first time), CAKE_EDRIFT (the cluster's clock is too
  * far ahead of this machine's), CAKE_EBUSY (too much is under way), and what the storage says (CAKE_ENOSPC, CAKE_EIO...):
  * after those nothing was written. */
 #ifndef DATACAKE_STORE_H
@@ -205,6 +205,11 @@ CAKE_API void cake_peers_free(cake_peer_info_t *peers);
 
 /* Compares with all live replicas now. Returns once those sessions have ended: 0, or why one failed. */
 CAKE_API int cake_store_sync(cake_store_t *store);
+
+/* Waits until this node takes writes, counts each of the given replicas for its levels, and has all that they had when it met them in
+ * this run: after a start, and before the first write at a level that is to mean all of a known cluster. ids may name this node;
+ * count 0: the replicas that are there now. CAKE_ETIMEDOUT, CAKE_ECLOSED, CAKE_EDEADLK. */
+CAKE_API int cake_store_wait_for(cake_store_t *store, const uint16_t *ids, size_t count, uint64_t timeout_ms);
 
 /* A replica that is gone for good: it no longer counts for levels, and no longer holds tombstones up. Every node has to be told,
  * or to be reachable: the word is passed on to the live ones. CAKE_ENOTFOUND; CAKE_EBUSY when it is alive. */

@@ -8,6 +8,7 @@
 
 #define BATCH_UNITS_MAX   8192u
 #define BATCH_TIMEOUT_MS  10000u
+#define BATCH_PATH        "/" CAKE__STORE_SERVICE "/batch"
 #define PLAIN_BATCHES_MAX 64u /* sent without a try to pack, where values do not */
 
 /* A batch under way. */
@@ -16,7 +17,9 @@ typedef struct {
     cake__peer_t *peer;
     cake_store_t *store;
     uint16_t node_id;
-    uint64_t actor; /* the peer's run it was sent to */
+    uint64_t id;
+    cake_timer_t timer;       /* no answer, and no word that it is being written */
+    cake__outcall_t *outcall; /* until it is answered */
     size_t count;
     cake__unit_t *units[];
 } flight_t;
@@ -136,10 +139,27 @@ static void settle(flight_t *flight, const uint8_t *bitmap)
     }
 }
 
+static void on_flight_timeout(void *arg)
+{
+    flight_t *flight = arg;
+    cake_call_cancel(flight->outcall->call);
+}
+
+void cake__flight_goes_on(cake__peer_t *peer, uint64_t flight_id)
+{
+    CAKE_LIST_FOR_EACH(link, &peer->flights)
+    {
+        flight_t *flight = CAKE_CONTAINER_OF(link, flight_t, link);
+        if (flight->id == flight_id)
+            cake__timer_arm_ms(peer->store->env, &flight->timer, BATCH_TIMEOUT_MS);
+    }
+}
+
 static void on_batch_answered(cake_reply_t *reply, void *arg)
 {
     flight_t *flight = arg;
     cake_store_t *store = flight->store;
+    store->env->ops->timer_cancel(store->env, &flight->timer);
     cake__peer_t *peer = flight->peer; /* NULL when it was forgotten meanwhile */
     cake_slice_t body = cake_reply_body(reply);
     cake__reader_t reader = cake__reader(body.data, body.len);
@@ -183,6 +203,8 @@ static flight_t *make_flight(cake__peer_t *peer, size_t *bytes)
     if (flight == NULL)
         return NULL;
     *flight = (flight_t){.peer = peer, .store = peer->store, .node_id = peer->node_id, .count = count};
+    flight->id = ++peer->store->next_flight_id;
+    flight->timer = CAKE_TIMER_INIT(on_flight_timeout, flight);
     cake__list_init(&flight->link);
     for (size_t i = 0; i < count; i++)
         flight->units[i] = dequeue(peer);
@@ -232,6 +254,7 @@ static int call_batch(flight_t *flight, bool is_packed)
     cake__buf_t head;
     cake__buf_init(&head, store->alloc);
     cake__put_hail(store, &head);
+    cake__put_u64(&head, flight->id);
     if (!is_packed) {
         cake__put_u8(&head, CAKE__PAYLOAD_PLAIN);
         cake__put_varint(&head, flight->count);
@@ -245,8 +268,8 @@ static int call_batch(flight_t *flight, bool is_packed)
             parts[1] = cake__buf_slice(&store->packed);
         for (size_t i = 0; !is_packed && i < flight->count; i++)
             parts[i + 1] = cake__slice(flight->units[i]->bytes, flight->units[i]->len);
-        err = cake__store_call(store, flight->node_id, "batch", parts, count + 1, BATCH_TIMEOUT_MS, on_batch_answered,
-                               flight);
+        err = cake__store_call_path(store, flight->node_id, BATCH_PATH, parts, count + 1, CAKE_NO_TIMEOUT,
+                                    on_batch_answered, flight, &flight->outcall);
     }
     cake__free(store->alloc, parts);
     cake__buf_free(&head);
@@ -268,6 +291,7 @@ static int send_batch(cake__peer_t *peer)
         free_flight(flight);
         return err;
     }
+    cake__timer_arm_ms(store->env, &flight->timer, BATCH_TIMEOUT_MS);
     cake__list_push_back(&peer->flights, &flight->link);
     peer->flight_count++;
     size_t sent = is_packed ? store->packed.len : bytes;

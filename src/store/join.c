@@ -4,7 +4,10 @@
  *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled ─> "joined" is made durable
  *
  * A node without seeds has joined when it starts; so has one that finds no joined replica within join_timeout, which
- * is how a whole cluster starts cold. */
+ * is how a whole cluster starts cold. The latter is alone until it meets a replica for the first time: it may be cut off from all the
+ * others, and a quorum of the replicas that it knows would be itself. Until then it takes writes at NONE only.
+ *
+ * Meta "joined": 1, or 2 while it is alone. */
 #include "store/store.h"
 
 #define JOIN_TICK_MS 200u
@@ -26,12 +29,13 @@ static void on_joined(cake__task_t *task, int err)
     cake__pulse_all(store);
 }
 
-static void declare_joined(cake_store_t *store)
+static void declare_joined(cake_store_t *store, bool is_alone)
 {
     if (store->is_declaring_joined || store->is_joined)
         return;
     store->is_declaring_joined = true;
-    store->join_meta = (cake_meta_write_t){cake__slice_str(JOINED_META), cake__slice("\1", 1)};
+    store->is_alone = is_alone;
+    store->join_meta = (cake_meta_write_t){cake__slice_str(JOINED_META), cake__slice(is_alone ? "\2" : "\1", 1)};
     store->join_task = (cake__task_t){.finish = on_joined, .metas = &store->join_meta, .meta_count = 1};
     cake__lane_submit(&store->lanes[0], &store->join_task);
 }
@@ -68,7 +72,7 @@ void cake__join_try(cake_store_t *store)
             cake__drop_wants(store, store->join_peer);
             store->join_peer = 0;
         } else if (store->join_is_listed && !cake__has_wants(store, store->join_peer)) {
-            declare_joined(store);
+            declare_joined(store, false);
         }
         if (store->join_peer != 0)
             return;
@@ -82,6 +86,49 @@ void cake__join_try(cake_store_t *store)
         store->join_peer = 0;
 }
 
+/* Nodes that are all new meet as members before one of them has joined. */
+static bool knows_a_store(const cake_store_t *store)
+{
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
+        const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (peer->is_replica || peer->has_store)
+            return true;
+    }
+    return false;
+}
+
+static void on_met_stored(cake__task_t *task, int err)
+{
+    cake_store_t *store = CAKE_CONTAINER_OF(task, cake_store_t, join_task);
+    (void)err; /* after a restart it meets the replica again, or knows it from the registry */
+    store->is_declaring_joined = false;
+}
+
+void cake__join_met(cake_store_t *store)
+{
+    if (!store->is_alone)
+        return;
+    store->is_alone = false;
+    if (store->is_declaring_joined)
+        return; /* likewise */
+    store->is_declaring_joined = true;
+    store->join_meta.value = cake__slice("\1", 1);
+    store->join_meta.name = cake__slice_str(JOINED_META);
+    store->join_task = (cake__task_t){.finish = on_met_stored, .metas = &store->join_meta, .meta_count = 1};
+    cake__lane_submit(&store->lanes[0], &store->join_task);
+}
+
+int cake__join_load(cake_store_t *store, cake_slice_t value)
+{
+    const uint8_t *state = value.data;
+    if (value.len != 1 || state[0] == 0 || state[0] > 2)
+        return CAKE_ECORRUPT;
+    store->is_joined = true;
+    store->is_alone = state[0] == 2;
+    return 0;
+}
+
 static void on_join_timer(void *arg)
 {
     cake_store_t *store = arg;
@@ -90,9 +137,10 @@ static void on_join_timer(void *arg)
     cake__join_try(store);
     if (store->join_peer == 0 && cake__now_ns(store->env) >= store->join_deadline_ns) {
         cake__log(store->log, CAKE_LOG_WARN,
-                  "no joined replica answered within %llu ms: this node declares itself joined",
-                  (unsigned long long)store->options.join_timeout_ms);
-        declare_joined(store);
+                  "no joined replica answered within %llu ms: this node declares itself joined%s",
+                  (unsigned long long)store->options.join_timeout_ms,
+                  knows_a_store(store) ? "" : ", and takes writes at level none until it meets one");
+        declare_joined(store, !knows_a_store(store));
     }
     cake__timer_arm_ms(store->env, &store->join_timer, JOIN_TICK_MS);
 }
@@ -120,6 +168,6 @@ void cake__join_start(cake_store_t *store)
         cake__timer_arm_ms(store->env, &store->join_timer, JOIN_TICK_MS);
         return;
     }
-    declare_joined(store);
+    declare_joined(store, false);
     cake__timer_arm_ms(store->env, &store->join_timer, JOIN_TICK_MS);
 }

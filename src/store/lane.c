@@ -39,6 +39,14 @@ static int touch(cake__lane_t *lane, cake__keyspace_t *keyspace)
     return err;
 }
 
+/* A storage that fetches from the origin may fail where that is gone: no other node's writes, and none of ours, shall fail with it. */
+static bool may_join_batch(const cake__lane_t *lane, const cake__task_t *task)
+{
+    if (!lane->store->storage_fetches || cake__list_is_empty(&lane->batch))
+        return true;
+    return CAKE_CONTAINER_OF(lane->batch.next, cake__task_t, link)->origin == task->origin;
+}
+
 static int stage_tasks(cake__lane_t *lane)
 {
     size_t bytes = 0, count = 0;
@@ -46,6 +54,10 @@ static int stage_tasks(cake__lane_t *lane)
     while (!cake__list_is_empty(&lane->tasks) && count < CAKE__LANE_BATCH_TASKS && bytes < CAKE__LANE_BATCH_BYTES) {
         cake__list_t *link = cake__list_pop_front(&lane->tasks);
         cake__task_t *task = CAKE_CONTAINER_OF(link, cake__task_t, link);
+        if (!may_join_batch(lane, task)) {
+            cake__list_push_front(&lane->tasks, link);
+            break;
+        }
         cake__list_push_back(&lane->batch, link);
         count++;
         bytes += task->bytes;
@@ -83,6 +95,7 @@ static int add_rows(cake__lane_t *lane, cake__keyspace_t *keyspace)
                               .dot = puts[i].record.dot};
         if (value != NULL) {
             write.key = value->key;
+            write.context = value->origin == NULL ? NULL : &value->origin->context;
             write.value = puts[i].record.is_tombstone ? cake__slice(NULL, 0) : value->value;
         }
         err = add_write(lane, &write);

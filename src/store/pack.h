@@ -1,5 +1,6 @@
 /* pack.h: zstd over what travels in bulk: the units of a batch, the documents of a session. A payload is packed when the other side
- * has said that it reads it (hail), it is over CAKE__PACK_MIN, and it becomes smaller by a quarter at least: less costs more time than it saves on a fast net.
+ * has said that it reads it (hail), it is over CAKE__PACK_MIN, and it becomes smaller by a
+ * quarter at least: less costs more time than it saves on a fast net.
  *
  *   payload   encoding u8 (0), then the bytes as they are
  *             encoding u8 (1), raw length varint, one zstd frame behind its length

@@ -118,9 +118,12 @@ int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *
     }
     if (!store->candidates_are_valid) {
         store->candidate_count = 0;
+        store->candidates_are_placed = true;
         CAKE_LIST_FOR_EACH(link, &store->peers)
         {
             const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+            if (cake__peer_counts(peer))
+                store->candidates_are_placed &= peer->is_placed;
             if (cake__peer_counts(peer))
                 store->candidates[store->candidate_count++] =
                     (cake_candidate_t){peer->node_id, peer->status, peer->is_degraded, peer->data_center};
@@ -130,6 +133,23 @@ int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *
     *out = store->candidates;
     *count = store->candidate_count;
     return 0;
+}
+
+/* A node with seeds that has met nobody is no quorum, and of a replica that only its store was heard of nobody knows whose majority
+ * it is part of. */
+int cake__level_candidates(cake_store_t *store, cake_consistency_t level, const cake_candidate_t **out, size_t *count,
+                           cake_result_t *result)
+{
+    bool is_placed = level == CAKE_LOCAL_QUORUM || level == CAKE_EACH_QUORUM;
+    *count = 0;
+    if (level == CAKE_NONE)
+        return 0;
+    int err = cake__candidates(store, out, count);
+    if (err == 0 && (store->is_alone || (is_placed && !store->candidates_are_placed))) {
+        *result = (cake_result_t){.live = 1, .required = 2};
+        err = CAKE_ENOTENOUGHNODES;
+    }
+    return err;
 }
 
 /* ---- the stored registry ----------------------------------------------------------------------------------------------*/
@@ -182,6 +202,7 @@ static int on_replica(void *arg, cake_slice_t name, cake_slice_t value)
     peer->is_replica = true;
     peer->heard_wall_ms = peer->stored_wall_ms = cake__load_le(at + 1, 8);
     memcpy(peer->data_center, at + 9, value.len - 9);
+    peer->is_placed = value.len > 9;
     return 0;
 }
 
@@ -231,9 +252,11 @@ int cake__take_registry(cake_store_t *store, cake__reader_t *reader)
         if (!cake__peer_is_there(peer)) {
             memcpy(peer->data_center, data_center.data, data_center.len);
             peer->data_center[data_center.len] = '\0';
+            peer->is_placed = data_center.len > 0;
             peer->heard_wall_ms = heard_wall_ms;
         }
         peer->is_replica = true;
+        cake__join_met(store);
         store->candidates_are_valid = false;
         store_replica(store, node_id, peer);
         peer->stored_wall_ms = peer->heard_wall_ms;
@@ -258,6 +281,8 @@ static void begin_run(cake__peer_t *peer, uint64_t actor)
     peer->equal_version = peer->told_version = 0;
     peer->has_mismatch = false;
     peer->unexplained = 0;
+    peer->is_compared = false;
+    cake__servings_end(peer->store, peer->node_id);
     if (!is_first)
         forget_acked(peer->store, peer->node_id);
     cake__pulse_peer(peer);
@@ -280,6 +305,7 @@ cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail)
         begin_run(peer, hail->actor);
     if (hail->is_joined && !peer->is_replica) {
         peer->is_replica = true;
+        cake__join_met(store);
         store->candidates_are_valid = false;
         store_replica(store, peer->node_id, peer);
         peer->stored_wall_ms = peer->heard_wall_ms;
@@ -300,8 +326,11 @@ static void on_membership(void *arg, cake_membership_kind_t kind, const cake_mem
     cake__peer_t *peer = member->is_self ? NULL : cake__peer_learn(store, member->node_id);
     if (peer == NULL)
         return;
+    bool has_moved = strcmp(peer->data_center, member->data_center) != 0;
     memcpy(peer->data_center, member->data_center, sizeof peer->data_center);
-    peer->is_member = true;
+    if (has_moved && peer->is_replica && store->state == CAKE__STORE_RUNNING)
+        store_replica(store, peer->node_id, peer);
+    peer->is_member = peer->is_placed = true;
     peer->status = member->status;
     peer->is_degraded = member->is_degraded;
     store->candidates_are_valid = false;

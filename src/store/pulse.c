@@ -76,6 +76,7 @@ static void note_equal(cake__peer_t *peer, uint64_t version)
     peer->told_version = cake__max_u64(peer->told_version, version);
     peer->has_mismatch = false;
     peer->unexplained = 0;
+    peer->is_compared = true;
 }
 
 /* ---- sending pulses ------------------------------------------------------------------------------------------------------*/
@@ -272,6 +273,7 @@ void cake__handle_pulse(cake_rpc_call_t *call, void *arg)
     }
     if (!is_equal && is_complete && store->is_joined)
         consider_listing(peer);
+    peer->is_compared |= is_complete && store->is_joined;
     answer(call, store, is_equal);
     cake__join_try(store);
 }
@@ -381,8 +383,10 @@ static void end_listing(asking_t *asking, int err)
 {
     cake_store_t *store = asking->store;
     cake__peer_t *peer = cake__peer_find(store, asking->node_id);
-    if (peer != NULL)
+    if (peer != NULL) {
         peer->is_listing = false;
+        peer->is_compared |= err == 0;
+    }
     if (asking->listed != NULL)
         asking->listed(store, asking->node_id, err);
     cake__free(store->alloc, asking);

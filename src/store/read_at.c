@@ -7,6 +7,7 @@
 typedef struct {
     cake_record_t record;
     cake_slice_t value; /* allocated */
+    uint16_t node_id;   /* who answered so */
     bool is_known;
 } answer_t;
 
@@ -26,6 +27,7 @@ typedef struct {
     cake_id_t id;
     answer_t best;
     cake__value_t best_value;
+    cake__origin_t origin; /* of best, when this node itself is mended */
     struct asked {
         uint16_t node_id;
         bool has_answered;
@@ -75,7 +77,7 @@ static int take_answer(read_at_t *read, size_t index, const cake_record_t *recor
     if (copy == NULL)
         return CAKE_ENOMEM;
     cake__free(read->store->alloc, (void *)(uintptr_t)read->best.value.data);
-    read->best = (answer_t){*record, cake__slice(copy, value.len), true};
+    read->best = (answer_t){*record, cake__slice(copy, value.len), read->asked[index].node_id, true};
     return 0;
 }
 
@@ -134,8 +136,13 @@ static void repair_stale(read_at_t *read)
         cake__unit_release(store, unit);
     if (is_stale(read, 0)) {
         read->running++;
-        read->repair = (cake__task_t){
-            .keyspace = read->keyspace, .bytes = read->best.value.len, .stage = stage_repair, .finish = finish_repair};
+        cake__origin_init(&read->origin, store, read->best.node_id);
+        read->best_value.origin = &read->origin;
+        read->repair = (cake__task_t){.keyspace = read->keyspace,
+                                      .bytes = read->best.value.len,
+                                      .stage = stage_repair,
+                                      .finish = finish_repair,
+                                      .origin = &read->origin};
         cake__lane_submit(read->keyspace->lane, &read->repair);
     }
 }
@@ -280,8 +287,8 @@ static int choose_peers(read_at_t *read, cake_result_t *result)
 {
     cake_store_t *store = read->store;
     cake_selection_t selection = {.level = read->level};
-    const cake_candidate_t *candidates;
-    int err = cake__candidates(store, &candidates, &selection.count);
+    const cake_candidate_t *candidates = NULL;
+    int err = cake__level_candidates(store, read->level, &candidates, &selection.count, result);
     if (err != 0)
         return err;
     selection.candidates = candidates;

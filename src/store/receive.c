@@ -1,6 +1,6 @@
 /* Batches from peers: each unit becomes a task of its keyspace's lane; one answer once all are durable.
  *
- *   request  hail, payload (pack.h): count varint, units: keyspace string, actor u64, count varint, operations
+ *   request  hail, flight u64 (its number there), payload (pack.h): count varint, units: keyspace string, actor u64, count varint, operations
  *   answer   hail, one bit per unit: every operation of it is durable here (model, rule 2: what was ignored is not) */
 #include "store/pack.h"
 
@@ -19,6 +19,7 @@ typedef struct {
 struct incoming {
     cake_store_t *store;
     cake_rpc_call_t *call;
+    cake__origin_t origin;
     cake__buf_t unpacked; /* what the values borrow from, where the units came packed */
     size_t unit_count, running;
     int err;
@@ -108,6 +109,7 @@ static int read_units(cake__reader_t reader, size_t unit_count, incoming_t *inco
             if (incoming != NULL) {
                 incoming->records[total] = record;
                 incoming->values[total] = value;
+                incoming->values[total].origin = &incoming->origin;
             }
         }
     }
@@ -138,7 +140,10 @@ static void submit_units(incoming_t *incoming, size_t bytes)
     for (size_t i = 0; i < incoming->unit_count; i++) {
         incoming_unit_t *unit = &incoming->units[i];
         unit->incoming = incoming;
-        unit->task = (cake__task_t){.bytes = bytes / incoming->unit_count, .stage = stage_unit, .finish = finish_unit};
+        unit->task = (cake__task_t){.bytes = bytes / incoming->unit_count,
+                                    .stage = stage_unit,
+                                    .finish = finish_unit,
+                                    .origin = &incoming->origin};
         int err = cake__keyspace_find(store, unit->keyspace_name, true, &unit->task.keyspace);
         if (err != 0) {
             incoming->err = err;
@@ -179,6 +184,7 @@ void cake__handle_batch(cake_rpc_call_t *call, void *arg)
     incoming_t *incoming = NULL;
     cake__buf_init(&unpacked, store->alloc);
     int err = cake__store_is_stopping(store) ? CAKE_ECLOSED : cake__get_hail(store, &reader, &hail);
+    uint64_t flight_id = err != 0 ? 0 : cake__get_u64(&reader);
     if (err == 0)
         err = open_payload(store, &reader, &unpacked);
     size_t bytes = body.len + unpacked.len;
@@ -200,6 +206,8 @@ void cake__handle_batch(cake_rpc_call_t *call, void *arg)
     CAKE_ASSERT(err == 0);
     incoming->call = call;
     incoming->unpacked = unpacked;
+    cake__origin_init(&incoming->origin, store, hail.node_id);
+    incoming->origin.flight_id = flight_id;
     store->stats.batches_received++;
     cake__peer_heard(store, &hail);
     submit_units(incoming, bytes);

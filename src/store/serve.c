@@ -16,6 +16,7 @@ typedef struct serving {
     cake_store_t *store;
     cake__keyspace_t *keyspace;
     cake__sender_t *sender;
+    uint16_t node_id; /* of the receiver */
     uint64_t session_id, token, idle_since_ns;
     cake_rpc_call_t *call;
     bool is_over, may_pack;
@@ -199,7 +200,37 @@ static void make_part(serving_t *serving)
 
 /* ---- requests ---------------------------------------------------------------------------------------------------------*/
 
-static int make_serving(cake__keyspace_t *keyspace, const cake__hello_t *hello, serving_t **out)
+static void end_serving(serving_t *serving)
+{
+    if (serving->call == NULL)
+        free_serving(serving);
+    else
+        serving->is_over = true; /* with the answer that is being made */
+}
+
+/* A receiver has one session per keyspace: when it opens another, what it had is lost, and would hold up purges until it is
+ * taken for gone. */
+static void end_earlier(cake__keyspace_t *keyspace, uint16_t node_id)
+{
+    CAKE_LIST_FOR_EACH_SAFE(link, &keyspace->store->serving_list)
+    {
+        serving_t *serving = CAKE_CONTAINER_OF(link, serving_t, link);
+        if (serving->keyspace == keyspace && serving->node_id == node_id)
+            end_serving(serving);
+    }
+}
+
+void cake__servings_end(cake_store_t *store, uint16_t node_id)
+{
+    CAKE_LIST_FOR_EACH_SAFE(link, &store->serving_list)
+    {
+        serving_t *serving = CAKE_CONTAINER_OF(link, serving_t, link);
+        if (serving->node_id == node_id)
+            end_serving(serving);
+    }
+}
+
+static int make_serving(cake__keyspace_t *keyspace, uint16_t node_id, const cake__hello_t *hello, serving_t **out)
 {
     cake_store_t *store = keyspace->store;
     uint64_t token = cake__draw_u64(store->env);
@@ -210,6 +241,7 @@ static int make_serving(cake__keyspace_t *keyspace, const cake__hello_t *hello, 
         return CAKE_ENOMEM;
     serving->store = store;
     serving->keyspace = keyspace;
+    serving->node_id = node_id;
     serving->session_id = hello->session_id;
     serving->token = token;
     cake__list_init(&serving->link);
@@ -252,18 +284,21 @@ void cake__handle_open(cake_rpc_call_t *call, void *arg)
     }
     if (!cake__reader_done(&reader))
         err = CAKE_EPARSE;
+    if (err == 0)
+        cake__peer_heard(store, &hail); /* first: the sessions of its last run end here */
     if (err == 0 && !store->is_joined)
         err = CAKE_ENOTJOINED;
     if (err == 0)
         err = cake__keyspace_find(store, name, true, &keyspace);
     if (err == 0)
-        err = make_serving(keyspace, &hello, &serving);
+        end_earlier(keyspace, hail.node_id);
+    if (err == 0)
+        err = make_serving(keyspace, hail.node_id, &hello, &serving);
     cake__hello_free(&hello);
     if (err != 0) {
         cake_rpc_fail(call, err, NULL);
         return;
     }
-    cake__peer_heard(store, &hail);
     serving->call = call;
     serving->may_pack = hail.reads_packed && !store->options.no_compression;
     make_part(serving);
@@ -313,6 +348,13 @@ void cake__handle_next(cake_rpc_call_t *call, void *arg)
 }
 
 /* ---- ends -------------------------------------------------------------------------------------------------------------*/
+
+void cake__serving_goes_on(cake_store_t *store, uint64_t token)
+{
+    serving_t *serving = cake__map_get_u64(&store->servings, token);
+    if (serving != NULL)
+        serving->idle_since_ns = cake__now_ns(store->env);
+}
 
 void cake__serving_tick(void *arg)
 {

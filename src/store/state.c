@@ -1,8 +1,5 @@
-/* What can be asked about a store, and the comparison that can be asked of it. */
+/* What can be asked about a store. */
 #include "store/store.h"
-
-#define SYNC_TICK_MS    20u
-#define SYNC_TIMEOUT_MS 60000u
 
 typedef struct {
     cake_store_t *store;
@@ -146,78 +143,5 @@ int cake_store_keyspaces(cake_store_t *store, cake_name_fn fn, void *arg)
     for (size_t i = 0; err == 0 && i < request.count; i++)
         err = fn(arg, request.infos[i].name);
     free_keyspaces(&request);
-    return err;
-}
-
-/* ---- comparing now ------------------------------------------------------------------------------------------------------*/
-
-typedef struct {
-    cake_store_t *store;
-    cake_timer_t timer;
-    cake_gate_t gate;
-    uint64_t deadline_ns, failed_before;
-    int err;
-} sync_request_t;
-
-static bool is_comparing(const cake_store_t *store)
-{
-    CAKE_LIST_FOR_EACH(link, &store->peers)
-    {
-        if (CAKE_CONTAINER_OF(link, cake__peer_t, link)->is_listing)
-            return true;
-    }
-    return !cake__list_is_empty(&store->wanting) || store->pulls_running > 0;
-}
-
-static void check_synced(void *arg)
-{
-    sync_request_t *request = arg;
-    cake_store_t *store = request->store;
-    bool is_late = cake__now_ns(store->env) >= request->deadline_ns;
-    if (is_comparing(store) && !is_late && store->state == CAKE__STORE_RUNNING) {
-        cake__timer_arm_ms(store->env, &request->timer, SYNC_TICK_MS);
-        return;
-    }
-    request->err = store->state != CAKE__STORE_RUNNING ? CAKE_ECLOSED : is_late ? CAKE_ETIMEDOUT : 0;
-    store->reads_running--;
-    store->env->ops->gate_open(store->env, &request->gate);
-    cake__store_check_stopped(store);
-}
-
-static int begin_sync(void *arg)
-{
-    sync_request_t *request = arg;
-    cake_store_t *store = request->store;
-    if (store->state != CAKE__STORE_RUNNING)
-        return CAKE_ECLOSED;
-    int err = 0;
-    CAKE_LIST_FOR_EACH(link, &store->peers)
-    {
-        cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        if (err == 0 && cake__peer_is_there(peer) && peer->has_store && !peer->is_listing)
-            err = cake__list_peer(peer, NULL);
-    }
-    if (err != 0)
-        return err;
-    store->reads_running++; /* stopping waits for it */
-    request->timer = CAKE_TIMER_INIT(check_synced, request);
-    request->deadline_ns = cake__now_ns(store->env) + SYNC_TIMEOUT_MS * CAKE_NS_PER_MS;
-    cake__timer_arm_ms(store->env, &request->timer, 0);
-    return 0;
-}
-
-int cake_store_sync(cake_store_t *store)
-{
-    cake_env_t *env = store->env;
-    sync_request_t request = {.store = store};
-    if (env->ops->on_loop(env))
-        return CAKE_EDEADLK;
-    env->ops->gate_init(env, &request.gate);
-    int err = cake__run_on_loop(env, begin_sync, &request);
-    if (err == 0) {
-        env->ops->gate_wait(env, &request.gate);
-        err = request.err;
-    }
-    env->ops->gate_destroy(env, &request.gate);
     return err;
 }

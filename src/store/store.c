@@ -24,10 +24,9 @@ static void on_call_done(cake_reply_t *reply, void *arg)
     cake__store_check_stopped(store);
 }
 
-int cake__store_call(cake_store_t *store, uint16_t node_id, const char *method, const cake_slice_t *parts, size_t count,
-                     uint64_t timeout_ms, cake_reply_fn done, void *arg)
+int cake__store_call_path(cake_store_t *store, uint16_t node_id, const char *path, const cake_slice_t *parts,
+                          size_t count, uint64_t timeout_ms, cake_reply_fn done, void *arg, cake__outcall_t **out)
 {
-    char path[64] = "/" CAKE__STORE_SERVICE "/";
     cake_channel_t *channel;
     cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     if (cake__store_is_stopping(store))
@@ -40,8 +39,6 @@ int cake__store_call(cake_store_t *store, uint16_t node_id, const char *method, 
         return CAKE_ENOMEM;
     *outcall = (cake__outcall_t){.store = store, .done = done, .arg = arg};
     cake__list_init(&outcall->link);
-    CAKE_ASSERT(strlen(path) + strlen(method) < sizeof path);
-    memcpy(path + strlen(path), method, strlen(method) + 1);
     options.timeout_ms = timeout_ms;
     err = cake_channel_call_async(channel, path, parts, count, &options, on_call_done, outcall, &outcall->call);
     if (err != 0) {
@@ -49,7 +46,18 @@ int cake__store_call(cake_store_t *store, uint16_t node_id, const char *method, 
         return err;
     }
     cake__list_push_back(&store->outcalls, &outcall->link);
+    if (out != NULL)
+        *out = outcall;
     return 0;
+}
+
+int cake__store_call(cake_store_t *store, uint16_t node_id, const char *method, const cake_slice_t *parts, size_t count,
+                     uint64_t timeout_ms, cake_reply_fn done, void *arg)
+{
+    char path[64] = "/" CAKE__STORE_SERVICE "/";
+    CAKE_ASSERT(strlen(path) + strlen(method) < sizeof path);
+    memcpy(path + strlen(path), method, strlen(method) + 1);
+    return cake__store_call_path(store, node_id, path, parts, count, timeout_ms, done, arg, NULL);
 }
 
 /* ---- stopping -----------------------------------------------------------------------------------------------------------*/
@@ -172,10 +180,10 @@ static void stop_store(cake_node_t *node, void *arg, cake_event_fn stopped, void
 
 static int start_store(cake_node_t *node, void *arg)
 {
-    static const cake_rpc_method_t methods[] = {{"batch", cake__handle_batch, 0},  {"pulse", cake__handle_pulse, 0},
-                                                {"list", cake__handle_list, 0},    {"open", cake__handle_open, 0},
-                                                {"next", cake__handle_next, 0},    {"read", cake__handle_read, 0},
-                                                {"forget", cake__handle_forget, 0}};
+    static const cake_rpc_method_t methods[] = {
+        {"batch", cake__handle_batch, 0},   {"pulse", cake__handle_pulse, 0},      {"list", cake__handle_list, 0},
+        {"open", cake__handle_open, 0},     {"next", cake__handle_next, 0},        {"read", cake__handle_read, 0},
+        {"forget", cake__handle_forget, 0}, {"progress", cake__handle_progress, 0}};
     cake_store_t *store = arg;
     const cake_rpc_service_t service = {CAKE__STORE_SERVICE, methods, CAKE_COUNT_OF(methods), store,
                                         on_service_removed};
@@ -252,7 +260,7 @@ static int on_own_meta(void *arg, cake_slice_t name, cake_slice_t value)
     if (cake__slice_equal(name, cake__slice_str(IDENTITY_META)))
         opening->err = on_identity(opening, value);
     else if (cake__slice_equal(name, cake__slice_str("joined")))
-        store->is_joined = true;
+        opening->err = cake__join_load(store, value);
     else if (cake__slice_equal(name, cake__slice_str("clock")))
         opening->err = value.len == 8 ? 0 : CAKE_ECORRUPT;
     if (opening->err == 0 && cake__slice_equal(name, cake__slice_str("clock")))
@@ -285,6 +293,8 @@ static int load_store(cake_store_t *store)
         err = write_identity(store);
     if (err == 0)
         err = cake__peers_load(store);
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    store->is_alone &= !CAKE_CONTAINER_OF(link, cake__peer_t, link)->is_replica;
     if (err == 0)
         err = cake__keyspaces_load(store);
     if (err == 0)
@@ -307,6 +317,7 @@ static cake_store_t *make_store(cake_node_t *node, cake_storage_t *storage, cons
         store->options = *options;
     fill_options(&store->options);
     store->is_inline = (storage->ops->flags & CAKE_STORAGE_INLINE) != 0;
+    store->storage_fetches = (storage->ops->flags & CAKE_STORAGE_FETCHES) != 0;
     store->reads_anywhere = (storage->ops->flags & CAKE_STORAGE_CONCURRENT_READS) != 0;
     store->actor = cake__draw_u64(env) | 1;
     store->drain = CAKE_DEFERRED_INIT(cake__drain_lanes, store);

@@ -34,7 +34,7 @@
 #define CAKE__CHUNK_RECORDS    1024u
 #define CAKE__CHUNK_BYTES      (1u << 20)
 #define CAKE__SERVING_MAX      64u    /* sessions handed out at once */
-#define CAKE__SERVING_IDLE_MS  30000u /* then the receiver is taken for gone */
+#define CAKE__SERVING_IDLE_MS  10000u /* then the receiver is taken for gone */
 #define CAKE__CLOCK_RESERVE_MS 10000u /* the bound of stamps on disk is so far above the wall clock */
 #define CAKE__CLOCK_AHEAD_MS   64u    /* but at least so far above the clock: 4M stamps */
 #define CAKE__PURGE_TICK_MS    500u
@@ -57,6 +57,16 @@ typedef struct cake__peer cake__peer_t;
 typedef struct cake__lane cake__lane_t;
 typedef struct cake__write cake__write_t;
 
+/* ---- origins: where writes of other nodes come from (origin.c) ----------------------------------------------------------
+ * Part of the message that brought them; context is what the storage sees. told_ns is the lane thread's. */
+typedef struct cake__origin {
+    cake_write_context_t context;
+    cake_store_t *store;
+    char address[CAKE_ADDR_TEXT_MAX];
+    uint64_t flight_id, token; /* what the sender waits with; 0: does not */
+    uint64_t told_ns;
+} cake__origin_t;
+
 /* ---- tasks: what a lane does with a keyspace ----------------------------------------------------------------------------
  * stage decides, against the sets as they are and what was staged before in the same batch; finish follows once the batch
  * is durable and committed (0) or failed (the error: nothing of it happened). The task is its owner's again in finish. */
@@ -68,12 +78,13 @@ typedef struct cake__task {
     void (*finish)(struct cake__task *task, int err);
     const cake_meta_write_t *metas; /* written with the batch; valid until finish */
     size_t meta_count;
+    const cake__origin_t *origin; /* of its writes; NULL: this node */
 } cake__task_t;
 
 /* Key and value behind a staged record: cake__staged_t.tag. Valid until its task's finish. */
 typedef struct cake__value {
     cake_slice_t key, value;
-    bool is_local;
+    const cake__origin_t *origin; /* NULL: a write of this node */
 } cake__value_t;
 
 /* ---- keyspaces ------------------------------------------------------------------------------------------------------------*/
@@ -173,6 +184,7 @@ struct cake__peer {
     cake__list_t link; /* in store->peers, by node id */
     uint16_t node_id;
     char data_center[64];
+    bool is_placed;       /* data_center is known: by membership or a registry, which a message may outrun */
     cake_status_t status; /* of the member; SUSPECT for a stored replica that is not a member yet */
     bool is_member;       /* membership has named it in this run of ours */
     uint64_t joined_ns;   /* when it did, last */
@@ -191,6 +203,7 @@ struct cake__peer {
     bool reads_packed;                   /* it said so */
     uint32_t pack_misses, plain_batches; /* in a row that did not pack; so many are sent without a try */
 
+    bool is_compared; /* all that it had when its run was met is here or wanted */
     bool is_pulsing, pulses_again, has_mismatch, is_listing;
     uint32_t pulse_failures, unexplained;
     uint64_t pulsed_ns;     /* when it was asked last */
@@ -198,7 +211,7 @@ struct cake__peer {
     uint64_t told_version;  /* contexts of keyspaces changed up to here were told */
 };
 
-/* An RPC of ours under way, so that stopping can end it. */
+/* An RPC of ours under way, so that stopping can end it. Gone once done has begun. */
 typedef struct cake__outcall {
     cake__list_t link;
     cake_store_t *store;
@@ -223,7 +236,7 @@ struct cake_store {
     cake__store_state_t state;
 
     cake_storage_t *storage;
-    bool is_inline, reads_anywhere;
+    bool is_inline, reads_anywhere, storage_fetches;
     cake__lane_t *lanes;
     unsigned lane_count;
     cake_lane_t *reader; /* for reads of the loop's; NULL when the storage never blocks */
@@ -234,6 +247,7 @@ struct cake_store {
 
     uint64_t actor; /* of this run */
     bool is_joined, is_declaring_joined;
+    bool is_alone; /* joined without having met a replica, though it has seeds: levels would promise nothing (join.c) */
     uint16_t join_peer; /* whom the first session is with; 0: nobody yet */
     bool join_is_listed;
     uint64_t join_deadline_ns;
@@ -250,7 +264,7 @@ struct cake_store {
     cake__list_t peers;
     cake_candidate_t *candidates; /* made anew when candidates_are_valid is false */
     size_t candidate_count, candidate_capacity;
-    bool candidates_are_valid;
+    bool candidates_are_valid, candidates_are_placed; /* the data centre of each is known */
     cake__list_t outcalls;
     cake_deferred_t flush;
     cake__workspace_t packing, unpacking; /* of the loop */
@@ -259,7 +273,7 @@ struct cake_store {
     cake__map_t servings;                 /* token -> cake__serving_t */
     cake__list_t serving_list;
     uint32_t pulls_running;
-    uint64_t next_session_id;
+    uint64_t next_session_id, next_flight_id;
 
     cake__list_t writes; /* waiting for their level, or to be joined */
     cake__list_t watches;
@@ -287,6 +301,9 @@ static inline bool cake__store_is_stopping(const cake_store_t *store)
 /* A call of ours to a peer's store service. An error: done never runs. Else it runs exactly once, and frees the reply. */
 int cake__store_call(cake_store_t *store, uint16_t node_id, const char *method, const cake_slice_t *parts, size_t count,
                      uint64_t timeout_ms, cake_reply_fn done, void *arg);
+/* To any service there; out may be NULL. */
+int cake__store_call_path(cake_store_t *store, uint16_t node_id, const char *path, const cake_slice_t *parts,
+                          size_t count, uint64_t timeout_ms, cake_reply_fn done, void *arg, cake__outcall_t **out);
 void cake__store_check_stopped(cake_store_t *store); /* something that stopping waits for has ended */
 
 /* ---- keyspace.c -------------------------------------------------------------------------------------------------------*/
@@ -343,7 +360,11 @@ void cake__peer_flush_urgent(cake__peer_t *peer);
 void cake__peer_drop_queue(cake__peer_t *peer);
 void cake__flush_peers(void *store);
 void cake__peer_detach_flights(cake__peer_t *peer);
+void cake__flight_goes_on(cake__peer_t *peer, uint64_t flight_id); /* it is being written there */
 uint64_t cake__peer_oldest_ns(const cake__peer_t *peer); /* of what it has not acknowledged; CAKE_NEVER: nothing */
+
+/* ---- origin.c ---------------------------------------------------------------------------------------------------------*/
+void cake__origin_init(cake__origin_t *origin, cake_store_t *store, uint16_t node_id);
 
 /* ---- peers.c ----------------------------------------------------------------------------------------------------------*/
 int cake__peers_load(cake_store_t *store); /* before the loop knows the store */
@@ -358,6 +379,9 @@ bool cake__peer_counts(const cake__peer_t *peer);                              /
 bool cake__peer_is_silent(const cake__peer_t *peer);                           /* past forget_after */
 /* Candidates for a selector, by node id; the store's, valid until the next change of a peer. */
 int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *count);
+/* For this level; *result gets live and required. CAKE_ENOTENOUGHNODES: too little is known of the others to promise it. */
+int cake__level_candidates(cake_store_t *store, cake_consistency_t level, const cake_candidate_t **out, size_t *count,
+                           cake_result_t *result);
 void cake__forget_peer(cake_store_t *store, uint16_t node_id);
 void cake__put_registry(cake_store_t *store, cake__buf_t *out);
 int cake__take_registry(cake_store_t *store, cake__reader_t *reader); /* when this node has not joined; else skips it */
@@ -370,6 +394,7 @@ void cake__handle_open(cake_rpc_call_t *call, void *store);
 void cake__handle_next(cake_rpc_call_t *call, void *store);
 void cake__handle_read(cake_rpc_call_t *call, void *store);
 void cake__handle_forget(cake_rpc_call_t *call, void *store);
+void cake__handle_progress(cake_rpc_call_t *call, void *store);
 
 /* ---- pulse.c ----------------------------------------------------------------------------------------------------------*/
 void cake__pulse_start(cake_store_t *store);
@@ -380,7 +405,9 @@ int cake__list_peer(cake__peer_t *peer, void (*listed)(cake_store_t *store, uint
 
 /* ---- serve.c ----------------------------------------------------------------------------------------------------------*/
 void cake__servings_free(cake_store_t *store); /* those that nothing is under way for; the others end by themselves */
+void cake__servings_end(cake_store_t *store, uint16_t node_id); /* its receiver runs anew */
 void cake__serving_tick(void *store);
+void cake__serving_goes_on(cake_store_t *store, uint64_t token); /* its part is being written there */
 
 /* ---- sync.c -----------------------------------------------------------------------------------------------------------*/
 /* Catch up with a peer when its context is still not covered after delay_ms; forced: in any case. */
@@ -392,7 +419,9 @@ bool cake__has_wants(const cake_store_t *store, uint16_t node_id); /* also a pul
 
 /* ---- join.c -----------------------------------------------------------------------------------------------------------*/
 void cake__join_start(cake_store_t *store);
-void cake__join_try(cake_store_t *store); /* something has changed that may help */
+void cake__join_try(cake_store_t *store);                     /* something has changed that may help */
+void cake__join_met(cake_store_t *store);                     /* a replica is known */
+int cake__join_load(cake_store_t *store, cake_slice_t value); /* of meta "joined" */
 
 /* ---- purge.c, watch.c -------------------------------------------------------------------------------------------------*/
 void cake__purge_start(cake_store_t *store);

@@ -20,6 +20,7 @@ typedef struct cake__pull {
     cake__keyspace_t *keyspace;
     uint16_t node_id;
     cake__receiver_t *receiver;
+    cake__origin_t origin;
     uint64_t token;
     cake_reply_t *reply; /* what the task stages */
     cake__session_answer_t answer;
@@ -199,6 +200,9 @@ static void on_answer(cake_reply_t *reply, void *arg)
         return;
     }
     cake__peer_heard(store, &hail);
+    for (size_t i = 0; i < pull->answer.chunk.count; i++)
+        pull->answer.values[i].origin = &pull->origin;
+    pull->origin.token = pull->answer.has_welcome ? pull->answer.welcome.token : pull->token;
     pull->reply = reply;
     pull->task.bytes = body.len;
     cake__lane_submit(pull->keyspace->lane, &pull->task);
@@ -259,7 +263,9 @@ static int start_pull(cake__keyspace_t *keyspace, uint16_t node_id)
     pull->store = store;
     pull->keyspace = keyspace;
     pull->node_id = node_id;
-    pull->task = (cake__task_t){.keyspace = keyspace, .stage = stage_answer, .finish = finish_answer};
+    pull->task =
+        (cake__task_t){.keyspace = keyspace, .stage = stage_answer, .finish = finish_answer, .origin = &pull->origin};
+    cake__origin_init(&pull->origin, store, node_id);
     int err = cake__receiver_new(keyspace->set, cake_node_id(store->node), ++store->next_session_id, &pull->receiver);
     if (err != 0) {
         cake__free(store->alloc, pull);

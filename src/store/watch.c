@@ -28,7 +28,7 @@ void cake__tell_change(cake__keyspace_t *keyspace, const cake__staged_t *staged)
                                   .value = staged->record.is_tombstone ? cake__slice(NULL, 0) : value->value,
                                   .timestamp = staged->record.hlc,
                                   .is_delete = staged->record.is_tombstone,
-                                  .is_local = value->is_local};
+                                  .is_local = value->origin == NULL};
     store->is_telling = true;
     CAKE_LIST_FOR_EACH(link, &store->watches)
     {

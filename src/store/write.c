@@ -117,7 +117,7 @@ static int select_nodes(cake__write_t *write, cake_result_t *result)
     if (write->level == CAKE_NONE)
         return 0;
     const cake_candidate_t *candidates;
-    int err = cake__candidates(store, &candidates, &selection.count);
+    int err = cake__level_candidates(store, write->level, &candidates, &selection.count, result);
     if (err != 0)
         return err;
     selection.candidates = candidates;
@@ -434,7 +434,6 @@ static int copy_documents(cake__write_t *write, const char *keyspace, const docu
         at = copy_slice(at, cake_key_slice(key_at(documents, i)), &item->value.key);
         at = copy_slice(at, given == NULL ? cake__slice(NULL, 0) : cake__slice(given->value, given->len),
                         &item->value.value);
-        item->value.is_local = true;
         int err = cake__key_id(item->value.key, &item->id);
         if (err != 0)
             return err;

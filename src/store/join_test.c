@@ -1,0 +1,229 @@
+/* Promises of joining: what a node that has met nobody may say, waiting for others, and sessions whose receiver is gone. */
+#include "store/cluster_test.h"
+
+static void add_member(cluster_t *cluster)
+{
+    member_t *member = &cluster->members[++cluster->count];
+    member->host = cake__world_add_host(cluster->world);
+    member->data_center = "dc-1";
+}
+
+static void cut_off(cluster_t *cluster, uint32_t id)
+{
+    for (uint32_t other = 1; other <= (uint32_t)cluster->count; other++) {
+        if (other != id)
+            cake__world_cut_both(cluster->world, id, other, true);
+    }
+}
+
+static bool has_last_joined(void *arg)
+{
+    cluster_t *cluster = arg;
+    return cluster->members[cluster->count].store->is_joined;
+}
+
+/* It declares itself joined, for a whole cluster that starts cold, but a quorum of itself alone would be a lie: the others may have
+ * other quorums meanwhile. A restart changes nothing; the first replica it meets does. */
+static void a_node_cut_off_at_birth_acknowledges_no_level_alone(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 2, 81, NULL);
+    add_member(&cluster);
+    cut_off(&cluster, 3);
+    for (int run = 0; run < 2; run++) {
+        cluster_start(&cluster, 3);
+        cluster_wait(&cluster, has_last_joined, 30000);
+        static const cake_consistency_t levels[] = {CAKE_ONE, CAKE_QUORUM, CAKE_LOCAL_QUORUM, CAKE_EACH_QUORUM,
+                                                    CAKE_ALL};
+        for (size_t i = 0; i < CAKE_COUNT_OF(levels); i++)
+            assert_int_equal(put_text(&cluster, 3, "refused", "1", levels[i]), CAKE_ENOTENOUGHNODES);
+        cake_doc_t *doc;
+        assert_int_equal(cake_store_get_at(cluster.members[3].store, "ks", cake_key_str("a"), CAKE_QUORUM, &doc),
+                         CAKE_ENOTENOUGHNODES);
+        assert_int_equal(put_text(&cluster, 3, run == 0 ? "first" : "second", "1", CAKE_NONE), 0);
+        if (run == 0)
+            cluster_crash(&cluster, 3);
+    }
+    cake__world_heal(cluster.world);
+    cluster_wait(&cluster, cluster_has_joined, 60000);
+    cluster_wait(&cluster, cluster_is_equal, 60000);
+    assert_int_equal(put_text(&cluster, 3, "a", "1", CAKE_ALL), 0);
+    assert_text(&cluster, 1, "a", "1");
+    assert_text(&cluster, 1, "first", "1");
+    assert_text(&cluster, 2, "second", "1");
+    assert_text(&cluster, 1, "refused", NULL);
+    cluster_close(&cluster);
+}
+
+static void a_node_without_seeds_is_a_cluster_of_one(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 1, 82, NULL);
+    assert_int_equal(put_text(&cluster, 1, "a", "1", CAKE_ALL), 0);
+    assert_int_equal(put_text(&cluster, 1, "a", "2", CAKE_QUORUM), 0);
+    cluster_close(&cluster);
+}
+
+/* All of them new, all with seeds: they meet as members and count each other before anybody has joined. */
+static void a_cluster_that_starts_cold_takes_writes_at_every_level(void **state)
+{
+    (void)state;
+    cluster_t cluster = {.options.size = sizeof(cake_store_options_t)};
+    cake__world_options_t options = {.seed = 83};
+    assert_int_equal(cake__world_new(&options, &cluster.world), 0);
+    for (int i = 1; i <= 3; i++) {
+        add_member(&cluster);
+        assert_int_equal(cake_memory_open(&cluster.members[i].storage), 0); /* so that node 1 has seeds, too */
+    }
+    for (int i = 1; i <= 3; i++)
+        cluster_start(&cluster, i);
+    cluster_wait(&cluster, cluster_has_joined, 30000);
+    for (int i = 1; i <= 3; i++) {
+        assert_false(cluster.members[i].store->is_alone);
+        assert_int_equal(put_text(&cluster, i, "a", "1", CAKE_QUORUM), 0);
+        assert_int_equal(put_text(&cluster, i, "a", "2", CAKE_ALL), 0);
+    }
+    cluster_close(&cluster);
+}
+
+static bool knows_two_is_dead(void *arg)
+{
+    cluster_t *cluster = arg;
+    return cake__peer_find(cluster->members[1].store, 2)->status == CAKE_DEAD;
+}
+
+static void a_node_whose_others_were_forgotten_works_alone(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 2, 84, NULL);
+    cluster_crash(&cluster, 2);
+    cluster_wait(&cluster, knows_two_is_dead, 60000);
+    assert_int_equal(put_text(&cluster, 1, "a", "1", CAKE_ALL), CAKE_ENOTENOUGHNODES);
+    assert_int_equal(cake_store_forget(cluster.members[1].store, 2), 0);
+    assert_int_equal(put_text(&cluster, 1, "a", "1", CAKE_ALL), 0);
+    cake__world_run_for(cluster.world, SECOND_NS);
+    cluster_crash(&cluster, 1);
+    cluster_start(&cluster, 1);
+    cake__world_run_for(cluster.world, 30 * SECOND_NS);
+    assert_int_equal(put_text(&cluster, 1, "a", "2", CAKE_ALL), 0);
+    cluster_close(&cluster);
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------------------------------*/
+
+static void waiting_ends_when_the_others_are_met_and_what_they_had_is_here(void **state)
+{
+    (void)state;
+    static const uint16_t all[] = {1, 2, 3};
+    cluster_t cluster = {0};
+    char key[16];
+    cluster_open(&cluster, 2, 85, NULL);
+    for (int i = 0; i < 500; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(put_text(&cluster, 1 + i % 2, key, "v", CAKE_NONE), 0);
+    }
+    add_member(&cluster);
+    cluster_start(&cluster, 3);
+    assert_int_equal(cake_store_wait_for(cluster.members[3].store, all, 3, 30000), 0);
+    assert_text(&cluster, 3, "k0", "v");
+    assert_text(&cluster, 3, "k499", "v");
+    assert_int_equal(put_text(&cluster, 3, "a", "1", CAKE_ALL), 0);
+    for (int i = 1; i <= 3; i++) {
+        assert_text(&cluster, i, "a", "1");
+        assert_int_equal(cake_store_wait_for(cluster.members[i].store, NULL, 0, 30000), 0);
+    }
+    cluster_close(&cluster);
+}
+
+static void waiting_for_one_who_is_not_there_ends_with_a_time_out(void **state)
+{
+    (void)state;
+    static const uint16_t ids[] = {2, 9};
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 2, 86, NULL);
+    uint64_t begin_ns = cake__world_now_ns(cluster.world);
+    assert_int_equal(cake_store_wait_for(cluster.members[1].store, ids, 2, 1500), CAKE_ETIMEDOUT);
+    assert_in_range((cake__world_now_ns(cluster.world) - begin_ns) / CAKE_NS_PER_MS, 1500, 1600);
+    assert_int_equal(cake_store_wait_for(cluster.members[1].store, ids, 1, UINT64_MAX), 0);
+    assert_int_equal(cake_store_wait_for(cluster.members[1].store, NULL, 1, 1), CAKE_EINVAL);
+    cluster_close(&cluster);
+}
+
+/* ---- sessions whose receiver is gone ----------------------------------------------------------------------------------*/
+
+static uint32_t serving_count(cluster_t *cluster, int id)
+{
+    const cake__keyspace_t *keyspace = cake__map_get(&cluster->members[id].store->keyspaces, cake__slice_str("ks"));
+    return keyspace == NULL ? 0 : keyspace->serving_count;
+}
+
+static bool is_somebody_serving(void *arg)
+{
+    cluster_t *cluster = arg;
+    return serving_count(cluster, 1) + serving_count(cluster, 2) > 0;
+}
+
+static bool is_nobody_serving(void *arg)
+{
+    return !is_somebody_serving(arg);
+}
+
+/* The receiver dies in the middle. Its new run ends what the old one had asked for: purges wait for neither. */
+static void a_session_ends_when_its_receiver_runs_anew(void **state)
+{
+    (void)state;
+    cluster_t cluster = {.options.chunk_records = 1};
+    char key[16];
+    cluster_open(&cluster, 3, 87, NULL);
+    cluster_crash(&cluster, 3);
+    for (int i = 0; i < 300; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(put_text(&cluster, 1, key, "v", CAKE_NONE), 0);
+    }
+    cluster_start(&cluster, 3);
+    cluster_wait(&cluster, is_somebody_serving, 30000);
+    cluster_crash(&cluster, 3);
+    cake__world_run_for(cluster.world, SECOND_NS);
+    assert_true(is_somebody_serving(&cluster));
+    cluster_start(&cluster, 3);
+    cluster_wait(&cluster, cluster_is_equal, 9000);
+    cluster_wait(&cluster, is_nobody_serving, 1000);
+    cluster_close(&cluster);
+}
+
+/* Nobody comes back: it is given up after ten seconds or so. */
+static void a_session_that_nobody_asks_for_any_more_is_given_up(void **state)
+{
+    (void)state;
+    cluster_t cluster = {.options.chunk_records = 1};
+    char key[16];
+    cluster_open(&cluster, 3, 88, NULL);
+    cluster_crash(&cluster, 3);
+    for (int i = 0; i < 300; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(put_text(&cluster, 1, key, "v", CAKE_NONE), 0);
+    }
+    cluster_start(&cluster, 3);
+    cluster_wait(&cluster, is_somebody_serving, 30000);
+    cluster_crash(&cluster, 3);
+    cluster_wait(&cluster, is_nobody_serving, 13000);
+    cluster_close(&cluster);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_node_cut_off_at_birth_acknowledges_no_level_alone),
+        cmocka_unit_test(a_node_without_seeds_is_a_cluster_of_one),
+        cmocka_unit_test(a_cluster_that_starts_cold_takes_writes_at_every_level),
+        cmocka_unit_test(a_node_whose_others_were_forgotten_works_alone),
+        cmocka_unit_test(waiting_ends_when_the_others_are_met_and_what_they_had_is_here),
+        cmocka_unit_test(waiting_for_one_who_is_not_there_ends_with_a_time_out),
+        cmocka_unit_test(a_session_ends_when_its_receiver_runs_anew),
+        cmocka_unit_test(a_session_that_nobody_asks_for_any_more_is_given_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
