@@ -22,11 +22,16 @@ typedef struct cake__h2_header {
 } cake__h2_header_t;
 
 typedef struct cake__h2_stream {
-    cake__list_t link;
-    int32_t id; /* 0: in no session */
+    cake__list_t link, turn;         /* of all streams; of those that have something to send, or are to be closed */
+    struct cake__h2_stream *next_id; /* of the same place in the table */
+    int32_t id;                      /* 0: in no session */
+    int32_t receive_left;            /* the peer may send so much of the body */
+    uint32_t consumed;               /* and will be told that it may send so much more */
+    int64_t send_left, length_left;  /* length_left: of the content-length that the peer has named; -1: none */
     size_t header_bytes;
-    cake__body_t out; /* what is sent as the body: append, then cake__h2_resume */
-    bool is_deferred; /* the session waits for resume */
+    cake__body_t out;              /* what is sent as the body: append, then cake__h2_resume */
+    bool is_begun, is_end_in_head; /* our headers are out, and were all */
+    bool has_head;                 /* the peer's are in */
     bool is_remote_ended, is_local_ended, is_reset;
     bool stop_after_reply;             /* tells the peer to send no more of its body, once the reply is out */
     const cake__h2_header_t *trailers; /* sent after the body when it has ended */
