@@ -1,372 +1,56 @@
 /* bench/storage: the storages beside raw SQLite and raw LMDB, doing the same in the same run.
  *
- *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME]
+ *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME] [--no-writes 1]
  *
  * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
- * scanned. Raw means the same information in one table and a transaction per batch, with the same durability: keyspace and
+ * loaded as a store does when it is opened, scanned. Rows named writers are puts of that many concurrent writers in a store of
+ * one node, each waiting until its put is durable; beside them, raw batches of the same size. Below the rates: µs of CPU per
+ * row, of the whole process. Raw means the same information in one table and a transaction per batch, with the same durability: keyspace and
  * key, and under it stamp, dot and value. What the storage adds is finding by id, tombstones, checks, its lanes and
  * threads. Ratios are ours to raw: above 1 is faster than raw. */
-#include <inttypes.h>
-#include <lmdb.h>
-#include <sqlite3.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
-#include <datacake/lmdb.h>
-#include <datacake/sqlite.h>
+#include <datacake/datacake.h>
 
-#include "base/base.h"
+#include "storage_engines.h"
 
-#define VALUE_BYTES 100
-#define BATCH_MAX   4096
-#define KEY_MAX     64
 #define SLICES      20
-#define STAMP       (UINT64_C(1700000000000) << 16)
-#define ACTOR       UINT64_C(0x8badf00d12345678)
-
-/* What is measured: one shape for ours and raw. n numbers the rows; the same n is the same key. */
-typedef struct engine {
-    const char *name;
-    bool is_lasting;
-    void *(*open)(const char *dir);
-    void (*write)(void *state, uint64_t first, size_t count);
-    void (*read)(void *state, uint64_t n);
-    size_t (*scan)(void *state); /* all rows with their values, in order */
-    void (*close)(void *state);
-} engine_t;
-
-static unsigned key_bytes = 16;
-static uint8_t value[VALUE_BYTES];
-
-static void check(bool is_right, const char *what)
-{
-    if (is_right)
-        return;
-    fprintf(stderr, "storage: %s failed\n", what);
-    exit(1);
-}
-
-static double now_s(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-static cake_slice_t make_key(uint64_t n, char out[KEY_MAX])
-{
-    uint64_t mixed = cake__mix64(n + 1);
-    snprintf(out, KEY_MAX, "%016" PRIx64 "%016" PRIx64, mixed, cake__mix64(mixed));
-    return cake__slice(out, key_bytes);
-}
-
-/* ---- ours ---------------------------------------------------------------------------------------------------------------- */
-
-static cake_id_t make_id(cake_slice_t key)
-{
-    cake_id_t id = {{0}};
-    size_t len = key.len < 15 ? key.len : 15;
-    memcpy(id.bytes, key.data, len);
-    id.bytes[15] = key.len <= CAKE_ID_KEY_MAX ? (uint8_t)key.len : 0xff;
-    return id;
-}
-
-static void ours_write(void *state, uint64_t first, size_t count)
-{
-    static cake_write_t writes[BATCH_MAX];
-    static char keys[BATCH_MAX][KEY_MAX];
-    cake_storage_t *storage = state;
-    for (size_t i = 0; i < count; i++) {
-        cake_slice_t key = make_key(first + i, keys[i]);
-        writes[i] = (cake_write_t){.kind = CAKE_WRITE_PUT,
-                                   .keyspace = {"bench", 5},
-                                   .key = key,
-                                   .value = {value, VALUE_BYTES},
-                                   .id = make_id(key),
-                                   .hlc = STAMP + first + i,
-                                   .dot = {ACTOR, first + i + 1}};
-    }
-    cake_batch_t batch = {0, writes, count, NULL, 0};
-    check(storage->ops->write(storage, &batch) == 0, "write");
-}
-
-static void ours_read(void *state, uint64_t n)
-{
-    cake_storage_t *storage = state;
-    cake_doc_t *doc;
-    char key[KEY_MAX];
-    check(storage->ops->get(storage, cake__slice("bench", 5), make_key(n, key), &doc) == 0, "get");
-    check(cake_doc_value(doc).len == VALUE_BYTES, "get");
-    cake_doc_free(doc);
-}
-
-static int count_row(void *arg, const cake_row_t *row)
-{
-    *(size_t *)arg += row->value.len == VALUE_BYTES;
-    return 0;
-}
-
-static size_t ours_scan(void *state)
-{
-    cake_storage_t *storage = state;
-    cake_scan_t all = {.limit = 0};
-    size_t count = 0;
-    check(storage->ops->scan(storage, cake__slice("bench", 5), &all, count_row, &count) == 0, "scan");
-    return count;
-}
-
-static void ours_close(void *state)
-{
-    cake_storage_close(state);
-}
-
-static void *memory_open(const char *dir)
-{
-    cake_storage_t *storage;
-    (void)dir;
-    check(cake_memory_open(&storage) == 0, "open");
-    return storage;
-}
-
-static void *sqlite_open(const char *dir)
-{
-    cake_storage_t *storage;
-    check(cake_sqlite_open(dir, NULL, &storage) == 0, "open");
-    return storage;
-}
-
-static void *lmdb_open(const char *dir)
-{
-    cake_storage_t *storage;
-    check(cake_lmdb_open(dir, NULL, &storage) == 0, "open");
-    return storage;
-}
-
-/* What a raw read is made into as well, since ours gives a document. */
-static cake_doc_t *make_doc(cake_slice_t key, cake_slice_t found, uint64_t hlc, cake_dot_t dot)
-{
-    cake_doc_t *doc = cake_doc_new(&cake__libc_alloc, key, found, hlc, dot);
-    check(doc != NULL && cake_doc_value(doc).len == VALUE_BYTES, "get");
-    return doc;
-}
-
-/* ---- raw SQLite --------------------------------------------------------------------------------------------------------- */
-
-typedef struct raw_sqlite {
-    sqlite3 *db;
-    sqlite3_stmt *begin, *commit, *put, *get, *scan;
-} raw_sqlite_t;
-
-static sqlite3_stmt *prepare(sqlite3 *db, const char *sql)
-{
-    sqlite3_stmt *statement = NULL;
-    check(sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK, sql);
-    return statement;
-}
-
-static void *raw_sqlite_open(const char *dir)
-{
-    raw_sqlite_t *raw = calloc(1, sizeof *raw);
-    char path[512];
-    snprintf(path, sizeof path, "mkdir -p %s", dir);
-    check(raw != NULL && system(path) == 0, "mkdir");
-    snprintf(path, sizeof path, "%s/raw.sqlite", dir);
-    check(sqlite3_open(path, &raw->db) == SQLITE_OK, "sqlite3_open");
-    check(sqlite3_exec(raw->db,
-                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                       "CREATE TABLE IF NOT EXISTS rows (keyspace INTEGER, key BLOB, hlc INTEGER, actor INTEGER,"
-                       " seq INTEGER, value BLOB, PRIMARY KEY (keyspace, key)) WITHOUT ROWID",
-                       NULL, NULL, NULL) == SQLITE_OK,
-          "schema");
-    raw->begin = prepare(raw->db, "BEGIN IMMEDIATE");
-    raw->commit = prepare(raw->db, "COMMIT");
-    raw->put = prepare(raw->db, "INSERT OR REPLACE INTO rows VALUES (1, ?1, ?2, ?3, ?4, ?5)");
-    raw->get = prepare(raw->db, "SELECT hlc, actor, seq, value FROM rows WHERE keyspace = 1 AND key = ?1");
-    raw->scan = prepare(raw->db, "SELECT key, hlc, actor, seq, value FROM rows WHERE keyspace = 1 ORDER BY key");
-    return raw;
-}
-
-static void step(sqlite3_stmt *statement)
-{
-    check(sqlite3_step(statement) == SQLITE_DONE, "sqlite3_step");
-    sqlite3_reset(statement);
-}
-
-static void raw_sqlite_write(void *state, uint64_t first, size_t count)
-{
-    raw_sqlite_t *raw = state;
-    step(raw->begin);
-    for (size_t i = 0; i < count; i++) {
-        char text[KEY_MAX];
-        cake_slice_t key = make_key(first + i, text);
-        sqlite3_bind_blob(raw->put, 1, key.data, (int)key.len, SQLITE_STATIC);
-        sqlite3_bind_int64(raw->put, 2, (int64_t)(STAMP + first + i));
-        sqlite3_bind_int64(raw->put, 3, (int64_t)ACTOR);
-        sqlite3_bind_int64(raw->put, 4, (int64_t)(first + i + 1));
-        sqlite3_bind_blob(raw->put, 5, value, VALUE_BYTES, SQLITE_STATIC);
-        step(raw->put);
-    }
-    step(raw->commit);
-}
-
-static void raw_sqlite_read(void *state, uint64_t n)
-{
-    raw_sqlite_t *raw = state;
-    char text[KEY_MAX];
-    cake_slice_t key = make_key(n, text);
-    sqlite3_bind_blob(raw->get, 1, key.data, (int)key.len, SQLITE_STATIC);
-    check(sqlite3_step(raw->get) == SQLITE_ROW, "get");
-    cake_dot_t dot = {(uint64_t)sqlite3_column_int64(raw->get, 1), (uint64_t)sqlite3_column_int64(raw->get, 2)};
-    cake_slice_t found = {sqlite3_column_blob(raw->get, 3), (size_t)sqlite3_column_bytes(raw->get, 3)};
-    cake_doc_free(make_doc(key, found, (uint64_t)sqlite3_column_int64(raw->get, 0), dot));
-    sqlite3_reset(raw->get);
-}
-
-static size_t raw_sqlite_scan(void *state)
-{
-    raw_sqlite_t *raw = state;
-    size_t count = 0;
-    while (sqlite3_step(raw->scan) == SQLITE_ROW)
-        count += sqlite3_column_blob(raw->scan, 0) != NULL && sqlite3_column_blob(raw->scan, 4) != NULL &&
-                 sqlite3_column_int64(raw->scan, 1) != 0 && sqlite3_column_int64(raw->scan, 3) != 0;
-    sqlite3_reset(raw->scan);
-    return count;
-}
-
-static void raw_sqlite_close(void *state)
-{
-    raw_sqlite_t *raw = state;
-    sqlite3_stmt *statements[] = {raw->begin, raw->commit, raw->put, raw->get, raw->scan};
-    for (size_t i = 0; i < CAKE_COUNT_OF(statements); i++)
-        sqlite3_finalize(statements[i]);
-    sqlite3_close(raw->db);
-    free(raw);
-}
-
-/* ---- raw LMDB ------------------------------------------------------------------------------------------------------------ */
-
-typedef struct raw_lmdb {
-    MDB_env *env;
-    MDB_dbi table;
-    MDB_txn *reader;
-} raw_lmdb_t;
-
-#define RAW_HEAD    24 /* stamp, actor, seq; the value follows */
-#define RAW_KEY_MAX (4 + KEY_MAX)
-
-static cake_slice_t raw_key(uint64_t n, uint8_t out[RAW_KEY_MAX])
-{
-    char text[KEY_MAX];
-    cake_slice_t key = make_key(n, text);
-    memcpy(out, "\0\0\0\1", 4); /* the keyspace */
-    memcpy(out + 4, key.data, key.len);
-    return cake__slice(out, 4 + key.len);
-}
-
-static MDB_val val(cake_slice_t slice)
-{
-    union { /* LMDB takes what it only reads as non-const */
-        const void *from;
-        void *to;
-    } pointer = {slice.data};
-    return (MDB_val){slice.len, pointer.to};
-}
-
-static void *raw_lmdb_open(const char *dir)
-{
-    raw_lmdb_t *raw = calloc(1, sizeof *raw);
-    MDB_txn *txn;
-    char path[512];
-    snprintf(path, sizeof path, "mkdir -p %s", dir);
-    check(raw != NULL && system(path) == 0, "mkdir");
-    check(mdb_env_create(&raw->env) == 0 && mdb_env_set_mapsize(raw->env, (size_t)1 << 36) == 0, "environment");
-    check(mdb_env_open(raw->env, dir, MDB_NOTLS, 0666) == 0, "mdb_env_open");
-    check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, NULL, 0, &raw->table) == 0, "table");
-    check(mdb_txn_commit(txn) == 0, "commit");
-    check(mdb_txn_begin(raw->env, NULL, MDB_RDONLY, &raw->reader) == 0, "reader");
-    mdb_txn_reset(raw->reader);
-    return raw;
-}
-
-static void raw_lmdb_write(void *state, uint64_t first, size_t count)
-{
-    raw_lmdb_t *raw = state;
-    MDB_txn *txn;
-    check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0, "begin");
-    for (size_t i = 0; i < count; i++) {
-        uint64_t head[] = {STAMP + first + i, ACTOR, first + i + 1};
-        uint8_t text[RAW_KEY_MAX], record[RAW_HEAD + VALUE_BYTES];
-        MDB_val key = val(raw_key(first + i, text)), data = val(cake__slice(record, sizeof record));
-        memcpy(record, head, RAW_HEAD);
-        memcpy(record + RAW_HEAD, value, VALUE_BYTES);
-        check(mdb_put(txn, raw->table, &key, &data, 0) == 0, "put");
-    }
-    check(mdb_txn_commit(txn) == 0, "commit");
-}
-
-static void raw_lmdb_read(void *state, uint64_t n)
-{
-    raw_lmdb_t *raw = state;
-    uint8_t text[RAW_KEY_MAX];
-    uint64_t head[3];
-    cake_slice_t place = raw_key(n, text);
-    MDB_val key = val(place), data;
-    check(mdb_txn_renew(raw->reader) == 0 && mdb_get(raw->reader, raw->table, &key, &data) == 0, "get");
-    memcpy(head, data.mv_data, RAW_HEAD);
-    cake_slice_t found = cake__slice((const uint8_t *)data.mv_data + RAW_HEAD, data.mv_size - RAW_HEAD);
-    cake_slice_t name = cake__slice((const uint8_t *)place.data + 4, place.len - 4);
-    cake_doc_free(make_doc(name, found, head[0], (cake_dot_t){head[1], head[2]}));
-    mdb_txn_reset(raw->reader);
-}
-
-static size_t raw_lmdb_scan(void *state)
-{
-    raw_lmdb_t *raw = state;
-    MDB_cursor *cursor;
-    MDB_val key, data;
-    size_t count = 0;
-    check(mdb_txn_renew(raw->reader) == 0 && mdb_cursor_open(raw->reader, raw->table, &cursor) == 0, "cursor");
-    while (mdb_cursor_get(cursor, &key, &data, MDB_NEXT) == 0)
-        count += data.mv_size == RAW_HEAD + VALUE_BYTES;
-    mdb_cursor_close(cursor);
-    mdb_txn_reset(raw->reader);
-    return count;
-}
-
-static void raw_lmdb_close(void *state)
-{
-    raw_lmdb_t *raw = state;
-    mdb_txn_abort(raw->reader);
-    mdb_env_close(raw->env);
-    free(raw);
-}
+#define WRITERS_MAX 256
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------------ */
 
-static const engine_t engines[] = {
-    {"memory", false, memory_open, ours_write, ours_read, ours_scan, ours_close},
-    {"sqlite", true, sqlite_open, ours_write, ours_read, ours_scan, ours_close},
-    {"raw sqlite", true, raw_sqlite_open, raw_sqlite_write, raw_sqlite_read, raw_sqlite_scan, raw_sqlite_close},
-    {"lmdb", true, lmdb_open, ours_write, ours_read, ours_scan, ours_close},
-    {"raw lmdb", true, raw_lmdb_open, raw_lmdb_write, raw_lmdb_read, raw_lmdb_scan, raw_lmdb_close},
-};
-
-#define ENGINES CAKE_COUNT_OF(engines)
-
-typedef enum measure { BATCH_1, BATCH_16, BATCH_256, BATCH_4096, BULK, REOPEN, READS, SCAN, MEASURES } measure_t;
+typedef enum measure {
+    BATCH_1,
+    BATCH_16,
+    BATCH_256,
+    BATCH_4096,
+    WRITERS_1,
+    WRITERS_256,
+    BULK,
+    REOPEN,
+    LOAD,
+    READS,
+    SCAN,
+    MEASURES
+} measure_t;
 
 static const char *const measure_names[MEASURES] = {"rows/s, batch 1",    "rows/s, batch 16", "rows/s, batch 256",
-                                                    "rows/s, batch 4096", "rows/s, bulk",     "reopen, s",
+                                                    "rows/s, batch 4096", "puts/s, 1 writer", "puts/s, 256 writers",
+                                                    "rows/s, bulk",       "reopen, s",        "loaded rows/s",
                                                     "random reads/s",     "scanned rows/s"};
 static const size_t batches[] = {1, 16, 256, 4096};
+
+typedef struct result {
+    double rate, cpu_us;
+} result_t;
 
 typedef struct settings {
     uint64_t rows;
     double seconds;
     const char *dir, *only;
+    bool without_writes;
 } settings_t;
 
 static void clear(const char *dir)
@@ -379,16 +63,23 @@ static void clear(const char *dir)
 /* One engine of a group that is measured together: in turns, a slice each, so that a busy machine is busy for both. */
 typedef struct runner {
     const engine_t *engine;
-    double *out;
+    result_t *out;
     void *state;
     uint64_t next, done;
-    double spent_s;
+    double spent_s, cpu_s;
     char path[256];
 } runner_t;
 
+static double cpu_now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 static void write_slice(runner_t *runner, size_t batch, double slice_s)
 {
-    double start = now_s(), took;
+    double start = now_s(), cpu = cpu_now_s(), took;
     do {
         runner->engine->write(runner->state, runner->next, batch);
         runner->next += batch;
@@ -396,25 +87,28 @@ static void write_slice(runner_t *runner, size_t batch, double slice_s)
         took = now_s() - start;
     } while (took < slice_s);
     runner->spent_s += took;
+    runner->cpu_s += cpu_now_s() - cpu;
 }
 
 static void read_slice(runner_t *runner, uint64_t rows, double slice_s)
 {
-    double start = now_s(), took;
+    double start = now_s(), cpu = cpu_now_s(), took;
     do {
         for (int i = 0; i < 64; i++)
             runner->engine->read(runner->state, cake__mix64(runner->done++) % rows);
         took = now_s() - start;
     } while (took < slice_s);
     runner->spent_s += took;
+    runner->cpu_s += cpu_now_s() - cpu;
 }
 
 static void settle(runner_t *runners, size_t count, measure_t measure)
 {
     for (size_t i = 0; i < count; i++) {
-        runners[i].out[measure] = (double)runners[i].done / runners[i].spent_s;
+        double done = (double)runners[i].done;
+        runners[i].out[measure] = (result_t){done / runners[i].spent_s, runners[i].cpu_s * 1e6 / done};
         runners[i].done = 0;
-        runners[i].spent_s = 0;
+        runners[i].spent_s = runners[i].cpu_s = 0;
     }
 }
 
@@ -428,6 +122,90 @@ static void measure_writes(runner_t *runners, size_t count, const settings_t *se
         settle(runners, count, (measure_t)m);
     }
 }
+
+/* ---- a store on it -------------------------------------------------------------------------------------------------------- */
+
+/* Writers are completions that begin the next put. */
+typedef struct load {
+    cake_store_t *store;
+    pthread_mutex_t lock;
+    pthread_cond_t is_over;
+    uint64_t next, done;
+    unsigned running;
+    double end;
+} load_t;
+
+static void write_next(load_t *load);
+
+static void on_written(const cake_result_t *result, void *arg)
+{
+    load_t *load = arg;
+    check(result->err == 0, "put");
+    pthread_mutex_lock(&load->lock);
+    load->done++;
+    pthread_mutex_unlock(&load->lock);
+    write_next(load);
+}
+
+static void write_next(load_t *load)
+{
+    char text[KEY_MAX];
+    pthread_mutex_lock(&load->lock);
+    uint64_t n = load->next++;
+    bool goes_on = now_s() < load->end;
+    if (!goes_on && --load->running == 0)
+        pthread_cond_signal(&load->is_over);
+    pthread_mutex_unlock(&load->lock);
+    if (!goes_on)
+        return;
+    cake_slice_t key = make_key(n, text);
+    check(cake_store_put_async(load->store, "bench", cake_key_bytes(key.data, key.len), value, VALUE_BYTES, CAKE_NONE,
+                               on_written, load) == 0,
+          "put");
+}
+
+static void put_slice(runner_t *runner, load_t *load, unsigned writers, double slice_s)
+{
+    double start = now_s(), cpu = cpu_now_s();
+    uint64_t done = load->done;
+    load->end = start + slice_s;
+    load->running = writers;
+    for (unsigned i = 0; i < writers; i++)
+        write_next(load);
+    pthread_mutex_lock(&load->lock);
+    while (load->running > 0)
+        pthread_cond_wait(&load->is_over, &load->lock);
+    pthread_mutex_unlock(&load->lock);
+    runner->done += load->done - done;
+    runner->spent_s += now_s() - start;
+    runner->cpu_s += cpu_now_s() - cpu;
+}
+
+/* The first runner is ours; beside it, raw batches. The store takes the storage and closes it. */
+static void measure_store(runner_t *runners, size_t count, const settings_t *settings)
+{
+    static const unsigned writers[] = {1, WRITERS_MAX};
+    cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    load_t load = {.lock = PTHREAD_MUTEX_INITIALIZER, .is_over = PTHREAD_COND_INITIALIZER, .next = UINT64_C(1) << 40};
+    cake_node_t *node;
+    config.node_id = 1;
+    config.listen_addr = "127.0.0.1:0";
+    check(cake_node_start(&config, &node) == 0, "node");
+    check(cake_store_open(node, runners[0].state, NULL, &load.store) == 0, "store");
+    for (size_t w = 0; w < CAKE_COUNT_OF(writers); w++) {
+        for (int slice = 0; slice < SLICES; slice++) {
+            put_slice(&runners[0], &load, writers[w], settings->seconds / SLICES);
+            for (size_t i = 1; i < count; i++)
+                write_slice(&runners[i], writers[w], settings->seconds / SLICES);
+        }
+        settle(runners, count, (measure_t)(WRITERS_1 + w));
+    }
+    check(cake_store_close(load.store) == 0, "store");
+    check(cake_node_stop(node) == 0, "node");
+    runners[0].state = NULL;
+}
+
+/* ---- many rows ---------------------------------------------------------------------------------------------------------------- */
 
 static void measure_bulk(runner_t *runners, size_t count, const settings_t *settings)
 {
@@ -445,8 +223,24 @@ static void measure_bulk(runner_t *runners, size_t count, const settings_t *sett
         double start = now_s();
         runner->state = runner->engine->open(runner->path);
         runner->engine->read(runner->state, 0);
-        runner->out[REOPEN] = now_s() - start;
+        runner->out[REOPEN] = (result_t){.rate = now_s() - start};
     }
+}
+
+static void each_row(runner_t *runners, size_t count, const settings_t *settings, measure_t measure)
+{
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < count; i++) {
+            double start = now_s(), cpu = cpu_now_s();
+            const engine_t *engine = runners[i].engine;
+            size_t rows = measure == LOAD ? engine->load(runners[i].state) : engine->scan(runners[i].state);
+            check(rows == settings->rows, "the number of rows");
+            runners[i].spent_s += now_s() - start;
+            runners[i].cpu_s += cpu_now_s() - cpu;
+            runners[i].done += rows;
+        }
+    }
+    settle(runners, count, measure);
 }
 
 static void measure_reads(runner_t *runners, size_t count, const settings_t *settings)
@@ -459,15 +253,7 @@ static void measure_reads(runner_t *runners, size_t count, const settings_t *set
             read_slice(&runners[i], settings->rows, 2 * settings->seconds / SLICES);
     }
     settle(runners, count, READS);
-    for (int round = 0; round < 3; round++) {
-        for (size_t i = 0; i < count; i++) {
-            double start = now_s();
-            check(runners[i].engine->scan(runners[i].state) == settings->rows, "scan");
-            runners[i].spent_s += now_s() - start;
-            runners[i].done += settings->rows;
-        }
-    }
-    settle(runners, count, SCAN);
+    each_row(runners, count, settings, SCAN);
 }
 
 static void open_group(runner_t *runners, size_t count, const settings_t *settings)
@@ -482,25 +268,38 @@ static void open_group(runner_t *runners, size_t count, const settings_t *settin
 static void close_group(runner_t *runners, size_t count, const settings_t *settings)
 {
     for (size_t i = 0; i < count; i++)
-        runners[i].engine->close(runners[i].state);
+        if (runners[i].state != NULL)
+            runners[i].engine->close(runners[i].state);
     clear(settings->dir);
 }
 
-static void measure_group(size_t first, size_t count, const settings_t *settings, double results[][MEASURES])
+static void measure_group(size_t first, size_t count, const settings_t *settings, result_t results[][MEASURES])
 {
     runner_t runners[2] = {{.engine = NULL}};
     for (size_t i = 0; i < count; i++)
         runners[i] = (runner_t){.engine = &engines[first + i], .out = results[first + i]};
-    open_group(runners, count, settings);
-    measure_writes(runners, count, settings);
-    close_group(runners, count, settings);
+    if (!settings->without_writes) {
+        open_group(runners, count, settings);
+        measure_writes(runners, count, settings);
+        measure_store(runners, count, settings);
+        close_group(runners, count, settings);
+    }
     open_group(runners, count, settings);
     measure_bulk(runners, count, settings);
+    each_row(runners, count, settings, LOAD);
     measure_reads(runners, count, settings);
     close_group(runners, count, settings);
 }
 
-static void print_table(double results[][MEASURES])
+static void print_ratios(result_t results[][MEASURES], int m)
+{
+    for (size_t i = 1; i < ENGINES; i += 2) {
+        double ours = results[i][m].rate, raw = results[i + 1][m].rate;
+        printf("%12.2f", raw == 0 || ours == 0 ? 0 : m == REOPEN ? raw / ours : ours / raw);
+    }
+}
+
+static void print_table(result_t results[][MEASURES])
 {
     printf("%-20s", "");
     for (size_t i = 0; i < ENGINES; i++)
@@ -509,11 +308,14 @@ static void print_table(double results[][MEASURES])
     for (int m = 0; m < MEASURES; m++) {
         printf("%-20s", measure_names[m]);
         for (size_t i = 0; i < ENGINES; i++)
-            printf(m == REOPEN ? "%12.3f" : "%12.0f", results[i][m]);
-        for (size_t i = 1; i < ENGINES; i += 2) {
-            double ours = results[i][m], raw = results[i + 1][m];
-            printf("%12.2f", raw == 0 || ours == 0 ? 0 : m == REOPEN ? raw / ours : ours / raw);
-        }
+            printf(m == REOPEN ? "%12.3f" : "%12.0f", results[i][m].rate);
+        print_ratios(results, m);
+        printf("\n");
+        if (m == REOPEN)
+            continue;
+        printf("%-20s", "  us of CPU");
+        for (size_t i = 0; i < ENGINES; i++)
+            printf("%12.2f", results[i][m].cpu_us);
         printf("\n");
     }
 }
@@ -521,7 +323,7 @@ static void print_table(double results[][MEASURES])
 int main(int argc, char **argv)
 {
     settings_t settings = {.rows = 1000000, .seconds = 1, .dir = "."};
-    static double results[ENGINES][MEASURES];
+    static result_t results[ENGINES][MEASURES];
     for (int i = 1; i < argc; i++) {
         const char *name = argv[i], *given = i + 1 < argc ? argv[++i] : "";
         if (strcmp(name, "--rows") == 0)
@@ -532,6 +334,8 @@ int main(int argc, char **argv)
             settings.dir = given;
         else if (strcmp(name, "--only") == 0)
             settings.only = given;
+        else if (strcmp(name, "--no-writes") == 0)
+            settings.without_writes = true;
         else if (strcmp(name, "--key-bytes") == 0)
             key_bytes = (unsigned)strtoul(given, NULL, 10);
         else
@@ -545,5 +349,8 @@ int main(int argc, char **argv)
     }
     printf("%" PRIu64 " rows, keys of %u bytes, values of %d\n", settings.rows, key_bytes, VALUE_BYTES);
     print_table(results);
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    printf("peak memory of the process: %ld MiB (with the pages of mapped files)\n", usage.ru_maxrss / 1024);
     return 0;
 }

@@ -167,7 +167,7 @@ void cake__late_begin(cake__lmdb_lane_t *lane)
     late->count_before = filling(late)->count;
     late->keys_before = filling(late)->keys_len;
     late->merged_before = merging(late)->merged;
-    late->drops = 0;
+    late->drops = false;
     late->has_erased = false;
 }
 
@@ -228,7 +228,7 @@ void cake__late_settle(cake__lmdb_lane_t *lane, bool is_committed)
     cake__rwlock_write(&late->lock);
     if (!is_committed)
         put_back(late);
-    else if (late->drops > 0)
+    else if (late->drops)
         merging(late)->dropped_at = atomic_load(&lane->commits);
     cake__late_half_t *other = merging(late);
     if (other->dropped_at != 0 && cake__lmdb_readers_oldest(lane) >= other->dropped_at)
@@ -268,17 +268,25 @@ static int load_half(cake__lmdb_lane_t *lane, MDB_txn *txn, cake__late_half_t *h
     return code == MDB_NOTFOUND ? 0 : code;
 }
 
+/* As the table grows, so does what it takes for many of them to meet on one page. */
+static int choose_least(cake__lmdb_lane_t *lane, MDB_txn *txn)
+{
+    MDB_stat ids;
+    int code = mdb_stat(txn, lane->tables[CAKE__TABLE_IDS], &ids);
+    if (code != 0)
+        return code;
+    size_t least = ids.ms_entries / IDS_PER;
+    least = least < LEAST_MIN ? LEAST_MIN : least > LEAST_MAX ? LEAST_MAX : least;
+    lane->late.least = lane->storage->late_least != 0 ? lane->storage->late_least : least;
+    return 0;
+}
+
 /* The half with the lower numbers is the one that was being merged; with one alone it does not matter. */
 int cake__late_load(cake__lmdb_lane_t *lane, MDB_txn *txn)
 {
     cake__late_t *late = &lane->late;
-    MDB_stat ids = {0};
-    int code = mdb_stat(txn, lane->tables[CAKE__TABLE_IDS], &ids);
+    int code = choose_least(lane, txn);
     late->next_number = 1;
-    late->least = ids.ms_entries / IDS_PER;
-    late->least = late->least < LEAST_MIN ? LEAST_MIN : late->least > LEAST_MAX ? LEAST_MAX : late->least;
-    if (lane->storage->late_least != 0)
-        late->least = lane->storage->late_least;
     for (unsigned i = 0; i < 2; i++) {
         empty_half(&lane->storage->alloc, &late->halves[i]);
         if (code == 0)
@@ -337,8 +345,7 @@ int cake__late_erase(const cake__table_ref_t *ref, const cake_id_t *id)
     return code;
 }
 
-static int merge_entry(cake__lmdb_lane_t *lane, const cake__late_half_t *half, const cake__late_entry_t *entry,
-                       MDB_cursor *cursor)
+static int merge_entry(const cake__late_half_t *half, const cake__late_entry_t *entry, MDB_cursor *cursor)
 {
     uint8_t bytes[HEAD];
     if (entry->erased_by != 0)
@@ -348,7 +355,6 @@ static int merge_entry(cake__lmdb_lane_t *lane, const cake__late_half_t *half, c
     memcpy(bytes + 4, entry->id.bytes, sizeof entry->id.bytes);
     MDB_val key = cake__val(bytes, sizeof bytes), value = cake__val(half->keys + entry->key_at, entry->key_len);
     int code = mdb_cursor_put(cursor, &key, &value, MDB_NOOVERWRITE);
-    (void)lane;
     return code == MDB_KEYEXIST ? 0 : code;
 }
 
@@ -364,11 +370,13 @@ int cake__late_merge(cake__lmdb_lane_t *lane, MDB_txn *txn)
     if (code != 0)
         return code;
     for (; share > 0 && half->merged < half->count && code == 0; share--)
-        code = merge_entry(lane, half, &half->entries[half->order[half->merged++]], cursor);
+        code = merge_entry(half, &half->entries[half->order[half->merged++]], cursor);
     mdb_cursor_close(cursor);
     if (code == 0 && half->merged == half->count) {
         code = mdb_drop(txn, lane->tables[half->table], 0);
-        late->drops = 1;
+        late->drops = true;
+        if (code == 0)
+            code = choose_least(lane, txn);
     }
     return code;
 }

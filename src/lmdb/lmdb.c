@@ -60,7 +60,7 @@ static int check_lane(cake__lmdb_lane_t *lane, char *report, size_t size)
     int err = cake__lmdb_reader_take(lane, &reader);
     if (err != 0)
         return err;
-    tally_t tally = {.ref = {lane, reader->txn, 0}};
+    tally_t tally = {.ref = {lane, reader->txn, 0, NULL}};
     int code = check_keyspaces(lane, &tally);
     if (code == 0)
         code = mdb_stat(reader->txn, lane->tables[CAKE__TABLE_IDS], &ids);

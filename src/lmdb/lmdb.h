@@ -83,8 +83,8 @@ typedef struct cake__late {
     unsigned filling; /* which half */
     size_t least;     /* entries before a half is merged */
     uint64_t next_number, attempt;
-    size_t count_before, keys_before, merged_before, drops;
-    bool has_erased;
+    size_t count_before, keys_before, merged_before;
+    bool drops, has_erased;
 } cake__late_t;
 
 typedef struct cake__lmdb_lane {
@@ -158,6 +158,7 @@ typedef struct cake__table_ref {
     cake__lmdb_lane_t *lane;
     MDB_txn *txn;
     uint32_t keyspace;
+    MDB_cursor *rows; /* of a batch: keys next to each other are put without a walk from the root; NULL: none */
 } cake__table_ref_t;
 
 int cake__lmdb_put_row(const cake__table_ref_t *ref, const cake_write_t *write);

@@ -126,7 +126,7 @@ static int begin(cake_storage_t *storage, cake_slice_t keyspace, cake__table_ref
     cake__lmdb_lane_t *lane = &lmdb->lanes[name->lane];
     int err = cake__lmdb_reader_take(lane, reader);
     if (err == 0)
-        *ref = (cake__table_ref_t){lane, (*reader)->txn, (uint32_t)name->number};
+        *ref = (cake__table_ref_t){lane, (*reader)->txn, (uint32_t)name->number, NULL};
     return err;
 }
 
@@ -247,7 +247,7 @@ int cake__lmdb_metas(cake_storage_t *storage, unsigned number, cake_slice_t pref
     int from_fn = 0, err = cake__lmdb_reader_take(lane, &reader);
     if (err != 0)
         return err;
-    cake__table_ref_t ref = {lane, reader->txn, 0};
+    cake__table_ref_t ref = {lane, reader->txn, 0, NULL};
     int code = mdb_cursor_open(reader->txn, lane->tables[CAKE__TABLE_METAS], &cursor);
     if (code == 0) {
         MDB_val name = cake__val(prefix.data, prefix.len), value;

@@ -57,6 +57,8 @@ static int put(const cake__table_ref_t *ref, cake__lmdb_table_t table, const tab
                unsigned flags)
 {
     MDB_val at = cake__val(key->bytes, key->len);
+    if (table == CAKE__TABLE_ROWS && ref->rows != NULL)
+        return mdb_cursor_put(ref->rows, &at, value, flags);
     return mdb_put(ref->txn, ref->lane->tables[table], &at, value, flags);
 }
 

@@ -2,11 +2,13 @@
  * begins again. */
 #include "lmdb/lmdb.h"
 
+#include <stdlib.h>
 #include <sys/statvfs.h>
 
 #include "base/bytes.h"
 #include "storage/dir.h"
 
+#define SORT_MIN     8
 #define ATTEMPTS_MAX 32 /* each with a map twice as large */
 #define NEARLY_FULL  (UINT64_C(4) << 20)
 
@@ -26,24 +28,86 @@ static int add_name(cake__lmdb_lane_t *lane, MDB_txn *txn, cake_slice_t text, ca
     return 0;
 }
 
+/* ---- the order of a batch -------------------------------------------------------------------------------------------------
+ * In the order of their keys, writes meet on the same pages one after another. Writes of one row keep their order. */
+
+typedef struct turn {
+    uint64_t start; /* of the key, so that it sorts */
+    uint32_t at;    /* in the batch */
+    uint32_t key_len;
+    const uint8_t *key;
+} turn_t;
+
+static uint64_t start_of(cake_slice_t key)
+{
+    const uint8_t *bytes = key.data;
+    uint64_t start = 0;
+    for (size_t i = 0; i < 8; i++)
+        start = start << 8 | (i < key.len ? bytes[i] : 0);
+    return start;
+}
+
+static int compare_turns(const void *a, const void *b)
+{
+    const turn_t *first = a, *second = b;
+    if (first->start != second->start)
+        return first->start < second->start ? -1 : 1;
+    int order = cake__slice_compare(cake__slice(first->key, first->key_len), cake__slice(second->key, second->key_len));
+    return order != 0 ? order : first->at < second->at ? -1 : 1;
+}
+
+/* NULL: take them as they come, since it is a small batch, one of several keyspaces, or one with an erasure by the id of a
+ * long key, or since there is no memory for it. */
+static turn_t *sort_batch(const cake_alloc_t *alloc, const cake_batch_t *batch)
+{
+    bool is_simple = batch->write_count >= SORT_MIN && batch->write_count <= UINT32_MAX;
+    for (size_t i = 0; i < batch->write_count && is_simple; i++) {
+        const cake_write_t *write = &batch->writes[i];
+        is_simple = cake__slice_equal(write->keyspace, batch->writes[0].keyspace) &&
+                    (write->kind != CAKE_WRITE_ERASE || cake_id_holds_key(&write->id));
+    }
+    turn_t *turns = is_simple ? cake__malloc(alloc, batch->write_count * sizeof *turns) : NULL;
+    for (size_t i = 0; i < batch->write_count && turns != NULL; i++) {
+        const cake_write_t *write = &batch->writes[i];
+        cake_slice_t key = cake_id_holds_key(&write->id) ? cake_id_key(&write->id) : write->key;
+        turns[i] = (turn_t){start_of(key), (uint32_t)i, (uint32_t)key.len, key.data};
+    }
+    if (turns != NULL)
+        qsort(turns, batch->write_count, sizeof *turns, compare_turns);
+    return turns;
+}
+
+static int write_row(cake__table_ref_t *ref, const cake_write_t *write, cake__name_t **name)
+{
+    cake__names_t *names = &ref->lane->storage->names;
+    int code = 0;
+    if (*name == NULL || !cake__slice_equal(cake__slice((*name)->text, (*name)->len), write->keyspace))
+        *name = cake__names_find(names, write->keyspace);
+    if (*name == NULL && write->kind == CAKE_WRITE_ERASE)
+        return 0;
+    if (*name == NULL)
+        code = add_name(ref->lane, ref->txn, write->keyspace, name);
+    if (code != 0)
+        return code;
+    ref->keyspace = (uint32_t)(*name)->number;
+    return write->kind == CAKE_WRITE_ERASE ? cake__lmdb_erase_row(ref, &write->id) : cake__lmdb_put_row(ref, write);
+}
+
 static int write_rows(cake__lmdb_lane_t *lane, MDB_txn *txn, const cake_batch_t *batch)
 {
+    const cake_alloc_t *alloc = &lane->storage->alloc;
+    cake__table_ref_t ref = {lane, txn, 0, NULL};
     cake__name_t *name = NULL; /* of the write before: batches seldom change keyspaces */
-    int code = 0;
-    for (size_t i = 0; i < batch->write_count && code == 0; i++) {
-        const cake_write_t *write = &batch->writes[i];
-        if (name == NULL || !cake__slice_equal(cake__slice(name->text, name->len), write->keyspace))
-            name = cake__names_find(&lane->storage->names, write->keyspace);
-        if (name == NULL && write->kind == CAKE_WRITE_ERASE)
-            continue;
-        if (name == NULL)
-            code = add_name(lane, txn, write->keyspace, &name);
-        if (code != 0)
-            break;
-        cake__table_ref_t ref = {lane, txn, (uint32_t)name->number};
-        code =
-            write->kind == CAKE_WRITE_ERASE ? cake__lmdb_erase_row(&ref, &write->id) : cake__lmdb_put_row(&ref, write);
-    }
+    if (batch->write_count == 0)
+        return 0;
+    int code = mdb_cursor_open(txn, lane->tables[CAKE__TABLE_ROWS], &ref.rows);
+    if (code != 0)
+        return code;
+    turn_t *turns = sort_batch(alloc, batch);
+    for (size_t i = 0; i < batch->write_count && code == 0; i++)
+        code = write_row(&ref, &batch->writes[turns != NULL ? turns[i].at : i], &name);
+    cake__free(alloc, turns);
+    mdb_cursor_close(ref.rows);
     return code;
 }
 

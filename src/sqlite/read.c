@@ -24,7 +24,9 @@ static const char *const texts[CAKE__READ_STATEMENTS] = {
                          " WHERE keyspace = ?1 AND key >= ?2 AND key < ?3 AND value IS NOT NULL ORDER BY key"),
     [CAKE__READ_SCAN_KEYS] = ("SELECT " ROW_COLUMNS ", x'' FROM documents"
                               " WHERE keyspace = ?1 AND key >= ?2 AND key < ?3 AND value IS NOT NULL ORDER BY key"),
-    [CAKE__READ_COUNT] = "SELECT count(*), (SELECT max(rowid) FROM documents) FROM documents WHERE keyspace = ?1",
+    [CAKE__READ_COUNT] =
+        ("WITH most (n) AS (SELECT coalesce(max(rowid), 0) / 8 FROM documents) SELECT count(*), n FROM most,"
+         " (SELECT 1 FROM documents WHERE keyspace = ?1 LIMIT (SELECT n + 1 FROM most))"),
     [CAKE__READ_METADATA] = ("SELECT " ROW_COLUMNS ", value IS NULL FROM documents WHERE keyspace = ?1"),
     [CAKE__READ_METADATA_ALL] =
         ("SELECT " ROW_COLUMNS ", value IS NULL FROM documents NOT INDEXED WHERE keyspace = ?1"),
@@ -335,7 +337,7 @@ static int choose_metadata(cake__reader_connection_t *reader, int64_t number, sq
     sqlite3_stmt *count = reader->statements[CAKE__READ_COUNT];
     sqlite3_bind_int64(count, 1, number);
     int code = sqlite3_step(count);
-    bool is_large = sqlite3_column_int64(count, 0) > sqlite3_column_int64(count, 1) / 8;
+    bool is_large = sqlite3_column_int64(count, 0) > sqlite3_column_int64(count, 1);
     sqlite3_reset(count);
     *out = reader->statements[is_large ? CAKE__READ_METADATA_ALL : CAKE__READ_METADATA];
     sqlite3_bind_int64(*out, 1, number);

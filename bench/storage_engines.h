@@ -1,0 +1,380 @@
+/* storage_engines.h: what bench/storage.c measures: our storages, and SQLite and LMDB used directly for the same. */
+#ifndef CAKE_BENCH_STORAGE_ENGINES_H
+#define CAKE_BENCH_STORAGE_ENGINES_H
+
+#include <inttypes.h>
+#include <lmdb.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <datacake/lmdb.h>
+#include <datacake/sqlite.h>
+
+#include "base/base.h"
+
+#define VALUE_BYTES 100
+#define BATCH_MAX   4096
+#define KEY_MAX     64
+#define STAMP       (UINT64_C(1700000000000) << 16)
+#define ACTOR       UINT64_C(0x8badf00d12345678)
+
+/* What is measured: one shape for ours and raw. n numbers the rows; the same n is the same key. */
+typedef struct engine {
+    const char *name;
+    bool is_lasting, is_ours;
+    void *(*open)(const char *dir);
+    void (*write)(void *state, uint64_t first, size_t count);
+    void (*read)(void *state, uint64_t n);
+    size_t (*scan)(void *state); /* all rows with their values, in order */
+    size_t (*load)(void *state); /* all keys with stamps and dots, in any order: what a store reads when it is opened */
+    void (*close)(void *state);
+} engine_t;
+
+static unsigned key_bytes = 16;
+static uint8_t value[VALUE_BYTES];
+
+static void check(bool is_right, const char *what)
+{
+    if (is_right)
+        return;
+    fprintf(stderr, "storage: %s failed\n", what);
+    exit(1);
+}
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static cake_slice_t make_key(uint64_t n, char out[KEY_MAX])
+{
+    uint64_t mixed = cake__mix64(n + 1);
+    snprintf(out, KEY_MAX, "%016" PRIx64 "%016" PRIx64, mixed, cake__mix64(mixed));
+    return cake__slice(out, key_bytes);
+}
+
+/* ---- ours ---------------------------------------------------------------------------------------------------------------- */
+
+static cake_id_t make_id(cake_slice_t key)
+{
+    cake_id_t id = {{0}};
+    size_t len = key.len < 15 ? key.len : 15;
+    memcpy(id.bytes, key.data, len);
+    id.bytes[15] = key.len <= CAKE_ID_KEY_MAX ? (uint8_t)key.len : 0xff;
+    return id;
+}
+
+static void ours_write(void *state, uint64_t first, size_t count)
+{
+    static cake_write_t writes[BATCH_MAX];
+    static char keys[BATCH_MAX][KEY_MAX];
+    cake_storage_t *storage = state;
+    for (size_t i = 0; i < count; i++) {
+        cake_slice_t key = make_key(first + i, keys[i]);
+        writes[i] = (cake_write_t){.kind = CAKE_WRITE_PUT,
+                                   .keyspace = {"bench", 5},
+                                   .key = key,
+                                   .value = {value, VALUE_BYTES},
+                                   .id = make_id(key),
+                                   .hlc = STAMP + first + i,
+                                   .dot = {ACTOR, first + i + 1}};
+    }
+    cake_batch_t batch = {0, writes, count, NULL, 0};
+    check(storage->ops->write(storage, &batch) == 0, "write");
+}
+
+static void ours_read(void *state, uint64_t n)
+{
+    cake_storage_t *storage = state;
+    cake_doc_t *doc;
+    char key[KEY_MAX];
+    check(storage->ops->get(storage, cake__slice("bench", 5), make_key(n, key), &doc) == 0, "get");
+    check(cake_doc_value(doc).len == VALUE_BYTES, "get");
+    cake_doc_free(doc);
+}
+
+static int count_row(void *arg, const cake_row_t *row)
+{
+    *(size_t *)arg += row->value.len == VALUE_BYTES;
+    return 0;
+}
+
+static size_t ours_scan(void *state)
+{
+    cake_storage_t *storage = state;
+    cake_scan_t all = {.limit = 0};
+    size_t count = 0;
+    check(storage->ops->scan(storage, cake__slice("bench", 5), &all, count_row, &count) == 0, "scan");
+    return count;
+}
+
+static int count_key(void *arg, const cake_row_t *row)
+{
+    *(size_t *)arg += row->key.len == key_bytes && row->dot.actor == ACTOR;
+    return 0;
+}
+
+static size_t ours_load(void *state)
+{
+    cake_storage_t *storage = state;
+    size_t count = 0;
+    check(storage->ops->metadata(storage, cake__slice("bench", 5), count_key, &count) == 0, "metadata");
+    return count;
+}
+
+static void ours_close(void *state)
+{
+    cake_storage_close(state);
+}
+
+static void *memory_open(const char *dir)
+{
+    cake_storage_t *storage;
+    (void)dir;
+    check(cake_memory_open(&storage) == 0, "open");
+    return storage;
+}
+
+static void *sqlite_open(const char *dir)
+{
+    cake_storage_t *storage;
+    check(cake_sqlite_open(dir, NULL, &storage) == 0, "open");
+    return storage;
+}
+
+static void *lmdb_open(const char *dir)
+{
+    cake_storage_t *storage;
+    check(cake_lmdb_open(dir, NULL, &storage) == 0, "open");
+    return storage;
+}
+
+/* What a raw read is made into as well, since ours gives a document. */
+static cake_doc_t *make_doc(cake_slice_t key, cake_slice_t found, uint64_t hlc, cake_dot_t dot)
+{
+    cake_doc_t *doc = cake_doc_new(&cake__libc_alloc, key, found, hlc, dot);
+    check(doc != NULL && cake_doc_value(doc).len == VALUE_BYTES, "get");
+    return doc;
+}
+
+/* ---- raw SQLite --------------------------------------------------------------------------------------------------------- */
+
+typedef struct raw_sqlite {
+    sqlite3 *db;
+    sqlite3_stmt *begin, *commit, *put, *get, *scan, *load;
+} raw_sqlite_t;
+
+static sqlite3_stmt *prepare(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *statement = NULL;
+    check(sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK, sql);
+    return statement;
+}
+
+static void *raw_sqlite_open(const char *dir)
+{
+    raw_sqlite_t *raw = calloc(1, sizeof *raw);
+    char path[512];
+    snprintf(path, sizeof path, "mkdir -p %s", dir);
+    check(raw != NULL && system(path) == 0, "mkdir");
+    snprintf(path, sizeof path, "%s/raw.sqlite", dir);
+    check(sqlite3_open(path, &raw->db) == SQLITE_OK, "sqlite3_open");
+    check(sqlite3_exec(raw->db,
+                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                       "CREATE TABLE IF NOT EXISTS rows (keyspace INTEGER, key BLOB, hlc INTEGER, actor INTEGER,"
+                       " seq INTEGER, value BLOB, PRIMARY KEY (keyspace, key)) WITHOUT ROWID",
+                       NULL, NULL, NULL) == SQLITE_OK,
+          "schema");
+    raw->begin = prepare(raw->db, "BEGIN IMMEDIATE");
+    raw->commit = prepare(raw->db, "COMMIT");
+    raw->put = prepare(raw->db, "INSERT OR REPLACE INTO rows VALUES (1, ?1, ?2, ?3, ?4, ?5)");
+    raw->get = prepare(raw->db, "SELECT hlc, actor, seq, value FROM rows WHERE keyspace = 1 AND key = ?1");
+    raw->scan = prepare(raw->db, "SELECT key, hlc, actor, seq, value FROM rows WHERE keyspace = 1 ORDER BY key");
+    raw->load = prepare(raw->db, "SELECT key, hlc, actor, seq FROM rows WHERE keyspace = 1");
+    return raw;
+}
+
+static void step(sqlite3_stmt *statement)
+{
+    check(sqlite3_step(statement) == SQLITE_DONE, "sqlite3_step");
+    sqlite3_reset(statement);
+}
+
+static void raw_sqlite_write(void *state, uint64_t first, size_t count)
+{
+    raw_sqlite_t *raw = state;
+    step(raw->begin);
+    for (size_t i = 0; i < count; i++) {
+        char text[KEY_MAX];
+        cake_slice_t key = make_key(first + i, text);
+        sqlite3_bind_blob(raw->put, 1, key.data, (int)key.len, SQLITE_STATIC);
+        sqlite3_bind_int64(raw->put, 2, (int64_t)(STAMP + first + i));
+        sqlite3_bind_int64(raw->put, 3, (int64_t)ACTOR);
+        sqlite3_bind_int64(raw->put, 4, (int64_t)(first + i + 1));
+        sqlite3_bind_blob(raw->put, 5, value, VALUE_BYTES, SQLITE_STATIC);
+        step(raw->put);
+    }
+    step(raw->commit);
+}
+
+static void raw_sqlite_read(void *state, uint64_t n)
+{
+    raw_sqlite_t *raw = state;
+    char text[KEY_MAX];
+    cake_slice_t key = make_key(n, text);
+    sqlite3_bind_blob(raw->get, 1, key.data, (int)key.len, SQLITE_STATIC);
+    check(sqlite3_step(raw->get) == SQLITE_ROW, "get");
+    cake_dot_t dot = {(uint64_t)sqlite3_column_int64(raw->get, 1), (uint64_t)sqlite3_column_int64(raw->get, 2)};
+    cake_slice_t found = {sqlite3_column_blob(raw->get, 3), (size_t)sqlite3_column_bytes(raw->get, 3)};
+    cake_doc_free(make_doc(key, found, (uint64_t)sqlite3_column_int64(raw->get, 0), dot));
+    sqlite3_reset(raw->get);
+}
+
+static size_t raw_sqlite_scan(void *state)
+{
+    raw_sqlite_t *raw = state;
+    size_t count = 0;
+    while (sqlite3_step(raw->scan) == SQLITE_ROW)
+        count += sqlite3_column_blob(raw->scan, 0) != NULL && sqlite3_column_blob(raw->scan, 4) != NULL &&
+                 sqlite3_column_int64(raw->scan, 1) != 0 && sqlite3_column_int64(raw->scan, 3) != 0;
+    sqlite3_reset(raw->scan);
+    return count;
+}
+
+static size_t raw_sqlite_load(void *state)
+{
+    raw_sqlite_t *raw = state;
+    size_t count = 0;
+    while (sqlite3_step(raw->load) == SQLITE_ROW)
+        count += sqlite3_column_blob(raw->load, 0) != NULL && sqlite3_column_int64(raw->load, 1) != 0 &&
+                 sqlite3_column_int64(raw->load, 2) != 0 && sqlite3_column_int64(raw->load, 3) != 0;
+    sqlite3_reset(raw->load);
+    return count;
+}
+
+static void raw_sqlite_close(void *state)
+{
+    raw_sqlite_t *raw = state;
+    sqlite3_stmt *statements[] = {raw->begin, raw->commit, raw->put, raw->get, raw->scan, raw->load};
+    for (size_t i = 0; i < CAKE_COUNT_OF(statements); i++)
+        sqlite3_finalize(statements[i]);
+    sqlite3_close(raw->db);
+    free(raw);
+}
+
+/* ---- raw LMDB ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct raw_lmdb {
+    MDB_env *env;
+    MDB_dbi table;
+    MDB_txn *reader;
+} raw_lmdb_t;
+
+#define RAW_HEAD    24 /* stamp, actor, seq; the value follows */
+#define RAW_KEY_MAX (4 + KEY_MAX)
+
+static cake_slice_t raw_key(uint64_t n, uint8_t out[RAW_KEY_MAX])
+{
+    char text[KEY_MAX];
+    cake_slice_t key = make_key(n, text);
+    memcpy(out, "\0\0\0\1", 4); /* the keyspace */
+    memcpy(out + 4, key.data, key.len);
+    return cake__slice(out, 4 + key.len);
+}
+
+static MDB_val val(cake_slice_t slice)
+{
+    union { /* LMDB takes what it only reads as non-const */
+        const void *from;
+        void *to;
+    } pointer = {slice.data};
+    return (MDB_val){slice.len, pointer.to};
+}
+
+static void *raw_lmdb_open(const char *dir)
+{
+    raw_lmdb_t *raw = calloc(1, sizeof *raw);
+    MDB_txn *txn;
+    char path[512];
+    snprintf(path, sizeof path, "mkdir -p %s", dir);
+    check(raw != NULL && system(path) == 0, "mkdir");
+    check(mdb_env_create(&raw->env) == 0 && mdb_env_set_mapsize(raw->env, (size_t)1 << 36) == 0, "environment");
+    check(mdb_env_open(raw->env, dir, MDB_NOTLS, 0666) == 0, "mdb_env_open");
+    check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, NULL, 0, &raw->table) == 0, "table");
+    check(mdb_txn_commit(txn) == 0, "commit");
+    check(mdb_txn_begin(raw->env, NULL, MDB_RDONLY, &raw->reader) == 0, "reader");
+    mdb_txn_reset(raw->reader);
+    return raw;
+}
+
+static void raw_lmdb_write(void *state, uint64_t first, size_t count)
+{
+    raw_lmdb_t *raw = state;
+    MDB_txn *txn;
+    check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0, "begin");
+    for (size_t i = 0; i < count; i++) {
+        uint64_t head[] = {STAMP + first + i, ACTOR, first + i + 1};
+        uint8_t text[RAW_KEY_MAX], record[RAW_HEAD + VALUE_BYTES];
+        MDB_val key = val(raw_key(first + i, text)), data = val(cake__slice(record, sizeof record));
+        memcpy(record, head, RAW_HEAD);
+        memcpy(record + RAW_HEAD, value, VALUE_BYTES);
+        check(mdb_put(txn, raw->table, &key, &data, 0) == 0, "put");
+    }
+    check(mdb_txn_commit(txn) == 0, "commit");
+}
+
+static void raw_lmdb_read(void *state, uint64_t n)
+{
+    raw_lmdb_t *raw = state;
+    uint8_t text[RAW_KEY_MAX];
+    uint64_t head[3];
+    cake_slice_t place = raw_key(n, text);
+    MDB_val key = val(place), data;
+    check(mdb_txn_renew(raw->reader) == 0 && mdb_get(raw->reader, raw->table, &key, &data) == 0, "get");
+    memcpy(head, data.mv_data, RAW_HEAD);
+    cake_slice_t found = cake__slice((const uint8_t *)data.mv_data + RAW_HEAD, data.mv_size - RAW_HEAD);
+    cake_slice_t name = cake__slice((const uint8_t *)place.data + 4, place.len - 4);
+    cake_doc_free(make_doc(name, found, head[0], (cake_dot_t){head[1], head[2]}));
+    mdb_txn_reset(raw->reader);
+}
+
+static size_t raw_lmdb_scan(void *state)
+{
+    raw_lmdb_t *raw = state;
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    size_t count = 0;
+    check(mdb_txn_renew(raw->reader) == 0 && mdb_cursor_open(raw->reader, raw->table, &cursor) == 0, "cursor");
+    while (mdb_cursor_get(cursor, &key, &data, MDB_NEXT) == 0)
+        count += data.mv_size == RAW_HEAD + VALUE_BYTES;
+    mdb_cursor_close(cursor);
+    mdb_txn_reset(raw->reader);
+    return count;
+}
+
+static void raw_lmdb_close(void *state)
+{
+    raw_lmdb_t *raw = state;
+    mdb_txn_abort(raw->reader);
+    mdb_env_close(raw->env);
+    free(raw);
+}
+
+static const engine_t engines[] = {
+    {"memory", false, true, memory_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
+    {"sqlite", true, true, sqlite_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
+    {"raw sqlite", true, false, raw_sqlite_open, raw_sqlite_write, raw_sqlite_read, raw_sqlite_scan, raw_sqlite_load,
+     raw_sqlite_close},
+    {"lmdb", true, true, lmdb_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
+    {"raw lmdb", true, false, raw_lmdb_open, raw_lmdb_write, raw_lmdb_read, raw_lmdb_scan, raw_lmdb_scan,
+     raw_lmdb_close},
+};
+
+#define ENGINES CAKE_COUNT_OF(engines)
+
+#endif
