@@ -6,7 +6,9 @@ import json
 import os
 import random
 import shutil
+import pathlib
 import signal
+import struct
 import subprocess
 import time
 
@@ -93,15 +95,29 @@ def ip(*words, check=True):
     subprocess.run(["ip", *words], check=check, stdout=subprocess.DEVNULL, stderr=None if check else subprocess.DEVNULL)
 
 
+def build_skew(directory):
+    """The library that skews a process's wall clock; None where there is no compiler."""
+    source, library = pathlib.Path(__file__).with_name("skew.c"), directory / "skew.so"
+    compiler = os.environ.get("CC", "cc")
+    if shutil.which(compiler) is None:
+        return None
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
 class Node:
     """life counts its starts. is_heard: it answers, so that signals to it have their handlers. is_wanted: its end would be
     its own doing."""
-    def __init__(self, program, network, directory, node_id, flags):
+    def __init__(self, program, network, directory, node_id, flags, skew_library):
         self.program, self.network, self.id, self.flags = program, network, node_id, flags
         self.address = network.addresses[node_id]
         self.dir = directory / f"node-{node_id}"
         self.data = self.dir / "data"
         self.dir.mkdir()
+        self.environment = dict(ENVIRONMENT)
+        if skew_library:
+            self.environment.update(LD_PRELOAD=str(skew_library), DATACAKE_SKEW=str(self.dir / "skew"))
+        self.set_skew(0)
         self.process, self.life, self.blocked, self.applied = None, 0, set(), set()
         self.is_heard = self.is_wanted = self.is_paused = False
         self.peak_kib = 0
@@ -116,7 +132,11 @@ class Node:
                  *(f"--seed={self.network.addresses[i]}:7001" for i in seeds)]
         with open(self.dir / "log", "ab") as log:
             self.process = subprocess.Popen(self.network.command(self.id, words), stdout=log, stderr=log,
-                                            env=ENVIRONMENT, preexec_fn=die_with_parent)
+                                            env=self.environment, preexec_fn=die_with_parent)
+
+    def set_skew(self, milliseconds):
+        with open(self.dir / "skew", "r+b" if (self.dir / "skew").exists() else "wb") as file:
+            file.write(struct.pack("<q", milliseconds))
 
     def kill(self):
         self.is_wanted = self.is_heard = self.is_paused = False

@@ -8,9 +8,9 @@ all nodes hold the same documents (fingerprints, and everything listed), no writ
 that was deleted or overwritten, nothing is there that was refused, and no tombstones stay. During the rounds reads at quorum are
 checked against what a quorum had acknowledged. A node that ends by itself, or does not end when told to, is a failure.
 
-Faults: SIGKILL of one or all, graceful restarts, SIGSTOP, partitions, the loss of one disk per round. Partitions are made by the nodes
+Faults: SIGKILL of one or all, graceful restarts, SIGSTOP, partitions, clocks that jump, the loss of one disk per round. Partitions are made by the nodes
 themselves (serve --demo-faults), or with --netns (root, ip) by a network namespace per node, where bytes vanish, also one way only.
-The machine's clock is one for all: skewed clocks are the simulator's business. The seed decides what is done, not how
+Each node's wall clock is off by up to --skew-ms, and jumps now and then (skew.c, where there is a compiler). The seed decides what is done, not how
 threads and processes interleave.
 
 Exit status 0: nothing found. 1: found something; the logs and data stay. Nothing stays running."""
@@ -29,7 +29,7 @@ import time
 
 from clients import BulkClient, Client, parse_stamp
 from history import ACKNOWLEDGED, OPEN, REFUSED, History
-from nodes import Loopback, Namespaces, Node, wait_for
+from nodes import Loopback, Namespaces, Node, build_skew, wait_for
 
 HEAL_S = 120  # to be whole and equal again; a loaded machine is slow
 PROBLEMS_MAX = 20
@@ -49,7 +49,10 @@ class Soak:
         self.network = (Namespaces if options.netns else Loopback)(options.nodes)
         flags = ["--storage", options.storage, *options.flag]
         program = str(pathlib.Path(options.bin_dir).resolve() / "datacake")
-        self.nodes = [Node(program, self.network, self.dir, i + 1, flags) for i in range(options.nodes)]
+        self.skew = build_skew(self.dir) if options.skew_ms > 0 else None
+        self.nodes = [Node(program, self.network, self.dir, i + 1, flags, self.skew) for i in range(options.nodes)]
+        for node in self.nodes:
+            self.jump_clock(node)
         self.clients_count = options.clients
         self.clients = [Client(self, i, random.Random(f"{options.seed}/{i}")) for i in range(options.clients)]
         self.clients.append(BulkClient(self, options.clients, random.Random(f"{options.seed}/bulk")))
@@ -133,6 +136,11 @@ class Soak:
             node.blocked = set()
             node.tend()
 
+    def jump_clock(self, node):
+        skew_ms = self.random.randint(-self.options.skew_ms, self.options.skew_ms)
+        node.set_skew(skew_ms if self.skew else 0)
+        return f"clock of {node.id} at {skew_ms:+} ms"
+
     def lose_disk(self, node):
         self.lost_lives[node.id] = node.life
         node.lose_disk()
@@ -144,6 +152,8 @@ class Soak:
         if len(up) < len(self.nodes) - 1:
             return None
         kinds = [self.kill] * 6 + [self.restart] * 3 + [self.pause] * 4 + [self.cut] * 4 + [self.kill_all]
+        if self.skew:
+            kinds += [self.jump_clock] * 3
         if not self.lost_lives and self.options.lose_disks and len(up) == len(self.nodes):
             kinds.append(self.lose_disk)
         kind, node = self.random.choice(kinds), self.random.choice(up)
@@ -339,6 +349,7 @@ def parse_options():
     parser.add_argument("--keys", type=int, default=150, help="in each of three keyspaces")
     parser.add_argument("--round-s", type=float, default=20, help="of faults before each heal")
     parser.add_argument("--netns", action="store_true", help="a network namespace per node (root)")
+    parser.add_argument("--skew-ms", type=int, default=4000, help="0: one clock for all")
     parser.add_argument("--no-lose-disks", dest="lose_disks", action="store_false")
     parser.add_argument("--flag", action="append", default=[], help="one more flag of serve, as --flag=--lanes=2")
     parser.add_argument("--keep", action="store_true", help="logs and data also when nothing was found")
