@@ -3,6 +3,7 @@
 #include "datadir.h"
 #include "faults.h"
 #include "http.h"
+#include "memory.h"
 #include "security.h"
 
 #include <errno.h>
@@ -333,8 +334,7 @@ static int start_http(server_t *server)
     const char *address = err == 0 ? http_address(server->http) : "";
     if (err == 0)
         err = cake_node_publish(server->node, "http", address, strlen(address));
-    cake_node_stats_t stats = {0};
-    if (err != 0 && cake_node_stats(server->node, &stats) == 0 && stats.is_duplicate)
+    if (err != 0 && cake_node_is_duplicate(server->node))
         return fail_duplicate(server);
     return err == 0 ? 0 : fail(server->args, EXIT_OTHER, "cannot start the HTTP server: %s", cake_strerror(err));
 }
@@ -373,7 +373,6 @@ static int wait_for_end(server_t *server, const sigset_t *signals)
     const struct timespec briefly = {.tv_nsec = 10000000}, second = {.tv_sec = 1};
     bool is_ready = false;
     for (;;) {
-        cake_node_stats_t stats = {0};
         int received = sigtimedwait(signals, NULL, is_ready ? &second : &briefly);
         if (received == SIGINT || received == SIGTERM)
             return EXIT_DONE;
@@ -381,11 +380,12 @@ static int wait_for_end(server_t *server, const sigset_t *signals)
             read_faults(server);
         if (received == SIGHUP)
             security_reload(server->node, server->args, &server->log);
-        if (cake_node_stats(server->node, &stats) == 0 && stats.is_duplicate)
+        if (cake_node_is_duplicate(server->node))
             return fail_duplicate(server);
         if (!is_ready && http_is_ready(server->http)) {
             is_ready = true;
             say_ready(server);
+            memory_release_start();
         }
     }
 }

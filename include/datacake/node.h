@@ -211,6 +211,7 @@ typedef struct cake_node_stats {
 } cake_node_stats_t;
 
 CAKE_API int cake_node_stats(cake_node_t *node, cake_node_stats_t *out);
+CAKE_API bool cake_node_is_duplicate(const cake_node_t *node); /* as in the statistics; never blocks, wakes nobody */
 
 #ifdef __cplusplus
 }

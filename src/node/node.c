@@ -382,6 +382,11 @@ int cake__node_select(cake_node_t *node, cake_selection_t *selection)
     return node->selector(selection, node->selector_arg);
 }
 
+bool cake_node_is_duplicate(const cake_node_t *node)
+{
+    return node->is_duplicate;
+}
+
 typedef struct {
     cake_node_t *node;
     cake_node_stats_t *out;

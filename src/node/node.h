@@ -10,6 +10,8 @@
 #ifndef CAKE_NODE_NODE_H
 #define CAKE_NODE_NODE_H
 
+#include <stdatomic.h>
+
 #include <datacake/node.h>
 
 #include "base/bytes.h"
@@ -149,7 +151,8 @@ struct cake_node {
     size_t told_count, told_capacity;
     bool is_telling, tell_again;
     cake__list_t watches, waits;
-    bool is_isolated, is_duplicate, is_stepping;
+    bool is_isolated, is_stepping;
+    atomic_bool is_duplicate; /* never false again; read by any thread */
     cake__carrier_t carrier;
 
     cake__list_t extensions; /* in the order of their adding */
