@@ -10,7 +10,7 @@
 #define PLAIN_PARTS     15u
 #define CHUNK_BYTES_MAX (32u << 20) /* one answer; above it fewer records are tried */
 
-/* Invariant: call is set exactly while an answer is being made. */
+/* Invariant: call is set exactly while an answer is being made; has_compare exactly while it waits for step_timer. */
 typedef struct serving {
     cake__list_t link; /* in store->serving_list */
     cake_store_t *store;
@@ -30,8 +30,11 @@ typedef struct serving {
     cake__fin_t fin;
     cake__welcome_t welcome;
     cake__compared_t compared;
-    cake__buf_t rows;   /* encoded records with their values */
-    cake__buf_t packed; /* the same, packed, with its encoding; empty: it was not */
+    cake__compare_t compare;
+    bool has_compare;
+    cake_timer_t step_timer; /* the next piece of what a comparison of ranges needs */
+    cake__buf_t rows;        /* encoded records with their values */
+    cake__buf_t packed;      /* the same, packed, with its encoding; empty: it was not */
     int result;
     cake_work_t work;
 } serving_t;
@@ -44,6 +47,9 @@ static void free_messages(serving_t *serving)
         cake__welcome_free(&serving->welcome);
     if (serving->has_compared)
         cake__compared_free(&serving->compared, serving->store->alloc);
+    if (serving->has_compare)
+        cake__compare_free(&serving->compare, serving->store->alloc);
+    serving->has_compare = false;
     serving->has_fin = serving->has_welcome = serving->has_compared = false;
 }
 
@@ -52,6 +58,7 @@ static void free_serving(serving_t *serving)
     cake_store_t *store = serving->store;
     CAKE_ASSERT(serving->call == NULL);
     free_messages(serving);
+    store->env->ops->timer_cancel(store->env, &serving->step_timer);
     cake__map_remove_u64(&store->servings, serving->token);
     cake__list_remove(&serving->link);
     CAKE_ASSERT(serving->keyspace->serving_count > 0);
@@ -198,6 +205,36 @@ static void make_part(serving_t *serving)
     store->env->ops->lane_submit(store->reads_anywhere ? store->reader : keyspace->lane->worker, &serving->work);
 }
 
+/* ---- comparisons (rule 5) -----------------------------------------------------------------------------------------------*/
+
+static void answer_next(serving_t *serving)
+{
+    int err = 0;
+    if (serving->has_compare) {
+        err = cake__sender_compare(serving->sender, &serving->compare, &serving->compared);
+        serving->has_compared = err == 0;
+        serving->has_compare = false;
+        cake__compare_free(&serving->compare, serving->store->alloc);
+    }
+    if (err == 0)
+        make_part(serving);
+    else
+        finish_answer(serving, err);
+}
+
+/* The walk through the set begins with the WELCOME and goes on between other things; a COMPARE waits for its end. */
+static void on_step(void *arg)
+{
+    serving_t *serving = arg;
+    cake_env_t *env = serving->store->env;
+    bool has_more;
+    int err = cake__sender_step(serving->sender, &has_more);
+    if (err == 0 && has_more)
+        env->ops->timer_arm(env, &serving->step_timer, cake__now_ns(env));
+    else if (serving->has_compare)
+        answer_next(serving); /* without memory it says so */
+}
+
 /* ---- requests ---------------------------------------------------------------------------------------------------------*/
 
 static void end_serving(serving_t *serving)
@@ -246,6 +283,7 @@ static int make_serving(cake__keyspace_t *keyspace, uint16_t node_id, const cake
     serving->token = token;
     cake__list_init(&serving->link);
     cake__buf_init(&serving->rows, store->alloc);
+    serving->step_timer = CAKE_TIMER_INIT(on_step, serving);
     cake__buf_init(&serving->packed, store->alloc);
     int err = cake__sender_new(keyspace->set, cake_node_id(store->node), hello, token, &serving->sender);
     if (err == 0)
@@ -260,6 +298,8 @@ static int make_serving(cake__keyspace_t *keyspace, uint16_t node_id, const cake
         return err;
     }
     cake__list_push_back(&store->serving_list, &serving->link);
+    if (serving->welcome.range_bits > 0)
+        store->env->ops->timer_arm(store->env, &serving->step_timer, cake__now_ns(store->env));
     keyspace->serving_count++;
     *out = serving;
     return 0;
@@ -322,18 +362,13 @@ void cake__handle_next(cake_rpc_call_t *call, void *arg)
     cake__reader_t reader = cake__reader(body.data, body.len);
     cake__hail_t hail;
     serving_t *serving = NULL;
-    cake__compare_t compare;
     int err = cake__store_is_stopping(store) ? CAKE_ECLOSED : cake__get_hail(store, &reader, &hail);
     if (err == 0)
         err = find_serving(store, &reader, &serving);
     bool has_compare = cake__get_u8(&reader) == 1;
     if (err == 0 && has_compare) {
-        err = cake__compare_decode(&compare, store->alloc, &reader);
-        if (err == 0) {
-            err = cake__sender_compare(serving->sender, &compare, &serving->compared);
-            serving->has_compared = err == 0;
-            cake__compare_free(&compare, store->alloc);
-        }
+        err = cake__compare_decode(&serving->compare, store->alloc, &reader);
+        serving->has_compare = err == 0;
     }
     if (err == 0 && !cake__reader_done(&reader))
         err = CAKE_EPARSE;
@@ -344,7 +379,8 @@ void cake__handle_next(cake_rpc_call_t *call, void *arg)
         return;
     }
     serving->call = call;
-    make_part(serving);
+    if (!serving->has_compare || !serving->step_timer.is_armed)
+        answer_next(serving);
 }
 
 /* ---- ends -------------------------------------------------------------------------------------------------------------*/

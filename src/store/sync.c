@@ -13,7 +13,7 @@
 #define WANTS_MAX           64u /* peers per keyspace */
 #define COMPARE_IDS         4096u
 
-/* Invariant: exactly one of call and task is under way. */
+/* Invariant: exactly one of call, task and step_timer is under way. */
 typedef struct cake__pull {
     cake__task_t task; /* first */
     cake_store_t *store;
@@ -24,7 +24,8 @@ typedef struct cake__pull {
     uint64_t token;
     cake_reply_t *reply; /* what the task stages */
     cake__session_answer_t answer;
-    uint32_t idle_rounds; /* answers in a row that brought nothing */
+    uint32_t idle_rounds;    /* answers in a row that brought nothing */
+    cake_timer_t step_timer; /* the next piece of a repair that needs no message */
 } pull_t;
 
 static void arm_want_timer(cake_store_t *store);
@@ -113,6 +114,8 @@ static int stage_answer(cake__task_t *task, cake__change_t *change)
         err = cake__receiver_on_compared(pull->receiver, change, &answer->compared);
     if (err == 0 && answer->has_fin)
         err = cake__receiver_on_fin(pull->receiver, change, &answer->fin);
+    if (err == 0)
+        err = cake__receiver_go_on(pull->receiver, change);
     return err;
 }
 
@@ -156,6 +159,30 @@ static void release_answer(pull_t *pull)
     pull->reply = NULL;
 }
 
+/* A repair walks through the set and drops tombstones in pieces, each in a turn of its own and in a batch of its own. */
+static bool takes_a_step(pull_t *pull, int *err)
+{
+    bool has_more = cake__receiver_is_finishing(pull->receiver);
+    if (*err == 0 && !has_more)
+        *err = cake__receiver_step(pull->receiver, &has_more);
+    if (*err != 0 || !has_more)
+        return false;
+    cake_env_t *env = pull->store->env;
+    env->ops->timer_arm(env, &pull->step_timer, cake__now_ns(env));
+    return true;
+}
+
+static void on_step(void *arg)
+{
+    pull_t *pull = arg;
+    if (cake__store_is_stopping(pull->store)) {
+        end_pull(pull, cake_strerror(CAKE_ECLOSED));
+        return;
+    }
+    pull->task.bytes = 0;
+    cake__lane_submit(pull->keyspace->lane, &pull->task);
+}
+
 static void finish_answer(cake__task_t *task, int err)
 {
     pull_t *pull = CAKE_CONTAINER_OF(task, pull_t, task);
@@ -164,6 +191,10 @@ static void finish_answer(cake__task_t *task, int err)
     if (pull->answer.has_welcome)
         pull->token = pull->answer.welcome.token;
     release_answer(pull);
+    if (takes_a_step(pull, &err)) {
+        pull->idle_rounds = 0;
+        return;
+    }
     cake__session_phase_t phase = cake__receiver_phase(pull->receiver);
     if (err != 0) {
         end_pull(pull, cake_strerror(err));
@@ -263,6 +294,7 @@ static int start_pull(cake__keyspace_t *keyspace, uint16_t node_id)
     pull->store = store;
     pull->keyspace = keyspace;
     pull->node_id = node_id;
+    pull->step_timer = CAKE_TIMER_INIT(on_step, pull);
     pull->task =
         (cake__task_t){.keyspace = keyspace, .stage = stage_answer, .finish = finish_answer, .origin = &pull->origin};
     cake__origin_init(&pull->origin, store, node_id);
