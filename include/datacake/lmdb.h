@@ -34,6 +34,10 @@ typedef struct cake_lmdb_options {
  * CAKE_ECONFLICT. */
 CAKE_API int cake_lmdb_open(const char *dir, const cake_lmdb_options_t *options, cake_storage_t **storage);
 
+/* Copies the storage in directory `from` into the new directory `to`, as ops->backup does, but from any process, beside the
+ * one that has it open, or none. log may be NULL. CAKE_ECONFLICT: `to` exists; CAKE_ENOTFOUND: `from` holds none. */
+CAKE_API int cake_lmdb_copy(const char *from, const char *to, const cake_log_t *log);
+
 #ifdef __cplusplus
 }
 #endif

@@ -32,6 +32,10 @@ typedef struct cake_sqlite_options {
  * damaged), CAKE_EVERSION (made by a newer version), CAKE_EBUSY (another process has it open), CAKE_ECONFLICT. */
 CAKE_API int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *options, cake_storage_t **storage);
 
+/* Copies the storage in directory `from` into the new directory `to`, as ops->backup does, but from any process, beside the
+ * one that has it open, or none. log may be NULL. CAKE_ECONFLICT: `to` exists; CAKE_ENOTFOUND: `from` holds none. */
+CAKE_API int cake_sqlite_copy(const char *from, const char *to, const cake_log_t *log);
+
 #ifdef __cplusplus
 }
 #endif

@@ -249,6 +249,28 @@ int cake__lmdb_env_open(cake__lmdb_lane_t *lane, unsigned *lanes)
     return err;
 }
 
+int cake__lmdb_open_for_copy(const char *path, MDB_env **env, unsigned *lanes, const cake_log_t *log)
+{
+    MDB_txn *txn = NULL;
+    MDB_dbi about;
+    uint32_t count = 0;
+    int code = open_env(path, 0, MDB_RDONLY, env); /* 0: the size of the map is in the file */
+    if (code == 0)
+        code = mdb_txn_begin(*env, NULL, MDB_RDONLY, &txn);
+    if (code == 0)
+        code = open_table(txn, CAKE__TABLE_ABOUT, 0, &about);
+    if (code == 0)
+        code = get_number(txn, about, "lanes", &count);
+    if (txn != NULL)
+        mdb_txn_abort(txn);
+    if (code == 0 && (count < 1 || count > CAKE_STORAGE_LANES_MAX))
+        code = MDB_CORRUPTED;
+    *lanes = count;
+    if (code != 0)
+        return refuse(path, code == MDB_NOTFOUND ? CAKE_ECORRUPT : cake__lmdb_err(code), mdb_strerror(code), log);
+    return 0;
+}
+
 void cake__lmdb_env_close(cake__lmdb_lane_t *lane)
 {
     cake__lmdb_readers_close(lane);

@@ -89,24 +89,30 @@ static int lmdb_check(cake_storage_t *storage, char *report, size_t size)
     return err;
 }
 
-static int backup_lane(cake__lmdb_lane_t *lane, const char *dir)
+static int copy_env(MDB_env *env, unsigned lane, const char *dir, const cake_log_t *log)
 {
     char path[CAKE__PATH_MAX], draft[CAKE__PATH_MAX];
-    int err = lane_path(dir, lane->number, path);
+    int err = lane_path(dir, lane, path);
     int len = snprintf(draft, sizeof draft, "%s.new", path);
     if (err != 0 || len < 0 || (size_t)len >= sizeof draft)
         return CAKE_ETOOBIG;
-    cake__lmdb_reader_t *reader; /* so that the map stays where it is */
-    err = cake__lmdb_reader_take(lane, &reader);
-    if (err != 0)
-        return err;
-    int code = mdb_env_copy2(lane->env, draft, MDB_CP_COMPACT);
-    cake__lmdb_reader_give(lane, reader);
+    int code = mdb_env_copy2(env, draft, MDB_CP_COMPACT);
     if (code != 0) {
-        cake__log(&lane->storage->log, CAKE_LOG_ERROR, "%s: %s", draft, mdb_strerror(code));
+        cake__log(log, CAKE_LOG_ERROR, "%s: %s", draft, mdb_strerror(code));
         return cake__lmdb_err(code);
     }
-    return cake__file_publish(dir, draft, path, &lane->storage->log);
+    return cake__file_publish(dir, draft, path, log);
+}
+
+static int backup_lane(cake__lmdb_lane_t *lane, const char *dir)
+{
+    cake__lmdb_reader_t *reader; /* so that the map stays where it is */
+    int err = cake__lmdb_reader_take(lane, &reader);
+    if (err != 0)
+        return err;
+    err = copy_env(lane->env, lane->number, dir, &lane->storage->log);
+    cake__lmdb_reader_give(lane, reader);
+    return err;
 }
 
 static int lmdb_backup(cake_storage_t *storage, const char *dir)
@@ -323,4 +329,39 @@ int cake_lmdb_open(const char *dir, const cake_lmdb_options_t *given, cake_stora
     if (given != NULL)
         memcpy(&settings.given, given, given->size < sizeof settings.given ? given->size : sizeof settings.given);
     return cake__lmdb_open(dir, &settings, storage);
+}
+
+/* ---- copying the files of another process ------------------------------------------------------------------------------ */
+
+static int copy_lane(const char *from, unsigned number, const char *draft, const cake_log_t *log, unsigned *lanes)
+{
+    char path[CAKE__PATH_MAX];
+    MDB_env *env = NULL;
+    int err = lane_path(from, number, path);
+    if (err == 0)
+        err = cake__lmdb_recognise(path, log);
+    if (err != 0)
+        return err == CAKE_ENOTFOUND ? CAKE_ECORRUPT : err;
+    err = cake__lmdb_open_for_copy(path, &env, lanes, log);
+    if (err == 0)
+        err = copy_env(env, number, draft, log);
+    if (env != NULL)
+        mdb_env_close(env);
+    return err;
+}
+
+int cake_lmdb_copy(const char *from, const char *to, const cake_log_t *log)
+{
+    char draft[CAKE__PATH_MAX];
+    unsigned lanes = 1;
+    int err = lane_path(from, 0, draft);
+    if (err == 0 && !cake__path_exists(draft))
+        return CAKE_ENOTFOUND;
+    if (err == 0)
+        err = cake__copy_begin(to, draft, log);
+    if (err != 0)
+        return err;
+    for (unsigned i = 0; i < lanes && err == 0; i++)
+        err = copy_lane(from, i, draft, log, &lanes);
+    return cake__copy_end(to, draft, err, log);
 }

@@ -147,6 +147,9 @@ int cake__lmdb_err(int code);
 int cake__lmdb_recognise(const char *path, const cake_log_t *log); /* CAKE_ENOTFOUND, CAKE_ECORRUPT; only looks */
 int cake__lmdb_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const cake_log_t *log);
 
+/* For reading only, beside a process that may be writing; tells the number of lanes. */
+int cake__lmdb_open_for_copy(const char *path, MDB_env **env, unsigned *lanes, const cake_log_t *log);
+
 /* Opens a file that was recognised and checks that it is lane `lane` of *lanes (0: tells). lane->env NULL after errors. */
 int cake__lmdb_env_open(cake__lmdb_lane_t *lane, unsigned *lanes);
 void cake__lmdb_env_close(cake__lmdb_lane_t *lane);

@@ -34,7 +34,7 @@ static int open_with_alloc(const char *dir, const cake_alloc_t *alloc, cake_stor
     return open_with(dir, &options, storage);
 }
 
-static disk_kind_t lmdb_kind = {"mdb", open_with, open_dir, open_with_alloc, 8192}; /* the meta pages */
+static disk_kind_t lmdb_kind = {"mdb", open_with, open_dir, open_with_alloc, cake_lmdb_copy, 8192}; /* the meta pages */
 
 /* ---- files of others, and of other versions ----------------------------------------------------------------------------- */
 

@@ -63,16 +63,15 @@ static int lane_path(const char *dir, unsigned lane, char out[CAKE__PATH_MAX])
 }
 
 /* VACUUM INTO writes one snapshot, without gaps; it does not run inside a transaction, so it gets its own connection. */
-static int backup_lane(cake__sqlite_lane_t *lane, const char *dir)
+static int copy_lane(const char *from, unsigned lane, const char *dir, const cake_log_t *log)
 {
     char path[CAKE__PATH_MAX], draft[CAKE__PATH_MAX];
-    const cake_log_t *log = &lane->storage->log;
     sqlite3 *db = NULL;
-    int err = lane_path(dir, lane->number, path);
+    int err = lane_path(dir, lane, path);
     int len = snprintf(draft, sizeof draft, "%s.new", path);
     if (err != 0 || len < 0 || (size_t)len >= sizeof draft)
         return CAKE_ETOOBIG;
-    err = cake__sqlite_connect(lane->path, &db, log);
+    err = cake__sqlite_connect(from, &db, log);
     char *sql = err == 0 ? sqlite3_mprintf("VACUUM INTO %Q", draft) : NULL;
     if (err == 0)
         err = sql == NULL ? CAKE_ENOMEM : cake__sqlite_exec(db, sql, log);
@@ -89,7 +88,7 @@ static int sqlite_backup(cake_storage_t *storage, const char *dir)
     if (err != 0)
         return err;
     for (unsigned i = 0; i < sqlite->lane_count && err == 0; i++)
-        err = backup_lane(&sqlite->lanes[i], draft);
+        err = copy_lane(sqlite->lanes[i].path, i, draft, &sqlite->log);
     return cake__copy_end(dir, draft, err, &sqlite->log);
 }
 
@@ -273,4 +272,36 @@ int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_s
     if (err != 0)
         cake__dir_unlock(&lock_fd);
     return err;
+}
+
+/* ---- copying the files of another process ------------------------------------------------------------------------------ */
+
+static int copy_lanes(const char *from, const char *draft, const cake_log_t *log)
+{
+    unsigned lanes = 1;
+    int err = 0;
+    for (unsigned i = 0; i < lanes && err == 0; i++) {
+        char path[CAKE__PATH_MAX];
+        sqlite3 *db = NULL;
+        unsigned count = i == 0 ? 0 : lanes; /* the first one tells */
+        err = lane_path(from, i, path);
+        if (err == 0)
+            err = open_existing(path, i, &count, log, &db);
+        sqlite3_close(db);
+        lanes = count;
+        if (err == 0)
+            err = copy_lane(path, i, draft, log);
+    }
+    return err;
+}
+
+int cake_sqlite_copy(const char *from, const char *to, const cake_log_t *log)
+{
+    char draft[CAKE__PATH_MAX];
+    int err = lane_path(from, 0, draft);
+    if (err == 0 && !cake__path_exists(draft))
+        return CAKE_ENOTFOUND;
+    if (err == 0)
+        err = cake__copy_begin(to, draft, log);
+    return err != 0 ? err : cake__copy_end(to, draft, copy_lanes(from, draft, log), log);
 }

@@ -31,7 +31,7 @@ static int open_with_alloc(const char *dir, const cake_alloc_t *alloc, cake_stor
     return open_with(dir, &options, storage);
 }
 
-static disk_kind_t sqlite_kind = {"sqlite", open_with, open_dir, open_with_alloc, 4096};
+static disk_kind_t sqlite_kind = {"sqlite", open_with, open_dir, open_with_alloc, cake_sqlite_copy, 4096};
 
 /* ---- files of others, and of other versions ----------------------------------------------------------------------------- */
 

@@ -18,6 +18,7 @@ typedef struct disk_kind {
     int (*open)(const char *dir, const disk_options_t *options, cake_storage_t **storage);
     crash_open_fn open_plain;
     crash_open_alloc_fn open_alloc;
+    int (*copy)(const char *from, const char *to, const cake_log_t *log);
     size_t least_bytes; /* a file cut to that many is refused */
 } disk_kind_t;
 
@@ -32,7 +33,7 @@ typedef struct disk_kind {
         DISK_CASE(keeps_the_number_of_lanes, kind), DISK_CASE(finishes_a_directory_that_was_cut_short, kind),          \
         DISK_CASE(is_open_once, kind), DISK_CASE(says_when_the_directory_cannot_be_made, kind),                        \
         DISK_CASE(backup_is_a_storage, kind), DISK_CASE(backup_beside_writers_is_consistent, kind),                    \
-        DISK_CASE(backup_that_fails_leaves_nothing_to_open, kind)
+        DISK_CASE(another_process_copies, kind), DISK_CASE(backup_that_fails_leaves_nothing_to_open, kind)
 
 /* ---- helpers ------------------------------------------------------------------------------------------------------------- */
 
@@ -396,6 +397,49 @@ static inline void backup_beside_writers_is_consistent(void **state)
         cake_storage_close(copy);
     }
     cake_storage_close(storage);
+    cake__test_dir_remove(&dir);
+}
+
+/* A child copies what this process has open and goes on writing. */
+static inline void another_process_copies(void **state)
+{
+    const disk_kind_t *kind = *state;
+    cake__test_dir_t dir;
+    crash_model_t model;
+    cake_storage_t *storage = NULL;
+    char path[128];
+    int status;
+    cake__test_dir_make(&dir);
+    crash_model_init(&model);
+    snprintf(path, sizeof path, "%s/copy", dir.parent);
+    assert_int_equal(kind->copy(dir.path, path, NULL), CAKE_ENOTFOUND);
+    pid_t child = fork();
+    if (child == 0) {
+        int err = CAKE_ENOTFOUND; /* until there is something: no handles of the parent are used here */
+        for (unsigned i = 0; err == CAKE_ENOTFOUND && i < 10000; i++, usleep(1000))
+            err = kind->copy(dir.path, path, NULL);
+        _exit(err == 0 ? 0 : 1);
+    }
+    assert_int_equal(disk_open(kind, dir.path, 3, &storage), 0);
+    while (waitpid(child, &status, WNOHANG) == 0)
+        assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(kind->copy(dir.path, path, NULL), CAKE_ECONFLICT);
+    crash_compare(storage, &model);
+    cake_storage_close(storage);
+    crash_model_t copied;
+    crash_model_init(&copied);
+    assert_int_equal(kind->open_plain(path, &storage), 0);
+    for (uint64_t last = crash_last(storage); copied.last < last;) {
+        cake_write_t writes[CRASH_BATCH];
+        char keys[CRASH_BATCH][64];
+        (void)crash_batch(++copied.last, writes, keys, &copied);
+    }
+    crash_compare(storage, &copied);
+    assert_int_equal(storage->ops->lanes(storage), 3);
+    cake_storage_close(storage);
+    cake__test_empty(dir.path);
+    assert_int_equal(kind->copy(dir.path, path, NULL), CAKE_ENOTFOUND);
     cake__test_dir_remove(&dir);
 }
 
