@@ -51,6 +51,7 @@ cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id)
     peer->node_id = node_id;
     peer->status = CAKE_SUSPECT; /* nobody knows yet: a level may wait for it (cake__peers_give_up_unseen) */
     peer->heard_wall_ms = cake__wall_ms(store->env);
+    peer->heard_ns = cake__now_ns(store->env);
     cake__list_init(&peer->link);
     cake__list_init(&peer->queue);
     cake__list_init(&peer->flights);
@@ -86,11 +87,22 @@ bool cake__peer_is_there(const cake__peer_t *peer)
     return peer->is_member && (peer->status == CAKE_ALIVE || peer->status == CAKE_SUSPECT);
 }
 
+/* By the clock that does not jump: a wall clock that returns from a day behind must not make everybody who is away right now
+ * silent for a day. */
 bool cake__peer_is_silent(const cake__peer_t *peer)
 {
-    uint64_t wall_ms = cake__wall_ms(peer->store->env);
-    return !cake__peer_is_there(peer) && wall_ms > peer->heard_wall_ms &&
-           wall_ms - peer->heard_wall_ms > peer->store->options.forget_after_ms;
+    uint64_t silent_ms = (cake__now_ns(peer->store->env) - peer->heard_ns) / CAKE_NS_PER_MS + peer->silent_before_ms;
+    return !cake__peer_is_there(peer) && silent_ms > peer->store->options.forget_after_ms;
+}
+
+/* What a registry says about the time before this run, by wall clocks, one of which may be wrong: so that counts for half of the
+ * time at most, and the other half passes in this run. */
+static void heard_before(cake__peer_t *peer, uint64_t heard_wall_ms)
+{
+    uint64_t wall_ms = cake__wall_ms(peer->store->env), most_ms = peer->store->options.forget_after_ms / 2;
+    peer->heard_wall_ms = heard_wall_ms;
+    peer->heard_ns = cake__now_ns(peer->store->env);
+    peer->silent_before_ms = cake__min_u64(wall_ms - cake__min_u64(wall_ms, heard_wall_ms), most_ms);
 }
 
 /* A member whose store is still joining counts too, and so does one that joined a moment ago and may be opening its store: a
@@ -200,7 +212,8 @@ static int on_replica(void *arg, cake_slice_t name, cake_slice_t value)
     if (peer == NULL)
         return id == cake_node_id(loading->store->node) ? 0 : (loading->err = CAKE_ENOMEM);
     peer->is_replica = true;
-    peer->heard_wall_ms = peer->stored_wall_ms = cake__load_le(at + 1, 8);
+    heard_before(peer, cake__load_le(at + 1, 8));
+    peer->stored_wall_ms = peer->heard_wall_ms;
     memcpy(peer->data_center, at + 9, value.len - 9);
     peer->is_placed = value.len > 9;
     return 0;
@@ -253,7 +266,7 @@ int cake__take_registry(cake_store_t *store, cake__reader_t *reader)
             memcpy(peer->data_center, data_center.data, data_center.len);
             peer->data_center[data_center.len] = '\0';
             peer->is_placed = data_center.len > 0;
-            peer->heard_wall_ms = heard_wall_ms;
+            heard_before(peer, heard_wall_ms);
         }
         peer->is_replica = true;
         cake__join_met(store);
@@ -294,6 +307,8 @@ cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail)
     if (peer == NULL)
         return NULL;
     peer->heard_wall_ms = cake__wall_ms(store->env);
+    peer->heard_ns = cake__now_ns(store->env);
+    peer->silent_before_ms = 0;
     peer->pulse_failures = 0;
     peer->reads_packed = hail->reads_packed;
     bool was_ready = peer->has_store && peer->is_replica;

@@ -193,6 +193,7 @@ struct cake__peer {
     bool is_replica;                        /* has joined; counts until it is forgotten */
     uint64_t actor;                         /* of its run; 0: not heard in this run of ours */
     uint64_t heard_wall_ms, stored_wall_ms; /* last sign of it; what of it is on disk */
+    uint64_t heard_ns, silent_before_ms;    /* the same by the clock that does not jump; and how long it was silent before */
 
     cake__list_t queue, flights; /* cake__queued_t waiting; batches under way */
     size_t queue_bytes, queue_count;
