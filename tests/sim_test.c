@@ -43,6 +43,8 @@ static const struct {
     {43, "all", false, "a queue stood still once its batches were answered, when all were under way as it was due"},
     {12, "all", false, "each restart pushed the clock of the whole cluster ten seconds further ahead"},
     {69, "all", false, "a joining node did not count replicas that were down"},
+    {411, "duplicate-id,loss,partition,crash,stop,disk-loss,join,clock", false,
+     "a clock that came back from a day behind made replicas that were away count as silent for a day"},
     {57, "forget,crash,partition,loss", true, "forgetting, repairs and restarts together"},
 };
 

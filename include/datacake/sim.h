@@ -44,7 +44,8 @@ extern "C" {
     X(DISK_LOSS, 18, "disk-loss", "a node comes back with an empty storage")                                           \
     X(JOIN, 19, "join", "new nodes join")                                                                              \
     X(ALLOC, 20, "alloc", "allocations fail; only when asked for")                                                     \
-    X(FORGET, 21, "forget", "nodes away for so long that they are forgotten, and come back")
+    X(FORGET, 21, "forget", "nodes away for so long that they are forgotten, and come back")                           \
+    X(DUPLICATE_ID, 22, "duplicate-id", "a second node starts with the id of another")
 
 enum cake_sim_fault {
 #define CAKE_SIM_FAULT_ENUM(symbol, bit, name, text) CAKE_SIM_##symbol = 1 << (bit),
@@ -52,7 +53,7 @@ enum cake_sim_fault {
 #undef CAKE_SIM_FAULT_ENUM
 };
 
-#define CAKE_SIM_ALL     (((1u << 22) - 1) & ~(1u << 20)) /* all but ALLOC */
+#define CAKE_SIM_ALL     (((1u << 23) - 1) & ~(1u << 20)) /* all but ALLOC */
 #define CAKE_SIM_NOTHING (1u << 31)                       /* no fault at all: 0 means the default */
 
 /* Zero: the default in parentheses. */
@@ -91,7 +92,8 @@ typedef struct cake_sim_result {
     uint64_t events;
     uint64_t changes_told, scans;
     uint64_t writes_asked, writes_acked, writes_refused, writes_unknown, reads;
-    uint64_t crashes, stops, disk_losses, partitions, pauses, jumps, disk_errors, joins, forgotten;
+    uint64_t crashes, stops, disk_losses, partitions, pauses, jumps, disk_errors, joins, forgotten, ids_reused,
+        ids_doubled;
     uint64_t sessions, repairs, tombstones_purged, steps, calls, calls_failed;
     uint64_t peak_heap_bytes; /* of the host with the most */
 } cake_sim_result_t;

@@ -2,6 +2,8 @@
  * chain of events: one of it, then the next after a drawn time. */
 #include "sim/sim.h"
 
+#define DAY_MS INT64_C(86400000)
+
 typedef enum cake__shape {
     SHAPE_SPLIT,   /* two groups that do not hear each other */
     SHAPE_ONE_WAY, /* one group hears the other, not the other way round */
@@ -85,14 +87,16 @@ static void on_mended(void *arg)
 static void cut(cake__trial_t *trial, cake__shape_t shape, uint64_t side, uint64_t pairs)
 {
     for (uint32_t a = 1; a <= trial->node_count; a++) {
+        uint32_t from = cake__host_number(trial->nodes[a - 1]->host);
         for (uint32_t b = 1; b <= trial->node_count; b++) {
+            uint32_t to = cake__host_number(trial->nodes[b - 1]->host);
             bool crosses = (side >> a & 1) != 0 && (side >> b & 1) == 0;
             bool is_chosen = shape == SHAPE_PARTIAL ? a < b && (pairs >> ((a * 7 + b) % 64) & 1) != 0 : crosses;
             if (a == b || !is_chosen)
                 continue;
-            cake__world_cut(trial->world, a, b, true);
+            cake__world_cut(trial->world, from, to, true);
             if (shape != SHAPE_ONE_WAY)
-                cake__world_cut(trial->world, b, a, true);
+                cake__world_cut(trial->world, to, from, true);
         }
     }
 }
@@ -196,19 +200,63 @@ static void stop_one(cake__trial_t *trial)
     come_back(node);
 }
 
-/* Never a second one: the levels promise to survive less than half of the replicas. */
+static void replace_disk(cake__trial_node_t *node)
+{
+    cake__trial_t *trial = node->trial;
+    cake__note(trial, "node %u: its disk is lost", node->id);
+    if (below(trial, 2) == 0) {
+        cake__node_move(node);
+        trial->result->ids_reused++;
+        cake__note(trial, "node %u: its id is used by another machine, %s", node->id, node->address);
+    }
+    cake__disk_lose(&node->disk);
+    node->has_lost_disk = true;
+    node->write_floor = 0;
+    come_back(node);
+}
+
+static void on_left(void *arg)
+{
+    happening_t happening = take(arg);
+    cake__trial_node_t *node = happening.node;
+    if (!node->trial->is_chaotic || node->starts != happening.starts)
+        return;
+    if (node->state == CAKE__IS_DOWN)
+        replace_disk(node);
+    else
+        later(node->trial, 200, on_left, happening);
+}
+
+/* With its machine, or after a goodbye, when another machine gets its id. Never a second one: the levels promise to survive less
+ * than half of the replicas. */
 static void lose_disk(cake__trial_t *trial)
 {
     cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
     if (node == NULL || trial->result->disk_losses > 0)
         return;
     trial->result->disk_losses++;
-    cake__node_crash(node, CAKE__CRASH_DRAWN);
-    cake__note(trial, "node %u: its disk is lost", node->id);
-    cake__disk_lose(&node->disk);
-    node->has_lost_disk = true;
-    node->write_floor = 0;
-    come_back(node);
+    if (below(trial, 3) != 0) {
+        cake__node_crash(node, CAKE__CRASH_DRAWN);
+        replace_disk(node);
+        return;
+    }
+    cake__node_leave(node);
+    later(trial, 200, on_left, (happening_t){.trial = trial, .node = node, .starts = node->starts});
+}
+
+static void on_impostor_gone(void *arg)
+{
+    happening_t happening = take(arg);
+    cake__impostor_end(happening.trial);
+}
+
+static void double_one(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
+    if (node == NULL || trial->impostor != NULL)
+        return;
+    later(trial, 3000 + below(trial, 15000), on_impostor_gone, (happening_t){.trial = trial});
+    cake__node_impersonate(node);
 }
 
 /* ---- absence: so long that the others drop tombstones without the node ---------------------------------------------*/
@@ -261,6 +309,8 @@ static void jump_clock(cake__trial_t *trial)
     int64_t most = (int64_t)trial->plan.clock_offset_ms;
     int64_t off = (int64_t)cake__wall_ms(env) - (int64_t)cake__world_wall_ms(trial->world);
     int64_t to = (int64_t)below(trial, (uint64_t)most * 2 + 1) - most;
+    if (below(trial, 12) == 0)
+        to = -DAY_MS; /* a day ahead would be no fault that ends: stamps of tomorrow are refused until then */
     cake__note(trial, "node %u: its clock jumps by %lld ms", node->id, (long long)(to - off));
     trial->result->jumps++;
     cake__host_jump_clock(node->host, to - off);
@@ -294,6 +344,7 @@ void cake__chaos_start(cake__trial_t *trial)
     start_chain(trial, plan->jump_ms, jump_clock);
     start_chain(trial, plan->join_ms, join_one);
     start_chain(trial, plan->absence_ms, be_absent);
+    start_chain(trial, plan->double_ms, double_one);
 }
 
 void cake__chaos_free(cake__trial_t *trial)
@@ -318,6 +369,7 @@ void cake__chaos_end(cake__trial_t *trial)
     trial->calm_since_ns = cake__world_now_ns(trial->world);
     cake__world_set_faults(trial->world, NULL);
     cake__world_heal(trial->world);
+    cake__impostor_end(trial);
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__trial_node_t *node = trial->nodes[i];
         node->disk.may_fail = false;

@@ -10,6 +10,8 @@
 
 #include <stdio.h>
 
+#include "node/node.h"
+
 #define RETRY_MS 700u
 
 /* ---- starting -------------------------------------------------------------------------------------------------------------*/
@@ -211,6 +213,56 @@ void cake__node_leave(cake__trial_node_t *node)
     env->ops->post(env, &node->stop_post);
 }
 
+/* ---- a second node with an id that is taken ---------------------------------------------------------------------------------
+ * As when somebody copies a configuration: the same generation, another address, an empty storage of its own. Clients do not know it.
+ * It is refused, and must do no harm. */
+
+void cake__node_impersonate(cake__trial_node_t *node)
+{
+    cake__trial_t *trial = node->trial;
+    cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
+    const char *seeds[CAKE__TRIAL_NODES_MAX];
+    char address[CAKE_ADDR_TEXT_MAX];
+    cake_storage_t *storage;
+    cake_addr_t addr;
+    trial->impostor = cake__world_add_host(trial->world);
+    trial->is_impostor_starting = true;
+    cake__host_addr(trial->impostor, CAKE__TRIAL_PORT, &addr);
+    cake_addr_format(&addr, address);
+    config.env = cake__host_env(trial->impostor);
+    config.node_id = node->id;
+    config.listen_addr = address;
+    config.seeds = seeds;
+    config.seed_count = gather_seeds(node, seeds);
+    config.cluster_id = "trial";
+    config.data_center = node->data_center;
+    config.generation = node->generation;
+    options.tombstone_min_age_ms = trial->plan.tombstone_min_age_ms;
+    cake__note(trial, "a second node %u starts at %s", node->id, address);
+    trial->blocking++;
+    if (cake_node_start(&config, &trial->impostor_node) == 0 && cake_memory_open(&storage) == 0 &&
+        cake_store_open(trial->impostor_node, storage, &options, &trial->impostor_store) != 0)
+        cake_storage_close(storage);
+    trial->blocking--;
+    trial->is_impostor_starting = false;
+}
+
+/* Its machine is switched off. */
+void cake__impostor_end(cake__trial_t *trial)
+{
+    if (trial->impostor == NULL || trial->is_impostor_starting)
+        return;
+    cake_storage_t *storage = trial->impostor_store != NULL ? trial->impostor_store->storage : NULL;
+    trial->result->ids_doubled += trial->impostor_node != NULL && trial->impostor_node->is_duplicate;
+    cake__note(trial, "the second node is gone");
+    cake__host_crash(trial->impostor, CAKE__CRASH_DRAWN);
+    cake_storage_close(storage);
+    trial->impostor = NULL;
+    trial->impostor_node = NULL;
+    trial->impostor_store = NULL;
+}
+
 /* ---- the cluster ------------------------------------------------------------------------------------------------------------*/
 
 bool cake__node_is_ready(const cake__trial_node_t *node)
@@ -229,16 +281,21 @@ bool cake__node_is_ready(const cake__trial_node_t *node)
     return true;
 }
 
+void cake__node_move(cake__trial_node_t *node)
+{
+    cake_addr_t addr;
+    node->host = cake__world_add_host(node->trial->world);
+    cake__host_addr(node->host, CAKE__TRIAL_PORT, &addr);
+    cake_addr_format(&addr, node->address);
+}
+
 cake__trial_node_t *cake__cluster_add(cake__trial_t *trial)
 {
     CAKE_ASSERT(trial->node_count < CAKE__TRIAL_NODES_MAX);
     cake__trial_node_t *node = cake__sim_alloc(sizeof *node);
-    cake_addr_t addr;
     node->trial = trial;
-    node->host = cake__world_add_host(trial->world);
-    node->id = (uint16_t)cake__host_number(node->host);
-    cake__host_addr(node->host, CAKE__TRIAL_PORT, &addr);
-    cake_addr_format(&addr, node->address);
+    node->id = (uint16_t)(trial->node_count + 1);
+    cake__node_move(node);
     snprintf(node->data_center, sizeof node->data_center, "dc-%u",
              (unsigned)(trial->node_count % trial->plan.data_centers) + 1);
     node->told = cake__sim_alloc(key_count(trial) * sizeof *node->told);

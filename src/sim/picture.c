@@ -88,10 +88,22 @@ void cake__picture_note(cake__trial_t *trial, const char *text)
     snprintf(mark->text, sizeof mark->text, "%s", text);
 }
 
+/* Of a host; 0: of no node. */
+static uint32_t row_of(const cake__trial_t *trial, uint32_t host)
+{
+    for (uint32_t i = 0; i < trial->node_count; i++) {
+        if (cake__host_number(trial->nodes[i]->host) == host)
+            return i + 1;
+    }
+    return 0;
+}
+
 void cake__picture_flight(void *arg, uint32_t from, uint32_t to, uint64_t arrives_ns, size_t bytes, bool is_stream)
 {
     cake__trial_t *trial = arg;
     cake__picture_t *picture = trial->picture;
+    from = row_of(trial, from);
+    to = row_of(trial, to);
     if (from == to || bytes == 0)
         return;
     picture->messages[picture->message_count++ % MESSAGES_MAX] = (message_t){

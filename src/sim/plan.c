@@ -37,6 +37,8 @@ static void draw_kinds(cake__trial_t *trial)
         kinds &= ~(uint32_t)CAKE_SIM_DISK_LOSS; /* both weaken other checks: less often */
     if ((others >> 3 & 7) != 0)
         kinds &= ~(uint32_t)CAKE_SIM_FORGET;
+    if ((others >> 6 & 3) != 0)
+        kinds &= ~(uint32_t)CAKE_SIM_DUPLICATE_ID;
     if ((trial->options.faults & CAKE_SIM_ALLOC) != 0)
         kinds |= CAKE_SIM_ALLOC;
     trial->plan.kinds = (trial->options.force_faults ? ~UINT32_C(0) : kinds) & trial->options.faults;
@@ -83,6 +85,7 @@ static void draw_hosts(cake__trial_t *trial)
     plan->disk_loss_ms = is_on(trial, CAKE_SIM_DISK_LOSS) ? between(trial, 10000, 40000) : 0;
     plan->join_ms = is_on(trial, CAKE_SIM_JOIN) ? between(trial, 8000, 30000) : 0;
     plan->absence_ms = is_on(trial, CAKE_SIM_FORGET) ? between(trial, 8000, 30000) : 0;
+    plan->double_ms = is_on(trial, CAKE_SIM_DUPLICATE_ID) ? 15000 : 0;
     plan->write_error_rate = is_on(trial, CAKE_SIM_DISK_ERROR) ? rate(trial, 0.05) : 0;
     plan->read_error_rate = is_on(trial, CAKE_SIM_DISK_ERROR) ? rate(trial, 0.02) : 0;
     plan->ambiguous_share = below(trial, 3) == 0 ? 0 : (double)below(trial, 100) / 100;
@@ -185,6 +188,7 @@ void cake__plan_print(const cake__trial_t *trial, char *out, size_t size)
     append_mean(out, size, "lost disk", plan->disk_loss_ms);
     append_mean(out, size, "join", plan->join_ms);
     append_mean(out, size, "absence", plan->absence_ms);
+    append_mean(out, size, "doubled id", plan->double_ms);
     if (plan->forget_after_ms > 0)
         append(out, size, " forgotten after %.1f s,", (double)plan->forget_after_ms / 1000);
     size_t len = strlen(out);

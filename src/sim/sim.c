@@ -131,6 +131,7 @@ static void make_key_ids(cake__trial_t *trial)
 static void free_trial(cake__trial_t *trial)
 {
     trial->is_over = true;
+    cake__impostor_end(trial);
     cake__world_free(trial->world);
     cake__chaos_free(trial);
     cake__cluster_free(trial);

@@ -48,7 +48,7 @@ typedef struct cake__plan {
     uint64_t latency_max_ns;
     uint64_t clock_offset_ms, clock_drift_ppm;
     /* mean time between two of them in the whole cluster, in ms; 0: never */
-    uint32_t partition_ms, pause_ms, slow_ms, crash_ms, stop_ms, jump_ms, disk_loss_ms, join_ms, absence_ms;
+    uint32_t partition_ms, pause_ms, slow_ms, crash_ms, stop_ms, jump_ms, disk_loss_ms, join_ms, absence_ms, double_ms;
     uint32_t partition_shapes; /* bits of cake__shape */
     uint32_t partition_len_ms, pause_len_ms, down_len_ms;
     double write_error_rate, read_error_rate, ambiguous_share;
@@ -117,7 +117,7 @@ typedef enum cake__process_state {
 
 struct cake__trial_node {
     cake__trial_t *trial;
-    uint16_t id; /* and the number of its host */
+    uint16_t id;
     cake__host_t *host;
     cake__process_state_t state;
     bool is_paused, is_slow, has_lost_disk;
@@ -147,6 +147,9 @@ struct cake__trial_node {
 void cake__cluster_new(cake__trial_t *trial);
 void cake__cluster_free(cake__trial_t *trial);
 cake__trial_node_t *cake__cluster_add(cake__trial_t *trial);
+void cake__node_move(cake__trial_node_t *node);        /* while it is down: to another machine, with another address */
+void cake__node_impersonate(cake__trial_node_t *node); /* a second one with its id */
+void cake__impostor_end(cake__trial_t *trial);
 void cake__node_up(cake__trial_node_t *node, bool with_seeds); /* from outside of events; tries again when it fails */
 void cake__node_crash(cake__trial_node_t *node, cake__crash_t how);
 void cake__node_leave(cake__trial_node_t *node);          /* gracefully, in its own time */
@@ -260,6 +263,10 @@ struct cake_sim {
     cake__world_t *world;
     cake_log_t log;
     cake__trial_node_t *nodes[CAKE__TRIAL_NODES_MAX];
+    cake__host_t *impostor; /* the host of a second node with an id that is taken; NULL: none */
+    cake_node_t *impostor_node;
+    cake_store_t *impostor_store;
+    bool is_impostor_starting;
     uint32_t node_count, first_count; /* all; those it began with */
     uint32_t blocking;                /* calls of ours that wait at a gate now */
     bool is_chaotic, is_over;
