@@ -38,6 +38,10 @@ CAKE_API void cake_clock_init(cake_clock_t *clock, uint64_t max_drift_ms, cake_h
  * allowed (model, rule 1): nothing changed, try again once the wall clock has caught up. */
 CAKE_API int cake_clock_now(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t *out);
 
+/* `count` stamps in a row at the price of one, the first in *first, the others each one more. CAKE_EDRIFT (also for none): as
+ * above, and none is taken. */
+CAKE_API int cake_clock_take(cake_clock_t *clock, uint64_t wall_ms, uint64_t count, cake_hlc_t *first);
+
 /* Takes note of a stamp from elsewhere. CAKE_EDRIFT when it is too far ahead of wall_ms: nothing changed. */
 CAKE_API int cake_clock_observe(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t ts);
 

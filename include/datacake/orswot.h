@@ -92,9 +92,11 @@ CAKE_API void cake_orswot_free(cake_orswot_t *set); /* NULL allowed */
  * there is a write too: it may be there elsewhere. */
 CAKE_API int cake_orswot_insert(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, cake_record_t *out);
 CAKE_API int cake_orswot_delete(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, cake_record_t *out);
-/* The same in a row, faster, because memory is fetched ahead. *done: how many were written, all of them after 0. out may be
- * NULL, else it has room for count. */
+/* The same in a row, several times as fast on a large set, because the memory that each needs is fetched ahead: hand over some
+ * hundreds at once. *done: how many were written, all of them after 0. out may be NULL, else it has room for count. */
 CAKE_API int cake_orswot_insert_many(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *ids, size_t count,
+                                     cake_record_t *out, size_t *done);
+CAKE_API int cake_orswot_delete_many(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *ids, size_t count,
                                      cake_record_t *out, size_t *done);
 
 /* An operation from another replica. *verdict (may be NULL): what became of it; only NEWER and OLDER change the set.
@@ -123,6 +125,9 @@ CAKE_API int cake_orswot_retire(cake_orswot_t *set, const uint64_t *living, size
 /* ---- reading: O(1) --------------------------------------------------------------------------------------------------- */
 
 CAKE_API bool cake_orswot_get(const cake_orswot_t *set, const cake_id_t *id, cake_record_t *out); /* live or dead */
+/* The same in a row, out[i] for ids[i], with memory fetched ahead. Returns how many there are; of the others out[i] has the id
+ * and the rest is zero, the seq of the dot too. */
+CAKE_API size_t cake_orswot_get_many(const cake_orswot_t *set, const cake_id_t *ids, size_t count, cake_record_t *out);
 CAKE_API size_t cake_orswot_live(const cake_orswot_t *set);
 CAKE_API size_t cake_orswot_tombstones(const cake_orswot_t *set);
 CAKE_API uint64_t
@@ -178,7 +183,8 @@ CAKE_API uint64_t cake_orswot_position(const cake_id_t *id);
 /* bits: of the finest ranges, a multiple of 4 up to 20, else CAKE_EINVAL. */
 CAKE_API int cake_ranges_new(cake_orswot_t *set, uint32_t bits, cake_ranges_t **out);
 CAKE_API void cake_ranges_free(cake_ranges_t *ranges); /* NULL allowed */
-CAKE_API int cake_ranges_step(cake_ranges_t *ranges);  /* 1: there is more to do; 0: done; CAKE_ENOMEM: may be tried again */
+CAKE_API int
+cake_ranges_step(cake_ranges_t *ranges); /* 1: there is more to do; 0: done; CAKE_ENOMEM: may be tried again */
 /* Done, and the set has not changed since new: these are the fingerprints of the set as it is. */
 CAKE_API bool cake_ranges_are_exact(const cake_ranges_t *ranges);
 /* O(1) once done; before, and for ranges that are none, 0. *count (may be NULL): live records. */

@@ -10,27 +10,38 @@ uint16_t cake__block_capacity_for(uint32_t positions)
     return capacity;
 }
 
+static size_t bytes_before_records(cake__shape_t shape)
+{
+    return sizeof(cake__block_t) + (shape.capacity + 63u) / 64u * sizeof(cake__bits_t);
+}
+
+static size_t bytes_before_offsets(cake__shape_t shape) /* of which there is an even number before */
+{
+    return bytes_before_records(shape) + shape.capacity * cake__shape_stride(shape);
+}
+
+static size_t bytes_of(cake__shape_t shape)
+{
+    return bytes_before_offsets(shape) + (shape.is_sparse ? shape.capacity * sizeof(uint16_t) : 0);
+}
+
+size_t cake__block_bytes(const cake__block_t *block)
+{
+    return bytes_of(block->shape);
+}
+
 cake__block_t *cake__block_new(const cake_alloc_t *alloc, cake__shape_t shape, uint64_t actor, uint64_t first,
                                cake_hlc_t hlc)
 {
-    size_t capacity = shape.capacity, words = (capacity + 63) / 64, bitmap = words * sizeof(uint64_t);
-    size_t ids = capacity * (shape.has_wide_ids ? 16 : 8), hlcs = capacity * (shape.has_wide_hlcs ? 8 : 4);
-    size_t offsets = shape.is_sparse ? capacity * sizeof(uint16_t) : 0;
-    size_t header = (sizeof(cake__block_t) + 15) & ~(size_t)15;
-    size_t bytes = header + 3 * bitmap + hlcs + ids + offsets;
-    uint8_t *at = cake__malloc(alloc, bytes);
+    uint8_t *at = cake__malloc(alloc, bytes_of(shape));
     if (at == NULL)
         return NULL;
     cake__block_t *block = (cake__block_t *)(void *)at;
-    *block = (cake__block_t){.actor = actor, .first = first, .max_seq = first - 1, .shape = shape, .bytes = bytes};
+    *block = (cake__block_t){.actor = actor, .first = first, .max_seq = first - 1, .shape = shape};
     block->hlc_base = hlc < CAKE__NARROW_HLC_BELOW ? 0 : hlc - CAKE__NARROW_HLC_BELOW;
-    memset(at + header, 0, 3 * bitmap);
-    block->occupied_bits = (uint64_t *)(void *)(at + header);
-    block->present_bits = block->occupied_bits + words;
-    block->tombstone_bits = block->present_bits + words;
-    block->hlcs = block->tombstone_bits + words;
-    block->ids = (uint8_t *)block->hlcs + hlcs;
-    block->offsets = shape.is_sparse ? (uint16_t *)(void *)((uint8_t *)block->ids + ids) : NULL;
+    memset(block->bits, 0, bytes_before_records(shape) - sizeof *block);
+    block->records = at + bytes_before_records(shape);
+    block->offsets = shape.is_sparse ? (uint16_t *)(void *)(at + bytes_before_offsets(shape)) : NULL;
     return block;
 }
 
@@ -48,27 +59,18 @@ cake__block_t *cake__block_remake(const cake_alloc_t *alloc, cake__block_t *bloc
     made->hlc_base = block->hlc_base;
     made->number = block->number;
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        for (uint64_t left = block->occupied_bits[word]; left != 0; left &= left - 1) {
+        for (uint64_t left = block->bits[word].occupied; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
             cake__block_write(made, position, cake__block_seq(block, position), cake__block_id(block, position),
-                              cake__block_hlc(block, position), cake__bit(block->tombstone_bits, position));
+                              cake__block_hlc(block, position), cake__block_is_tombstone(block, position));
+            if (cake__block_is_present(block, position))
+                cake__block_reveal(made, position);
         }
     }
-    memcpy(made->present_bits, block->present_bits, cake__block_words(block) * sizeof(uint64_t));
     made->max_seq = block->max_seq;
-    made->present = block->present;
-    made->tombstones = block->tombstones;
-    CAKE_ASSERT(made->occupied == block->occupied);
+    CAKE_ASSERT(made->occupied == block->occupied && made->present == block->present);
     cake__block_free(alloc, block);
     return made;
-}
-
-void cake__block_read(const cake__block_t *block, uint32_t position, cake_record_t *out)
-{
-    cake__id_from_pair(cake__block_id(block, position), &out->id);
-    out->hlc = cake__block_hlc(block, position);
-    out->dot = (cake_dot_t){block->actor, cake__block_seq(block, position)};
-    out->is_tombstone = cake__bit(block->tombstone_bits, position);
 }
 
 uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
@@ -77,11 +79,11 @@ uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
     if (seq < block->first || offset >= CAKE__BLOCK_SPAN_MAX)
         return CAKE__BLOCK_POSITIONS;
     if (block->offsets == NULL) {
-        bool is_there = offset < block->shape.capacity && cake__bit(block->occupied_bits, (uint32_t)offset);
+        bool is_there = offset < block->shape.capacity && cake__block_is_occupied(block, (uint32_t)offset);
         return is_there ? (uint32_t)offset : CAKE__BLOCK_POSITIONS;
     }
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        for (uint64_t left = block->occupied_bits[word]; left != 0; left &= left - 1) {
+        for (uint64_t left = block->bits[word].occupied; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
             if (block->offsets[position] == offset)
                 return position;
@@ -93,8 +95,8 @@ uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
 uint32_t cake__block_free_position(const cake__block_t *block)
 {
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        if (block->occupied_bits[word] != UINT64_MAX) {
-            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(~block->occupied_bits[word]);
+        if (block->bits[word].occupied != UINT64_MAX) {
+            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(~block->bits[word].occupied);
             return position < block->shape.capacity ? position : block->shape.capacity;
         }
     }
@@ -142,7 +144,7 @@ uint32_t cake__block_select(const cake__block_t *block, uint64_t first, uint64_t
         words = (uint32_t)cake__min_u64(words, (last - block->first) / 64 + 1);
     }
     for (; word < words; word++) {
-        for (uint64_t left = block->present_bits[word]; left != 0; left &= left - 1) {
+        for (uint64_t left = block->bits[word].present; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
             uint64_t seq = cake__block_seq(block, position);
             if (seq < first || seq > last)

@@ -1,17 +1,19 @@
-/* block.h: up to 1024 records of one actor, in columns. The dot is implied by the position (dense), or kept as a 16-bit
- * offset (sparse: what is left of long overwritten stretches).
+/* block.h: up to 1024 records of one actor. The dot is implied by the position (dense), or kept as a 16-bit offset (sparse:
+ * what is left of long overwritten stretches).
  *
- *      header | occupied, present, tombstone bits | hlc column 4 or 8 B | id column 8 or 16 B | offsets 2 B (sparse)
+ *      header | per 64 positions: occupied, present, tombstone bits | records: id 8 or 16 B, hlc 4 or 8 B | offsets 2 B (sparse)
  *
  *      dense    seq = first + position               positions 0..capacity-1, each for one seq for ever
  *      sparse   seq = first + offsets[position]      positions in order of arrival, used again
  *
  * A position is free, occupied (staged: not visible yet), or occupied and present. Ids of eight-byte keys take 8 B while
  * all of the block are such; stamps take 4 B while all are within 2^32 of hlc_base (65 s). A block that no longer fits is made
- * anew in another shape, at the same positions.
+ * anew in another shape, at the same positions. Id and stamp stand side by side, and so do the three bits of a position,
+ * because each is one cache miss of a large set.
  *
  * Invariants: present implies occupied; tombstone means something only where occupied; counts equal the bits;
- * first <= every seq <= max_seq; offsets and dense spans below their limits. */
+ * first <= every seq <= max_seq; offsets and dense spans below their limits; tombstone_hlc is at or above the stamp of every
+ * present tombstone, and equal to that of one of them while has_exact_tombstone_hlc. */
 #ifndef CAKE_CRDT_BLOCK_H
 #define CAKE_CRDT_BLOCK_H
 
@@ -20,7 +22,7 @@
 #include "base/base.h"
 
 #define CAKE__BLOCK_POSITIONS  1024u
-#define CAKE__BLOCK_LEAST      16u
+#define CAKE__BLOCK_LEAST      8u
 #define CAKE__BLOCK_SPAN_MAX   65536u              /* seqs of a sparse block */
 #define CAKE__NARROW_ID_HIGH   (UINT64_C(8) << 56) /* the upper half of the id of an eight-byte key */
 #define CAKE__NARROW_HLC_BELOW (UINT64_C(1) << 30) /* room for stamps older than the first of the block */
@@ -63,16 +65,21 @@ typedef struct cake__shape {
     bool is_sparse, has_wide_ids, has_wide_hlcs;
 } cake__shape_t;
 
+typedef struct cake__bits {
+    uint64_t occupied, present, tombstone;
+} cake__bits_t;
+
 typedef struct cake__block {
     uint64_t actor, first, max_seq;
     cake_hlc_t hlc_base; /* of narrow stamps */
-    cake__shape_t shape;
+    uint8_t *records;
+    uint16_t *offsets; /* NULL: dense */
+    cake_hlc_t tombstone_hlc;
     uint32_t number;                        /* of the table's list */
     uint16_t occupied, present, tombstones; /* tombstones: present ones */
-    uint64_t *occupied_bits, *present_bits, *tombstone_bits;
-    void *hlcs, *ids;
-    uint16_t *offsets; /* NULL: dense */
-    size_t bytes;
+    cake__shape_t shape;
+    bool has_exact_tombstone_hlc;
+    cake__bits_t bits[]; /* one for each 64 positions */
 } cake__block_t;
 
 /* NULL: no memory. hlc: of the first record, to place narrow stamps around. */
@@ -85,19 +92,29 @@ cake__block_t *cake__block_remake(const cake_alloc_t *alloc, cake__block_t *bloc
 
 uint16_t cake__block_capacity_for(uint32_t positions); /* the least capacity */
 
-static inline bool cake__bit(const uint64_t *bits, uint32_t position)
+static inline bool cake__bit(uint64_t bits, uint32_t position)
 {
-    return bits[position / 64] >> (position % 64) & 1;
+    return bits >> (position % 64) & 1;
 }
 
-static inline void cake__bit_set(uint64_t *bits, uint32_t position)
+static inline cake__bits_t *cake__block_bits(cake__block_t *block, uint32_t position)
 {
-    bits[position / 64] |= UINT64_C(1) << (position % 64);
+    return &block->bits[position / 64];
 }
 
-static inline void cake__bit_clear(uint64_t *bits, uint32_t position)
+static inline bool cake__block_is_occupied(const cake__block_t *block, uint32_t position)
 {
-    bits[position / 64] &= ~(UINT64_C(1) << (position % 64));
+    return cake__bit(block->bits[position / 64].occupied, position);
+}
+
+static inline bool cake__block_is_present(const cake__block_t *block, uint32_t position)
+{
+    return cake__bit(block->bits[position / 64].present, position);
+}
+
+static inline bool cake__block_is_tombstone(const cake__block_t *block, uint32_t position)
+{
+    return cake__bit(block->bits[position / 64].tombstone, position);
 }
 
 static inline uint32_t cake__block_words(const cake__block_t *block)
@@ -105,29 +122,53 @@ static inline uint32_t cake__block_words(const cake__block_t *block)
     return (block->shape.capacity + 63u) / 64u;
 }
 
+static inline size_t cake__shape_id_bytes(cake__shape_t shape)
+{
+    return shape.has_wide_ids ? 16 : 8;
+}
+
+static inline size_t cake__shape_stride(cake__shape_t shape)
+{
+    return cake__shape_id_bytes(shape) + (shape.has_wide_hlcs ? 8 : 4);
+}
+
+size_t cake__block_bytes(const cake__block_t *block);
+
+static inline uint8_t *cake__block_record(const cake__block_t *block, uint32_t position)
+{
+    return block->records + position * cake__shape_stride(block->shape);
+}
+
 static inline uint64_t cake__block_seq(const cake__block_t *block, uint32_t position)
 {
     return block->first + (block->offsets == NULL ? position : block->offsets[position]);
 }
 
-static inline cake__id_pair_t cake__block_id(const cake__block_t *block, uint32_t position)
+static inline cake__id_pair_t cake__record_id(const uint8_t *record, bool is_wide)
 {
-    if (block->shape.has_wide_ids)
-        return ((const cake__id_pair_t *)block->ids)[position];
-    return (cake__id_pair_t){((const uint64_t *)block->ids)[position], CAKE__NARROW_ID_HIGH};
+    cake__id_pair_t pair = {0, CAKE__NARROW_ID_HIGH};
+    memcpy(&pair.low, record, sizeof pair.low);
+    if (is_wide)
+        memcpy(&pair.high, record + 8, sizeof pair.high);
+    return pair;
 }
 
-static inline bool cake__block_holds_id(const cake__block_t *block, uint32_t position, cake__id_pair_t id)
+static inline cake__id_pair_t cake__block_id(const cake__block_t *block, uint32_t position)
 {
-    cake__id_pair_t held = cake__block_id(block, position);
-    return held.low == id.low && held.high == id.high;
+    return cake__record_id(cake__block_record(block, position), block->shape.has_wide_ids);
 }
 
 static inline cake_hlc_t cake__block_hlc(const cake__block_t *block, uint32_t position)
 {
-    if (block->shape.has_wide_hlcs)
-        return ((const uint64_t *)block->hlcs)[position];
-    return block->hlc_base + ((const uint32_t *)block->hlcs)[position];
+    const uint8_t *at = cake__block_record(block, position) + cake__shape_id_bytes(block->shape);
+    uint64_t wide;
+    uint32_t narrow;
+    if (block->shape.has_wide_hlcs) {
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    }
+    memcpy(&narrow, at, sizeof narrow);
+    return block->hlc_base + narrow;
 }
 
 static inline bool cake__block_fits(const cake__block_t *block, cake__id_pair_t id, cake_hlc_t hlc)
@@ -136,42 +177,69 @@ static inline bool cake__block_fits(const cake__block_t *block, cake__id_pair_t 
            (block->shape.has_wide_hlcs || (hlc >= block->hlc_base && hlc - block->hlc_base <= UINT32_MAX));
 }
 
-void cake__block_read(const cake__block_t *block, uint32_t position, cake_record_t *out);
+static inline void cake__block_read(const cake__block_t *block, uint32_t position, cake_record_t *out)
+{
+    cake__id_from_pair(cake__block_id(block, position), &out->id);
+    out->hlc = cake__block_hlc(block, position);
+    out->dot = (cake_dot_t){block->actor, cake__block_seq(block, position)};
+    out->is_tombstone = cake__block_is_tombstone(block, position);
+}
+
 /* Occupies a free position; the record must fit. It is not present yet. */
 static inline void cake__block_write(cake__block_t *block, uint32_t position, uint64_t seq, cake__id_pair_t id,
                                      cake_hlc_t hlc, bool is_tombstone)
 {
-    CAKE_ASSERT(position < block->shape.capacity && !cake__bit(block->occupied_bits, position));
+    uint8_t *at = cake__block_record(block, position);
+    cake__bits_t *bits = cake__block_bits(block, position);
+    uint64_t bit = UINT64_C(1) << (position % 64);
+    CAKE_ASSERT(position < block->shape.capacity && (bits->occupied & bit) == 0);
     CAKE_ASSERT(seq >= block->first && cake__block_fits(block, id, hlc));
     if (block->offsets != NULL)
         block->offsets[position] = (uint16_t)(seq - block->first);
-    if (block->shape.has_wide_ids)
-        ((cake__id_pair_t *)block->ids)[position] = id;
-    else
-        ((uint64_t *)block->ids)[position] = id.low;
-    if (block->shape.has_wide_hlcs)
-        ((uint64_t *)block->hlcs)[position] = hlc;
-    else
-        ((uint32_t *)block->hlcs)[position] = (uint32_t)(hlc - block->hlc_base);
-    cake__bit_set(block->occupied_bits, position);
-    if (is_tombstone)
-        cake__bit_set(block->tombstone_bits, position);
-    else
-        cake__bit_clear(block->tombstone_bits, position);
+    memcpy(at, &id, block->shape.has_wide_ids ? 16 : 8);
+    at += cake__shape_id_bytes(block->shape);
+    if (block->shape.has_wide_hlcs) {
+        memcpy(at, &hlc, sizeof hlc);
+    } else {
+        uint32_t narrow = (uint32_t)(hlc - block->hlc_base);
+        memcpy(at, &narrow, sizeof narrow);
+    }
+    bits->occupied |= bit;
+    bits->tombstone = is_tombstone ? bits->tombstone | bit : bits->tombstone & ~bit;
     block->occupied++;
     block->max_seq = cake__max_u64(block->max_seq, seq);
+}
+
+/* An occupied position is from now on visible. */
+static inline void cake__block_reveal(cake__block_t *block, uint32_t position)
+{
+    cake__bits_t *bits = cake__block_bits(block, position);
+    bits->present |= UINT64_C(1) << (position % 64);
+    block->present++;
+    if (!cake__bit(bits->tombstone, position))
+        return;
+    cake_hlc_t hlc = cake__block_hlc(block, position);
+    block->has_exact_tombstone_hlc =
+        block->tombstones == 0 || block->has_exact_tombstone_hlc || hlc > block->tombstone_hlc;
+    block->tombstone_hlc = block->tombstones == 0 ? hlc : cake__max_u64(block->tombstone_hlc, hlc);
+    block->tombstones++;
 }
 
 /* Frees an occupied position, present or not. */
 static inline void cake__block_vacate(cake__block_t *block, uint32_t position)
 {
-    CAKE_ASSERT(cake__bit(block->occupied_bits, position));
-    if (cake__bit(block->present_bits, position)) {
+    cake__bits_t *bits = cake__block_bits(block, position);
+    uint64_t bit = UINT64_C(1) << (position % 64);
+    CAKE_ASSERT((bits->occupied & bit) != 0);
+    if ((bits->present & bit) != 0) {
         block->present--;
-        block->tombstones = (uint16_t)(block->tombstones - cake__bit(block->tombstone_bits, position));
+        if ((bits->tombstone & bit) != 0) {
+            block->tombstones--;
+            block->has_exact_tombstone_hlc = false;
+        }
     }
-    cake__bit_clear(block->occupied_bits, position);
-    cake__bit_clear(block->present_bits, position);
+    bits->occupied &= ~bit;
+    bits->present &= ~bit;
     block->occupied--;
 }
 

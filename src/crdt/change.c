@@ -117,6 +117,8 @@ void cake__change_commit(cake__change_t *change)
         CAKE_ASSERT(slot != CAKE__SLOT_NONE);
         cake__table_erase(&set->table, slot);
     }
+    if (change->erase_count > 0)
+        cake__table_tidy(&set->table, change->erase_count, false);
     for (size_t i = 0; i < change->put_count; i++)
         cake__table_publish(&set->table, &change->puts[i].record, change->puts[i].is_new);
     if (change->has_summary) {

@@ -1,156 +1,246 @@
-/* index.c: see index.h. */
-#include "crdt/index.h"
+/* index.c: see index.h. Joining segments again: index_tidy.c. */
+#include "crdt/index_internal.h"
 
 #define DEPTH_MAX 28u
-#define AHEAD     24u /* entries whose ids are fetched ahead while a segment is made anew */
+
+/* What every index without a segment leads to: one empty group of a segment without room. */
+static const struct {
+    _Alignas(64) uint8_t unused[64 - sizeof(cake__segment_t)];
+    cake__segment_t segment;
+    cake__group_t group;
+} NONE = {.segment = {.groups = 1}};
+
+static uintptr_t no_cell(void)
+{
+    return (uintptr_t)(const void *)&NONE.group;
+}
 
 /* ---- segments ----------------------------------------------------------------------------------------------------- */
 
 static size_t segment_bytes(uint32_t groups)
 {
-    return sizeof(cake__segment_t) + groups * sizeof(cake__group_t) + 63;
+    size_t alignment = groups < 8 ? 16 : 64; /* a small one may lie across two lines */
+    return sizeof(cake__segment_t) + groups * sizeof(cake__group_t) + alignment - 1;
 }
 
-static cake__segment_t *segment_new(cake__index_t *index, uint32_t groups, uint8_t depth)
+/* Thirteen sixteenths: fuller ones have many entries away from home. */
+static uint32_t room_of(uint32_t groups)
 {
-    uint8_t *block = cake__malloc(index->alloc, segment_bytes(groups));
-    if (block == NULL)
-        return NULL;
-    cake__segment_t *segment = (cake__segment_t *)(void *)block;
-    uintptr_t first = ((uintptr_t)(block + sizeof *segment) + 63) & ~(uintptr_t)63;
-    *segment = (cake__segment_t){.group_mask = groups - 1, .depth = depth, .groups = (cake__group_t *)first};
-    for (uint32_t i = 0; i < groups; i++)
-        memset(segment->groups[i].tags, 0, sizeof segment->groups[i].tags);
+    uint32_t entries = groups * CAKE__GROUP;
+    return entries - (entries * 3 + 15) / 16;
+}
+
+uintptr_t cake__segment_new(cake__index_t *index, uint32_t groups, uint32_t depth)
+{
+    uintptr_t alignment = groups < 8 ? 16 : 64;
+    uint8_t *memory = cake__malloc(index->alloc, segment_bytes(groups));
+    if (memory == NULL)
+        return 0;
+    uintptr_t cell = ((uintptr_t)(memory + sizeof(cake__segment_t)) + alignment - 1) & ~(alignment - 1);
+    *cake__cell_segment(cell) = (cake__segment_t){.memory = memory,
+                                                  .groups = groups,
+                                                  .room = room_of(groups),
+                                                  .depth = (uint8_t)depth,
+                                                  .known = depth == 0 ? 0 : 2};
+    cake__group_t *group = cake__cell_groups(cell);
+    for (uint32_t i = 0; i < groups; i++) {
+        memset(group[i].tags, 0, sizeof group[i].tags);
+        group[i].next = 0;
+    }
     index->bytes += segment_bytes(groups);
     index->segments++;
-    return segment;
+    return cell | (uint32_t)__builtin_ctz(groups);
 }
 
-static void segment_free(cake__index_t *index, cake__segment_t *segment)
+void cake__segment_free(cake__index_t *index, uintptr_t cell)
 {
-    if (segment == NULL)
+    if (cell == 0 || cell == no_cell())
         return;
-    index->bytes -= segment_bytes(segment->group_mask + 1);
+    cake__segment_t *segment = cake__cell_segment(cell);
+    index->bytes -= segment_bytes(segment->groups);
     index->segments--;
-    cake__free(index->alloc, segment);
+    index->used -= segment->used;
+    cake__free(index->alloc, segment->memory);
 }
 
-/* Seven eighths; a segment of one group keeps one tag empty all the same. */
-static bool is_full(const cake__segment_t *segment)
+void cake__segment_add(cake__index_t *index, uintptr_t cell, uint64_t hash, uint32_t slot)
 {
-    uint32_t entries = (segment->group_mask + 1) * CAKE__GROUP;
-    return segment->used >= entries - entries / 8;
-}
-
-static void set_entry(cake__segment_t *segment, cake__group_t *group, uint32_t empty, uint64_t hash, uint32_t slot)
-{
-    uint32_t at = (uint32_t)__builtin_ctz(empty);
-    group->tags[at] = cake__tag_of(hash);
-    group->slots[at] = slot;
+    cake__segment_t *segment = cake__cell_segment(cell);
+    uint32_t mask = segment->groups - 1, home = (uint32_t)(hash >> 8) & mask, at = home;
+    cake__group_t *groups = cake__cell_groups(cell);
+    while (cake__tags_equal(&groups[at], 0) == 0)
+        at = (at + 1) & mask;
+    CAKE_ASSERT(segment->room > 0);
+    cake__group_add(&groups[at], cake__tag_of(hash), cake__next_bits(hash, segment->depth), slot, at == home);
     segment->used++;
-}
-
-static void segment_put(cake__segment_t *segment, uint64_t hash, uint32_t slot)
-{
-    uint32_t at = cake__home_group(segment, hash), empty;
-    while ((empty = cake__tags_equal(&segment->groups[at], 0)) == 0)
-        at = (at + 1) & segment->group_mask;
-    set_entry(segment, &segment->groups[at], empty, hash, slot);
+    segment->room--;
+    index->used++;
 }
 
 /* ---- making segments anew ----------------------------------------------------------------------------------------- */
-
-static uint32_t slot_at(const cake__segment_t *segment, uint32_t entry)
-{
-    return segment->groups[entry / CAKE__GROUP].slots[entry % CAKE__GROUP];
-}
-
-static uint8_t tag_at(const cake__segment_t *segment, uint32_t entry)
-{
-    return segment->groups[entry / CAKE__GROUP].tags[entry % CAKE__GROUP];
-}
 
 static bool belongs(const cake__segment_t *segment, uint64_t hash, uint64_t hash_inside, uint8_t tag)
 {
     return tag == cake__tag_of(hash) && (segment->depth == 0 || (hash ^ hash_inside) >> (64 - segment->depth) == 0);
 }
 
-/* The hash of every entry that still holds what it says, 0 for the others; returns how many hold. This is where the time
- * goes: each id is somewhere else, so they are fetched ahead. */
-static uint32_t read_hashes(const cake__index_t *index, const cake__segment_t *segment, uint64_t hash_inside,
-                            uint64_t *hashes)
+uint32_t cake__segment_hashes(const cake__index_t *index, uintptr_t cell, uint64_t hash_inside, uint64_t *hashes)
 {
-    uint32_t entries = (segment->group_mask + 1) * CAKE__GROUP, held = 0;
-    for (uint32_t i = 0; i < entries + AHEAD; i++) {
-        if (i < entries && tag_at(segment, i) != 0)
-            index->prefetch(index->ctx, slot_at(segment, i));
-        if (i < AHEAD)
+    const cake__segment_t *segment = cake__cell_segment(cell);
+    const cake__group_t *groups = cake__cell_groups(cell);
+    uint32_t entries = segment->groups * CAKE__GROUP, held = 0;
+    for (uint32_t i = 0; i < entries + CAKE__INDEX_AHEAD; i++) {
+        if (i < entries && groups[i / CAKE__GROUP].tags[i % CAKE__GROUP] != 0)
+            index->prefetch(index->ctx, groups[i / CAKE__GROUP].slots[i % CAKE__GROUP]);
+        if (i < CAKE__INDEX_AHEAD)
             continue;
-        uint32_t entry = i - AHEAD;
-        uint8_t tag = tag_at(segment, entry);
-        uint64_t hash = tag == 0 ? 0 : index->hash_of(index->ctx, slot_at(segment, entry));
+        uint32_t entry = i - CAKE__INDEX_AHEAD;
+        const cake__group_t *group = &groups[entry / CAKE__GROUP];
+        uint8_t tag = group->tags[entry % CAKE__GROUP];
+        uint64_t hash = tag == 0 ? 0 : index->hash_of(index->ctx, group->slots[entry % CAKE__GROUP]);
         hashes[entry] = hash != 0 && belongs(segment, hash, hash_inside, tag) ? hash : 0;
         held += hashes[entry] != 0;
     }
     return held;
 }
 
-/* to[0] and to[1] by the bit behind the old depth, or all to to[0]. */
-static void move_entries(const cake__segment_t *from, const uint64_t *hashes, cake__segment_t *to[2])
+void cake__segment_move(cake__index_t *index, uintptr_t from, const uint64_t *hashes, const uintptr_t to[2])
 {
-    uint32_t entries = (from->group_mask + 1) * CAKE__GROUP;
-    for (uint32_t i = 0; i < entries; i++) {
+    const cake__segment_t *segment = cake__cell_segment(from);
+    const cake__group_t *groups = cake__cell_groups(from);
+    for (uint32_t i = 0; i < segment->groups * CAKE__GROUP; i++) {
+        bool is_upper = to[1] != 0 && (hashes[i] >> (63 - segment->depth) & 1) != 0;
         if (hashes[i] != 0)
-            segment_put(to[to[1] != NULL ? hashes[i] >> (63 - from->depth) & 1 : 0], hashes[i], slot_at(from, i));
+            cake__segment_add(index, to[is_upper], hashes[i], groups[i / CAKE__GROUP].slots[i % CAKE__GROUP]);
     }
 }
 
-/* All directory cells of `old` (those that share its bits) now lead to the new ones, the upper half to to[1]. */
-static void redirect(cake__index_t *index, const cake__segment_t *old, uint64_t hash, cake__segment_t *to[2])
+void cake__index_redirect(cake__index_t *index, uint32_t depth, uint64_t hash, const uintptr_t to[2])
 {
-    uint32_t cells = 1u << (index->depth - old->depth);
-    uint64_t first = old->depth == 0 ? 0 : (hash >> (64 - old->depth)) << (index->depth - old->depth);
+    uint32_t cells = 1u << (index->depth - depth);
+    uint64_t first = (hash >> 1 >> (63 - depth)) << (index->depth - depth);
     for (uint32_t i = 0; i < cells; i++)
-        index->directory[first + i] = to[to[1] != NULL && i >= cells / 2 ? 1 : 0];
+        index->directory[first + i] = to[to[1] != 0 && i >= cells / 2 ? 1 : 0];
 }
 
 static int double_directory(cake__index_t *index)
 {
     size_t cells = (size_t)1 << index->depth;
-    cake__segment_t **directory = cake__malloc(index->alloc, 2 * cells * sizeof *directory);
+    uintptr_t *directory = cake__malloc(index->alloc, 2 * cells * sizeof *directory);
     if (directory == NULL)
         return CAKE_ENOMEM;
     for (size_t i = 0; i < cells; i++)
         directory[2 * i] = directory[2 * i + 1] = index->directory[i];
-    cake__free(index->alloc, index->directory);
+    if (index->directory != &index->only)
+        cake__free(index->alloc, index->directory);
+    index->bytes += (index->depth == 0 ? 2 * cells : cells) * sizeof *directory;
     index->directory = directory;
-    index->bytes += cells * sizeof *directory;
     index->depth++;
+    index->deepest = 0;
+    return 0;
+}
+
+/* ---- splitting by what is known ------------------------------------------------------------------------------------- */
+
+/* The entries at home go to the same group of one half or the other; their ids are not needed. */
+static void split_homes(cake__index_t *index, uintptr_t from, const uintptr_t to[2])
+{
+    const cake__group_t *groups = cake__cell_groups(from);
+    for (uint32_t at = 0; at < CAKE__SEGMENT_GROUPS_MAX; at++) {
+        uint32_t home = cake__at_home(&groups[at]), moved[2] = {0, 0};
+        for (uint32_t i = 0; i < home; i++) {
+            uint32_t next = cake__next_of(&groups[at], i), upper = next >> 1;
+            cake__group_t *group = &cake__cell_groups(to[upper])[at];
+            group->tags[moved[upper]] = groups[at].tags[i];
+            group->slots[moved[upper]] = groups[at].slots[i];
+            group->next |= (next & 1) << 1 << (2 * moved[upper]);
+            moved[upper]++;
+        }
+        for (uint32_t upper = 0; upper < 2; upper++) {
+            cake__cell_groups(to[upper])[at].next |= moved[upper] << (2 * CAKE__GROUP);
+            cake__cell_segment(to[upper])->used += moved[upper];
+            cake__cell_segment(to[upper])->room -= moved[upper];
+            index->used += moved[upper];
+        }
+    }
+}
+
+/* The others are asked for. */
+static void split_displaced(cake__index_t *index, uintptr_t from, uint64_t hash_inside, const uintptr_t to[2])
+{
+    const cake__segment_t *segment = cake__cell_segment(from);
+    const cake__group_t *groups = cake__cell_groups(from);
+    uint32_t slots[CAKE__SEGMENT_GROUPS_MAX * CAKE__GROUP], count = 0;
+    uint8_t tags[CAKE__SEGMENT_GROUPS_MAX * CAKE__GROUP];
+    for (uint32_t at = 0; at < CAKE__SEGMENT_GROUPS_MAX; at++) {
+        for (uint32_t i = cake__at_home(&groups[at]); i < CAKE__GROUP && groups[at].tags[i] != 0; i++) {
+            tags[count] = groups[at].tags[i];
+            slots[count++] = groups[at].slots[i];
+        }
+    }
+    for (uint32_t i = 0; i < count + CAKE__INDEX_AHEAD; i++) {
+        if (i < count)
+            index->prefetch(index->ctx, slots[i]);
+        if (i < CAKE__INDEX_AHEAD)
+            continue;
+        uint32_t at = i - CAKE__INDEX_AHEAD;
+        uint64_t hash = index->hash_of(index->ctx, slots[at]);
+        if (hash != 0 && belongs(segment, hash, hash_inside, tags[at]))
+            cake__segment_add(index, to[hash >> (63 - segment->depth) & 1], hash, slots[at]);
+    }
+}
+
+/* ---- room ------------------------------------------------------------------------------------------------------------- */
+
+static int split(cake__index_t *index, uintptr_t old, uint64_t hash, const uint64_t *hashes)
+{
+    cake__segment_t *segment = cake__cell_segment(old);
+    uint32_t depth = segment->depth;
+    if (depth >= DEPTH_MAX) /* only hashes that are equal on purpose come here */
+        return CAKE_ENOMEM;
+    uintptr_t to[2] = {cake__segment_new(index, CAKE__SEGMENT_GROUPS_MAX, depth + 1), 0};
+    to[1] = cake__segment_new(index, CAKE__SEGMENT_GROUPS_MAX, depth + 1);
+    if (to[0] == 0 || to[1] == 0 || (depth == index->depth && double_directory(index) != 0)) {
+        cake__segment_free(index, to[0]);
+        cake__segment_free(index, to[1]);
+        return CAKE_ENOMEM;
+    }
+    if (hashes != NULL) {
+        cake__segment_move(index, old, hashes, to);
+    } else {
+        split_homes(index, old, to);
+        split_displaced(index, old, hash, to);
+        cake__cell_segment(to[0])->known = cake__cell_segment(to[1])->known = (uint8_t)(segment->known - 1);
+    }
+    index->deepest += depth + 1 == index->depth ? 2 : 0;
+    cake__index_redirect(index, depth, hash, to);
+    cake__segment_free(index, old);
     return 0;
 }
 
 /* Leaves what is stale behind; larger, or split, when more than half of the entries are held. */
-static int make_room(cake__index_t *index, uint64_t hash)
+static int make_room(cake__index_t *index, uint64_t hash, bool is_mostly_held)
 {
     uint64_t hashes[CAKE__SEGMENT_GROUPS_MAX * CAKE__GROUP];
-    cake__segment_t *old = cake__index_segment(index, hash), *to[2] = {NULL, NULL};
-    uint32_t groups = old->group_mask + 1;
-    bool grows = read_hashes(index, old, hash, hashes) * 2 > groups * CAKE__GROUP;
-    bool splits = grows && groups == CAKE__SEGMENT_GROUPS_MAX;
-    if (splits && old->depth >= DEPTH_MAX) /* only hashes that are equal on purpose come here */
-        return CAKE_ENOMEM;
-    if (splits && old->depth == index->depth && double_directory(index) != 0)
-        return CAKE_ENOMEM;
-    to[0] = segment_new(index, grows && !splits ? groups * 2 : groups, (uint8_t)(old->depth + splits));
-    to[1] = splits ? segment_new(index, groups, (uint8_t)(old->depth + 1)) : NULL;
-    if (to[0] == NULL || (splits && to[1] == NULL)) {
-        segment_free(index, to[0]);
-        segment_free(index, to[1]);
-        return CAKE_ENOMEM;
+    uintptr_t old = cake__index_cell(index, hash), to[2] = {0, 0};
+    const cake__segment_t *segment = cake__cell_segment(old);
+    if (old == no_cell()) {
+        to[0] = cake__segment_new(index, 1, 0);
+        index->directory[0] = to[0] == 0 ? old : to[0];
+        return to[0] == 0 ? CAKE_ENOMEM : 0;
     }
-    move_entries(old, hashes, to);
-    redirect(index, old, hash, to);
-    segment_free(index, old);
+    uint32_t groups = segment->groups, depth = segment->depth;
+    if (groups == CAKE__SEGMENT_GROUPS_MAX && segment->known > 0 && is_mostly_held)
+        return split(index, old, hash, NULL);
+    bool grows = cake__segment_hashes(index, old, hash, hashes) * 2 > groups * CAKE__GROUP;
+    if (grows && groups == CAKE__SEGMENT_GROUPS_MAX)
+        return split(index, old, hash, hashes);
+    to[0] = cake__segment_new(index, grows ? groups * 2 : groups, depth);
+    if (to[0] == 0)
+        return CAKE_ENOMEM;
+    cake__segment_move(index, old, hashes, to);
+    cake__index_redirect(index, depth, hash, to);
+    cake__segment_free(index, old);
     return 0;
 }
 
@@ -159,76 +249,65 @@ static int make_room(cake__index_t *index, uint64_t hash)
 void cake__index_init(cake__index_t *index, const cake_alloc_t *alloc, cake__index_hash_fn hash_of,
                       cake__index_prefetch_fn prefetch, const void *ctx)
 {
-    *index = (cake__index_t){.alloc = alloc, .hash_of = hash_of, .prefetch = prefetch, .ctx = ctx};
+    *index = (cake__index_t){.alloc = alloc, .hash_of = hash_of, .prefetch = prefetch, .ctx = ctx, .only = no_cell()};
+    index->directory = &index->only;
 }
 
 void cake__index_free(cake__index_t *index)
 {
-    size_t cells = index->directory == NULL ? 0 : (size_t)1 << index->depth;
+    size_t cells = (size_t)1 << index->depth;
     for (size_t i = 0; i < cells; i++) {
-        cake__segment_t *segment = index->directory[i];
-        bool is_last_cell = i + 1 == cells || index->directory[i + 1] != segment;
+        uintptr_t cell = index->directory[i];
+        bool is_last_cell = i + 1 == cells || index->directory[i + 1] != cell;
         if (is_last_cell)
-            segment_free(index, segment);
+            cake__segment_free(index, cell);
     }
-    cake__free(index->alloc, index->directory);
+    if (index->directory != &index->only)
+        cake__free(index->alloc, index->directory);
     cake__index_init(index, index->alloc, index->hash_of, index->prefetch, index->ctx);
 }
 
-static int begin(cake__index_t *index)
-{
-    index->directory = cake__malloc(index->alloc, sizeof *index->directory);
-    if (index->directory == NULL)
-        return CAKE_ENOMEM;
-    index->directory[0] = segment_new(index, 1, 0);
-    if (index->directory[0] == NULL) {
-        cake__free(index->alloc, index->directory);
-        index->directory = NULL;
-        return CAKE_ENOMEM;
-    }
-    index->bytes += sizeof *index->directory;
-    return 0;
-}
-
 /* An entry for this slot is there already, or one of the same tag that went stale is used again. Without this a key that
- * is written and dropped for ever at one position would fill its segment with equal entries. */
-static bool reuse(cake__index_t *index, cake__group_t *group, uint64_t hash, uint32_t slot)
+ * is written and dropped for ever at one position would fill its segment with equal entries. An entry at home stays one. */
+static bool reuse(cake__index_t *index, cake__group_t *group, uint64_t hash, uint32_t slot, uint32_t next, bool is_home)
 {
     for (uint32_t left = cake__tags_equal(group, cake__tag_of(hash)); left != 0; left &= left - 1) {
-        uint32_t *held = &group->slots[__builtin_ctz(left)];
-        if (*held == slot || index->hash_of(index->ctx, *held) == 0) {
-            *held = slot;
-            return true;
-        }
+        uint32_t at = (uint32_t)__builtin_ctz(left), held = group->slots[at];
+        bool is_stale = held == slot || index->hash_of(index->ctx, held) == 0;
+        if (!is_stale || (at < cake__at_home(group) && !is_home))
+            continue;
+        group->slots[at] = slot;
+        group->next = (group->next & ~(3u << (2 * at))) | next << (2 * at);
+        return true;
     }
     return false;
 }
 
-int cake__index_put(cake__index_t *index, uint64_t hash, uint32_t slot)
+static bool reuse_on_path(cake__index_t *index, uint64_t hash, uint32_t slot)
 {
-    int err = index->directory == NULL ? begin(index) : 0;
-    if (err != 0)
-        return err;
-    cake__segment_t *segment = cake__index_segment(index, hash);
-    for (uint32_t at = cake__home_group(segment, hash);; at = (at + 1) & segment->group_mask) {
-        cake__group_t *group = &segment->groups[at];
-        if (reuse(index, group, hash, slot))
+    uintptr_t cell = cake__index_cell(index, hash);
+    uint32_t mask = cake__cell_mask(cell), home = (uint32_t)(hash >> 8) & mask, at = home;
+    uint32_t next = cake__next_bits(hash, cake__cell_segment(cell)->depth);
+    while (!reuse(index, &cake__cell_groups(cell)[at], hash, slot, next, at == home)) {
+        if (cake__tags_equal(&cake__cell_groups(cell)[at], 0) != 0)
+            return false;
+        at = (at + 1) & mask;
+    }
+    return true;
+}
+
+int cake__index_put(cake__index_t *index, uint64_t hash, uint32_t slot, uint64_t held)
+{
+    int err = 0;
+    while (err == 0 && !reuse_on_path(index, hash, slot)) {
+        uintptr_t cell = cake__index_cell(index, hash);
+        if (cake__cell_segment(cell)->room > 0) {
+            cake__segment_add(index, cell, hash, slot);
             return 0;
-        uint32_t empty = cake__tags_equal(group, 0);
-        if (empty == 0)
-            continue;
-        if (is_full(segment))
-            break;
-        set_entry(segment, group, empty, hash, slot);
-        return 0;
+        }
+        err = make_room(index, hash, held >= index->used - index->used / 8);
     }
-    while (is_full(cake__index_segment(index, hash))) {
-        err = make_room(index, hash);
-        if (err != 0)
-            return err;
-    }
-    segment_put(cake__index_segment(index, hash), hash, slot);
-    return 0;
+    return err;
 }
 
 bool cake__index_replace(cake__index_t *index, uint64_t hash, uint32_t from, uint32_t to)

@@ -2,9 +2,9 @@
  * block of 1024 records. */
 #include "crdt/table_internal.h"
 
-#define NEAR             64u /* a block that begins this close before its first record is dense */
-#define PACK_AT          8u  /* a block of which only this part is left is packed */
+#define SMALL            32u /* a sparse block of this capacity is not packed again */
 #define PACK_LEAST_SPARE 4u  /* a dense block may have this many positions per record, and a few */
+#define MOVE_AHEAD       16u /* records whose index entries are fetched ahead */
 #define BLOCKS_MAX       (UINT32_MAX / CAKE__BLOCK_POSITIONS - 1)
 
 /* ---- lanes ---------------------------------------------------------------------------------------------------------- */
@@ -22,10 +22,8 @@ static uint32_t lower_bound(const cake__table_t *table, uint64_t actor)
     return low;
 }
 
-cake__lane_t *cake__table_lane(const cake__table_t *table, uint64_t actor)
+cake__lane_t *cake__table_search_lane(const cake__table_t *table, uint64_t actor)
 {
-    if (table->lane_hint < table->lane_count && table->lanes[table->lane_hint].actor == actor)
-        return &table->lanes[table->lane_hint];
     uint32_t at = lower_bound(table, actor);
     return at < table->lane_count && table->lanes[at].actor == actor ? &table->lanes[at] : NULL;
 }
@@ -53,12 +51,9 @@ static cake__lane_t *lane_for(cake__table_t *table, uint64_t actor)
     return &table->lanes[at];
 }
 
-/* The last entry whose first seq is at most seq; 0 also when there is none. */
-uint32_t cake__lane_entry_at(const cake__lane_t *lane, uint64_t seq)
+uint32_t cake__lane_search_entry(const cake__lane_t *lane, uint64_t seq)
 {
     uint32_t low = 0, high = lane->count;
-    if (high > 0 && lane->entries[high - 1].first <= seq)
-        return high - 1;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         if (lane->entries[middle].first <= seq)
@@ -69,18 +64,16 @@ uint32_t cake__lane_entry_at(const cake__lane_t *lane, uint64_t seq)
     return low == 0 ? 0 : low - 1;
 }
 
-void cake__lane_note_tombstone(cake__lane_t *lane, uint64_t seq)
+void cake__lane_free(const cake_alloc_t *alloc, cake__lane_t *lane)
 {
-    uint32_t at = cake__lane_entry_at(lane, seq);
-    lane->tombstones++;
-    if (at < lane->first_tombstones)
-        lane->first_tombstones = at;
+    if (lane->entries != NULL)
+        cake__free(alloc, lane->entries - lane->spare);
 }
 
 static void remove_lane(cake__table_t *table, cake__lane_t *lane)
 {
     uint32_t at = (uint32_t)(lane - table->lanes);
-    cake__free(table->alloc, lane->entries);
+    cake__lane_free(table->alloc, lane);
     table->bytes -= lane->capacity * sizeof *lane->entries;
     memmove(lane, lane + 1, (table->lane_count - at - 1) * sizeof *lane);
     table->lane_count--;
@@ -100,6 +93,10 @@ static bool reserve_number(cake__table_t *table)
     if (blocks == NULL)
         return false;
     table->blocks = blocks;
+    cake__block_view_t *views = cake__realloc(table->alloc, table->views, capacity * sizeof *views);
+    if (views == NULL)
+        return false;
+    table->views = views;
     uint32_t *numbers = cake__realloc(table->alloc, table->free_numbers, capacity * sizeof *numbers);
     if (numbers == NULL)
         return false;
@@ -108,26 +105,73 @@ static bool reserve_number(cake__table_t *table)
     return true;
 }
 
+static void close_gap(cake__lane_t *lane)
+{
+    memmove(lane->entries - lane->spare, lane->entries, lane->count * sizeof *lane->entries);
+    lane->entries -= lane->spare;
+    lane->spare = 0;
+}
+
 static bool reserve_entry(cake__table_t *table, cake__lane_t *lane)
 {
-    if (lane->count < lane->capacity)
+    if (lane->spare + lane->count < lane->capacity)
         return true;
+    bool has_room = lane->spare > 0, has_much_room = lane->spare > lane->capacity / 4; /* so that it is seldom closed */
+    if (has_room)
+        close_gap(lane);
     uint32_t capacity = lane->capacity == 0 ? 1 : lane->capacity * 2;
-    struct cake__lane_entry *entries = cake__realloc(table->alloc, lane->entries, capacity * sizeof *entries);
+    struct cake__lane_entry *entries =
+        has_much_room ? NULL : cake__realloc(table->alloc, lane->entries, capacity * sizeof *entries);
     if (entries == NULL)
-        return false;
+        return has_room;
     table->bytes += (capacity - lane->capacity) * sizeof *entries;
     lane->entries = entries;
     lane->capacity = capacity;
     return true;
 }
 
+/* Most are taken out at the front, where tombstones are old: then what is before moves, not what is behind. */
+static void remove_entry(cake__lane_t *lane, uint32_t at)
+{
+    lane->count--;
+    if (at >= lane->count - at) {
+        memmove(lane->entries + at, lane->entries + at + 1, (lane->count - at) * sizeof *lane->entries);
+        return;
+    }
+    memmove(lane->entries + 1, lane->entries, at * sizeof *lane->entries);
+    lane->entries++;
+    lane->spare++;
+}
+
+static void set_block(cake__table_t *table, cake__block_t *block)
+{
+    cake__shape_t shape = block->shape;
+    table->blocks[block->number] = block;
+    table->views[block->number] = (cake__block_view_t){(uint32_t)(block->records - (uint8_t *)block), shape.capacity,
+                                                       (uint8_t)cake__shape_stride(shape), shape.has_wide_ids};
+    table->bytes += cake__block_bytes(block);
+}
+
+/* Room was reserved. */
+static void give_number(cake__table_t *table, cake__block_t *block)
+{
+    block->number = table->free_count > 0 ? table->free_numbers[--table->free_count] : table->block_count++;
+    set_block(table, block);
+}
+
+static void drop_block(cake__table_t *table, cake__block_t *block)
+{
+    table->blocks[block->number] = NULL;
+    table->views[block->number].capacity = 0;
+    table->free_numbers[table->free_count++] = block->number;
+    table->bytes -= cake__block_bytes(block);
+    cake__block_free(table->alloc, block);
+}
+
 /* Room was reserved for the number and the entry. */
 static void enlist(cake__table_t *table, cake__lane_t *lane, uint32_t at, cake__block_t *block)
 {
-    block->number = table->free_count > 0 ? table->free_numbers[--table->free_count] : table->block_count++;
-    table->blocks[block->number] = block;
-    table->bytes += block->bytes;
+    give_number(table, block);
     memmove(lane->entries + at + 1, lane->entries + at, (lane->count - at) * sizeof *lane->entries);
     lane->entries[at] = (struct cake__lane_entry){block->first, block->number};
     lane->count++;
@@ -151,12 +195,8 @@ static void release(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
     cake__block_t *block = table->blocks[lane->entries[at].block];
     CAKE_ASSERT(block->occupied == 0);
-    table->blocks[block->number] = NULL;
-    table->free_numbers[table->free_count++] = block->number;
-    table->bytes -= block->bytes;
-    cake__block_free(table->alloc, block);
-    memmove(lane->entries + at, lane->entries + at + 1, (lane->count - at - 1) * sizeof *lane->entries);
-    lane->count--;
+    drop_block(table, block);
+    remove_entry(lane, at);
     if (lane->first_tombstones > at)
         lane->first_tombstones--;
     if (lane->count == 0)
@@ -165,38 +205,51 @@ static void release(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 
 static cake__block_t *remake(cake__table_t *table, cake__block_t *block, cake__shape_t shape)
 {
-    size_t before = block->bytes;
+    size_t before = cake__block_bytes(block);
     cake__block_t *made = cake__block_remake(table->alloc, block, shape);
     if (made == NULL)
         return NULL;
-    table->blocks[made->number] = made;
-    table->bytes += made->bytes - before;
+    table->bytes -= before;
+    set_block(table, made);
     return made;
 }
 
 /* ---- moving records between blocks ------------------------------------------------------------------------------------ */
 
-/* Everything of `from` with seq >= first goes to the low free positions of `to`, which has the room and the shape. */
+static void move_record(cake__table_t *table, cake__block_t *from, uint32_t position, cake__block_t *to, uint64_t hash)
+{
+    uint32_t target = cake__block_free_position(to);
+    cake__block_write(to, target, cake__block_seq(from, position), cake__block_id(from, position),
+                      cake__block_hlc(from, position), cake__block_is_tombstone(from, position));
+    if (cake__block_is_present(from, position))
+        cake__block_reveal(to, target);
+    /* A staged record that follows a present one is not in the index yet: then nothing is replaced. */
+    cake__index_replace(&table->index, hash, from->number * CAKE__BLOCK_POSITIONS + position,
+                        to->number * CAKE__BLOCK_POSITIONS + target);
+    cake__block_vacate(from, position);
+}
+
+/* Everything of `from` with seq >= first goes to the low free positions of `to`, which has the room and the shape. The index
+ * is touched in as many places, which are fetched ahead. */
 static void move_records(cake__table_t *table, cake__block_t *from, uint64_t first, cake__block_t *to)
 {
-    for (uint32_t position = 0; position < from->shape.capacity; position++) {
-        if (!cake__bit(from->occupied_bits, position) || cake__block_seq(from, position) < first)
-            continue;
-        cake__id_pair_t id = cake__block_id(from, position);
-        bool is_present = cake__bit(from->present_bits, position);
-        bool is_tombstone = cake__bit(from->tombstone_bits, position);
-        uint32_t target = cake__block_free_position(to);
-        cake__block_write(to, target, cake__block_seq(from, position), id, cake__block_hlc(from, position),
-                          is_tombstone);
-        if (is_present) {
-            cake__bit_set(to->present_bits, target);
-            to->present++;
-            to->tombstones = (uint16_t)(to->tombstones + is_tombstone);
+    uint64_t hashes[CAKE__BLOCK_POSITIONS];
+    uint16_t positions[CAKE__BLOCK_POSITIONS];
+    uint32_t count = 0;
+    for (uint32_t word = 0; word < cake__block_words(from); word++) {
+        for (uint64_t left = from->bits[word].occupied; left != 0; left &= left - 1) {
+            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
+            if (cake__block_seq(from, position) < first)
+                continue;
+            positions[count] = (uint16_t)position;
+            hashes[count++] = cake__table_hash(table, cake__block_id(from, position));
         }
-        /* A staged record that follows a present one is not in the index yet: then nothing is replaced. */
-        cake__index_replace(&table->index, cake__table_hash(table, id), from->number * CAKE__BLOCK_POSITIONS + position,
-                            to->number * CAKE__BLOCK_POSITIONS + target);
-        cake__block_vacate(from, position);
+    }
+    for (uint32_t i = 0; i < count + MOVE_AHEAD; i++) {
+        if (i < count)
+            __builtin_prefetch(cake__index_home(&table->index, hashes[i]), 1);
+        if (i >= MOVE_AHEAD)
+            move_record(table, from, positions[i - MOVE_AHEAD], to, hashes[i - MOVE_AHEAD]);
     }
 }
 
@@ -205,7 +258,7 @@ static bool needs_wide_hlcs(const cake__block_t *from, const cake__block_t *to)
     if (to->shape.has_wide_hlcs)
         return false;
     for (uint32_t position = 0; position < from->shape.capacity; position++) {
-        if (cake__bit(from->occupied_bits, position) &&
+        if (cake__block_is_occupied(from, position) &&
             !cake__block_fits(to, (cake__id_pair_t){0, CAKE__NARROW_ID_HIGH}, cake__block_hlc(from, position)))
             return true;
     }
@@ -238,15 +291,10 @@ static cake__block_t *pack(cake__table_t *table, cake__lane_t *lane, uint32_t at
         return NULL;
     packed->hlc_base = old->hlc_base;
     packed->max_seq = old->max_seq;
-    packed->number = table->free_count > 0 ? table->free_numbers[--table->free_count] : table->block_count++;
-    table->blocks[packed->number] = packed;
-    table->bytes += packed->bytes;
+    give_number(table, packed);
     move_records(table, old, 0, packed);
     lane->entries[at].block = packed->number;
-    table->blocks[old->number] = NULL;
-    table->free_numbers[table->free_count++] = old->number;
-    table->bytes -= old->bytes;
-    cake__block_free(table->alloc, old);
+    drop_block(table, old);
     return packed;
 }
 
@@ -259,7 +307,7 @@ static int split(cake__table_t *table, cake__lane_t *lane, uint32_t at)
         uint64_t middle = low + (high - low) / 2;
         uint32_t below = 0;
         for (uint32_t position = 0; position < block->shape.capacity; position++)
-            below += cake__bit(block->occupied_bits, position) && cake__block_seq(block, position) <= middle;
+            below += cake__block_is_occupied(block, position) && cake__block_seq(block, position) <= middle;
         if (below < block->occupied / 2u)
             low = middle + 1;
         else
@@ -283,7 +331,7 @@ static cake__block_t *block_behind(cake__table_t *table, cake__lane_t *lane, uin
     uint64_t first = (record->dot.seq - 1) / CAKE__BLOCK_POSITIONS * CAKE__BLOCK_POSITIONS + 1;
     if (at > 0)
         first = cake__max_u64(first, table->blocks[lane->entries[at - 1].block]->max_seq + 1);
-    cake__shape_t shape = {CAKE__BLOCK_LEAST, record->dot.seq - first >= NEAR, has_wide_id, false};
+    cake__shape_t shape = {CAKE__BLOCK_LEAST, record->dot.seq - first >= CAKE__PLACE_NEAR, has_wide_id, false};
     if (at > 0 && at == lane->count && !shape.is_sparse) { /* after a full one the next will be full too */
         const cake__block_t *before = table->blocks[lane->entries[at - 1].block];
         bool was_full = before->offsets == NULL && before->occupied > CAKE__BLOCK_POSITIONS * 3 / 4;
@@ -329,25 +377,9 @@ static cake__block_t *block_for(cake__table_t *table, cake__lane_t *lane, const 
 }
 
 /* After a failure a lane or a block without records may stay: it means nothing and is used by the next attempt. */
-/* The usual case: the next seq of a dense last block that has the room and the form. */
-static bool place_next(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint32_t *slot)
-{
-    const cake__lane_t *lane = cake__table_lane(table, record->dot.actor);
-    if (lane == NULL || lane->count == 0)
-        return false;
-    cake__block_t *block = table->blocks[lane->entries[lane->count - 1].block];
-    uint64_t offset = record->dot.seq - block->first;
-    if (block->offsets != NULL || record->dot.seq <= block->max_seq || offset >= block->shape.capacity ||
-        offset > block->occupied + NEAR || !cake__block_fits(block, id, record->hlc))
-        return false;
-    cake__block_write(block, (uint32_t)offset, record->dot.seq, id, record->hlc, record->is_tombstone);
-    *slot = block->number * CAKE__BLOCK_POSITIONS + (uint32_t)offset;
-    return true;
-}
-
 int cake__table_place(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint32_t *slot)
 {
-    if (place_next(table, record, id, slot))
+    if (cake__table_place_next(table, record, id, slot))
         return 0;
     cake__lane_t *lane = lane_for(table, record->dot.actor);
     if (lane == NULL)
@@ -359,7 +391,7 @@ int cake__table_place(cake__table_t *table, const cake_record_t *record, cake__i
     uint32_t position = is_sparse ? cake__block_free_position(block) : (uint32_t)(record->dot.seq - block->first);
     bool is_taken = is_sparse ? block->max_seq >= record->dot.seq &&
                                     cake__block_find(block, record->dot.seq) < CAKE__BLOCK_POSITIONS
-                              : position < block->shape.capacity && cake__bit(block->occupied_bits, position);
+                              : position < block->shape.capacity && cake__block_is_occupied(block, position);
     if (is_taken)
         return CAKE_EDUPLICATE;
     if (position >= block->shape.capacity || !cake__block_fits(block, id, record->hlc)) {
@@ -417,15 +449,15 @@ static bool merge_into_previous(cake__table_t *table, cake__lane_t *lane, uint32
     return true;
 }
 
-void cake__table_settle(cake__table_t *table, cake__block_t *block)
+void cake__table_settle_now(cake__table_t *table, cake__block_t *block)
 {
-    if (block->occupied * PACK_AT > block->shape.capacity || cake__table_release_if_empty(table, block))
+    if (cake__table_release_if_empty(table, block))
         return;
     cake__lane_t *lane = cake__table_lane(table, block->actor);
     uint32_t at = cake__lane_entry_at(lane, block->first);
     if (at + 1 == lane->count) /* still being filled */
         return;
-    bool is_small = block->shape.is_sparse && block->shape.capacity <= 2 * CAKE__BLOCK_LEAST;
+    bool is_small = block->shape.is_sparse && block->shape.capacity <= SMALL;
     if (!merge_into_previous(table, lane, at) && !is_small)
         (void)pack(table, lane, at);
 }

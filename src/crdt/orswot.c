@@ -2,10 +2,7 @@
  * done in place; what would need more memory in more than one spot goes through a change (change.c), which can be given up. */
 #include "crdt/set.h"
 
-#define AHEAD 8u /* ids fetched ahead of their insertion */
-
-/* Adding this dot to the context cannot fail: it extends the last run of a known actor. */
-static cake__actor_dots_t *extendable(cake_orswot_t *set, cake_dot_t dot)
+cake__actor_dots_t *cake__orswot_extendable(cake_orswot_t *set, cake_dot_t dot)
 {
     cake__context_t *context = &set->summary.context;
     if (set->actor_hint >= context->count || context->actors[set->actor_hint].actor != dot.actor) {
@@ -38,7 +35,7 @@ static int write_now(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, 
     CAKE_ASSERT(set->change == NULL);
     cake_record_t *record = out == NULL ? &made : out;
     cake_dot_t dot = {set->actor, set->last_seq + 1};
-    cake__actor_dots_t *dots = extendable(set, dot);
+    cake__actor_dots_t *dots = cake__orswot_extendable(set, dot);
     if (dots == NULL || set->loading != NULL || !set->is_joined || dot.seq > CAKE_SEQ_MAX)
         return write_in_change(set, wall_ms, id, is_tombstone, record);
     *record = (cake_record_t){.id = *id, .dot = dot, .is_tombstone = is_tombstone};
@@ -60,23 +57,6 @@ int cake_orswot_insert(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id
 int cake_orswot_delete(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, cake_record_t *out)
 {
     return write_now(set, wall_ms, id, true, out);
-}
-
-int cake_orswot_insert_many(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *ids, size_t count,
-                            cake_record_t *out, size_t *done)
-{
-    int err = 0;
-    for (size_t i = 0; i < count && i < AHEAD; i++)
-        cake__table_prefetch(&set->table, &ids[i]);
-    for (*done = 0; *done < count && err == 0;) {
-        if (*done + AHEAD < count)
-            cake__table_prefetch(&set->table, &ids[*done + AHEAD]);
-        if (*done + AHEAD / 2 < count)
-            cake__table_prefetch_record(&set->table, &ids[*done + AHEAD / 2]);
-        err = write_now(set, wall_ms, &ids[*done], false, out == NULL ? NULL : &out[*done]);
-        *done += err == 0;
-    }
-    return err;
 }
 
 /* ---- operations from elsewhere --------------------------------------------------------------------------------------- */
@@ -112,7 +92,7 @@ int cake_orswot_receive(cake_orswot_t *set, uint64_t wall_ms, const cake_record_
     verdict = verdict == NULL ? &made : verdict;
     if (!cake__dot_is_valid(record->dot) || source == CAKE_SOURCE_LOCAL || source == CAKE_SOURCE_SYNC)
         return CAKE_EINVAL;
-    cake__actor_dots_t *dots = extendable(set, record->dot);
+    cake__actor_dots_t *dots = cake__orswot_extendable(set, record->dot);
     if (dots == NULL || set->loading != NULL)
         return receive_in_change(set, wall_ms, record, source, verdict);
     uint32_t slot = cake__table_find(&set->table, &record->id);
@@ -183,6 +163,7 @@ int cake_orswot_purge(cake_orswot_t *set, uint64_t wall_ms, const cake_orswot_t 
         peers[i] = &replicas[i]->summary.context;
     cake__purge_t policy = {peers, count, min_age_ms, hole_age_ms, max_count};
     err = purge(set, wall_ms, &policy, dropped);
+    cake__table_tidy(&set->table, *dropped, *dropped < max_count);
     cake__free(set->alloc, peers);
     return err;
 }

@@ -56,6 +56,8 @@ uint64_t cake__orswot_eager_floor(const cake_orswot_t *set, uint64_t horizon);
 int cake__orswot_next_hlc(cake_orswot_t *set, uint64_t wall_ms, cake_hlc_t *out);
 bool cake__orswot_is_too_far_ahead(const cake_orswot_t *set, uint64_t wall_ms, cake_hlc_t hlc);
 bool cake__dot_is_valid(cake_dot_t dot);
+/* Not NULL: adding this dot to C cannot fail, because it extends the last run of a known actor, which this is. */
+cake__actor_dots_t *cake__orswot_extendable(cake_orswot_t *set, cake_dot_t dot);
 
 /* What rule 2 says, given what is there. current: NULL when there is none. */
 cake_verdict_t cake__orswot_verdict(const cake_orswot_t *set, uint64_t wall_ms, const cake__summary_t *summary,

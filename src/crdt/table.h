@@ -22,21 +22,32 @@ typedef struct cake__lane {
         uint32_t block;
     } * entries;
     uint32_t count, capacity;
-    uint64_t tombstones;
+    uint32_t spare;            /* places before entries, of those that were taken out there */
     uint32_t first_tombstones; /* no entry below it has tombstones */
+    uint64_t tombstones;
 } cake__lane_t;
+
+/* Of the block of that number, what leads from a slot to its record without a look into the block, which would be one more miss. */
+typedef struct cake__block_view {
+    uint32_t records;  /* bytes from the block on */
+    uint16_t capacity; /* 0: there is no such block */
+    uint8_t stride;
+    bool has_wide_ids;
+} cake__block_view_t;
 
 typedef struct cake__table {
     cake__lane_t *lanes;
     uint32_t lane_count, lane_capacity;
-    uint32_t lane_hint;     /* the lane used last */
-    cake__block_t **blocks; /* NULL: a number to be used again, listed in free_numbers */
+    uint32_t lane_hint;        /* the lane used last */
+    cake__block_t **blocks;    /* NULL: a number to be used again, listed in free_numbers */
+    cake__block_view_t *views; /* as many */
     uint32_t block_count, block_capacity;
     uint32_t *free_numbers;
     uint32_t free_count;
     cake__index_t index;
     uint64_t seed; /* of the hashes of the index; never leaves the process */
     uint64_t live, tombstones, fingerprint;
+    uint64_t untidied; /* records taken out since cake__table_tidy looked at the index */
     size_t bytes;
     const cake_alloc_t *alloc;
 } cake__table_t;
@@ -88,6 +99,10 @@ typedef struct cake__sweep {
     size_t count;
 } cake__sweep_t;
 void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *sweep);
+/* After `count` records were taken out: gives back memory of the index in steps of some ten microseconds, about one for each
+ * CAKE__TIDY_EVERY of them, and one more if has_time. */
+#define CAKE__TIDY_EVERY 4096u
+void cake__table_tidy(cake__table_t *table, uint64_t count, bool has_time);
 
 uint64_t cake__fingerprint_of(cake__id_pair_t id, cake_dot_t dot);
 size_t cake__table_bytes(const cake__table_t *table);
