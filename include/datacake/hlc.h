@@ -25,6 +25,7 @@ typedef uint64_t cake_hlc_t;
 #define CAKE_HLC_TEXT_MAX       40u /* bytes, the terminating zero included */
 #define CAKE_HLC_MAX_MS         ((UINT64_C(1) << 48) - 1)
 #define CAKE_CLOCK_MAX_DRIFT_MS 60000u
+#define CAKE_CLOCK_RESERVE_MS   10000u /* how far a bound is ahead of the wall clock */
 
 typedef struct cake_clock {
     uint64_t last;         /* the greatest stamp issued or observed; atomic */
@@ -47,6 +48,15 @@ CAKE_API int cake_clock_observe(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_
 
 /* Raises the clock without a check: for stamps that this node had accepted before (loading, horizons). */
 CAKE_API void cake_clock_advance(cake_clock_t *clock, cake_hlc_t ts);
+
+/* The persisted bound: after a restart the wall clock may be behind what was issued before, so an upper bound of all stamps is
+ * made durable ahead of their use, and the next run begins above it (init). true: *next is to be durable before any stamp
+ * issued by now leaves the process; bound is the last that is (0: none). Bounds are some seconds ahead, so that few writes
+ * wait for one; measured from the wall clock, so that a clock which is ahead is not pushed further by every restart.
+ *
+ *   if (cake_clock_needs_bound(&clock, wall_ms, bound, &next)) { ... write next, wait for the disk ...; bound = next; }
+ *   ... send the stamp ... */
+CAKE_API bool cake_clock_needs_bound(const cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t bound, cake_hlc_t *next);
 
 CAKE_API bool cake_clock_is_too_far_ahead(const cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t ts);
 CAKE_API cake_hlc_t cake_clock_last(const cake_clock_t *clock);

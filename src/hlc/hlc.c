@@ -76,6 +76,19 @@ int cake_clock_observe(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t ts)
     return 0;
 }
 
+/* A clock that is ahead of the wall clock moves by the counter alone and needs little: a second is 65 million stamps. */
+#define AHEAD_MS 1000u
+
+bool cake_clock_needs_bound(const cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t bound, cake_hlc_t *next)
+{
+    cake_hlc_t last = load(clock);
+    if (last < bound)
+        return false;
+    uint64_t from_wall_ms = wall_ms > CAKE_HLC_MAX_MS ? CAKE_HLC_MAX_MS : wall_ms + CAKE_CLOCK_RESERVE_MS;
+    *next = cake_hlc_from_parts(cake__max_u64(from_wall_ms, cake_hlc_unix_ms(last) + AHEAD_MS), UINT16_MAX);
+    return true;
+}
+
 cake_hlc_t cake_clock_last(const cake_clock_t *clock)
 {
     return load(clock);

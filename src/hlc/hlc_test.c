@@ -225,6 +225,74 @@ static void the_parser_rejects_everything_else(void **state)
     assert_int_equal(cake_hlc_parse(NULL, &out), CAKE_EPARSE);
 }
 
+/* A process that crashes after every stamp, on clocks that jump by a day either way: no stamp is used twice or goes back. */
+static void restarts_begin_above_the_persisted_bound(void **state)
+{
+    static const int64_t jumps_ms[] = {0, 20000, -86400000, 3, -3, 30000, -20000, 0};
+    cake_hlc_t bound = 0, before = 0;
+    int refused = 0, bounds = 0;
+    uint64_t wall_ms = WALL_MS;
+    for (int run = 0; run < 400; run++) {
+        cake_clock_t clock;
+        cake_clock_init(&clock, 0, bound);
+        wall_ms += 5000;
+        uint64_t skewed_ms = (uint64_t)((int64_t)wall_ms + jumps_ms[run % 8]);
+        for (int i = 0; i < 50; i++) {
+            cake_hlc_t ts, next;
+            if (cake_clock_now(&clock, skewed_ms + (uint64_t)i, &ts) != 0) {
+                refused += jumps_ms[run % 8] > -60000; /* a day behind, nothing can be stamped */
+                continue;
+            }
+            if (cake_clock_needs_bound(&clock, skewed_ms + (uint64_t)i, bound, &next)) {
+                assert_true(next > bound && next > ts);
+                bound = next;
+                bounds++;
+            }
+            assert_true(ts > before && ts < bound);
+            before = ts;
+        }
+    }
+    assert_int_equal(refused, 0);
+    assert_true(bounds <= 2 * 400); /* and not one per stamp */
+}
+
+/* The clock is a day ahead for a while, or behind, and stamps of others come in: refused, or taken and never undone. */
+static void a_day_either_way(void **state)
+{
+    cake_clock_t clock;
+    cake_hlc_t ts, before, next;
+    cake_clock_init(&clock, 0, 0);
+    assert_int_equal(cake_clock_now(&clock, WALL_MS, &before), 0);
+    assert_int_equal(cake_clock_observe(&clock, WALL_MS, cake_hlc_from_parts(WALL_MS + 86400000, 0)), CAKE_EDRIFT);
+    assert_int_equal(cake_clock_observe(&clock, WALL_MS, cake_hlc_from_parts(WALL_MS - 86400000, 0)), 0);
+    assert_true(cake_clock_last(&clock) == before);
+    assert_int_equal(cake_clock_now(&clock, WALL_MS + 86400000, &ts), 0);  /* our own wall clock is believed */
+    assert_int_equal(cake_clock_now(&clock, WALL_MS, &next), CAKE_EDRIFT); /* and refused once it is back */
+    assert_true(cake_clock_last(&clock) == ts);
+    assert_int_equal(cake_clock_now(&clock, WALL_MS + 86400000 - 60000, &next), 0); /* until the wall is near */
+    assert_true(next > ts);
+    assert_false(cake_clock_needs_bound(&clock, WALL_MS, UINT64_MAX, &ts));
+    assert_true(cake_clock_needs_bound(&clock, UINT64_MAX, 0, &ts) && cake_hlc_unix_ms(ts) == CAKE_HLC_MAX_MS);
+    assert_true(cake_clock_needs_bound(&clock, 0, 0, &ts) && ts > next);
+}
+
+static void stamps_in_a_row_are_taken_whole_or_not_at_all(void **state)
+{
+    cake_clock_t clock;
+    cake_hlc_t first, next;
+    cake_clock_init(&clock, 0, 0);
+    assert_int_equal(cake_clock_take(&clock, WALL_MS, 1000, &first), 0);
+    assert_true(cake_hlc_unix_ms(first) == WALL_MS && cake_clock_last(&clock) == first + 999);
+    assert_int_equal(cake_clock_now(&clock, WALL_MS, &next), 0);
+    assert_true(next == first + 1000);
+    assert_int_equal(cake_clock_take(&clock, WALL_MS, 0, &first), CAKE_EDRIFT);
+    assert_int_equal(cake_clock_take(&clock, WALL_MS, UINT64_C(61000) << 16, &first), CAKE_EDRIFT);
+    assert_int_equal(cake_clock_take(&clock, WALL_MS, UINT64_MAX, &first), CAKE_EDRIFT);
+    assert_true(cake_clock_last(&clock) == next);
+    cake_clock_advance(&clock, UINT64_MAX);
+    assert_int_equal(cake_clock_take(&clock, UINT64_MAX, 1, &first), CAKE_EDRIFT);
+}
+
 #define THREADS 4
 #define STAMPS  20000
 
@@ -239,7 +307,11 @@ static void *stamp_many(void *arg)
     for (int i = 0; i < STAMPS; i++) {
         if (i % 64 == 0)
             cake_clock_observe(worker->clock, WALL_MS, cake_hlc_from_parts(WALL_MS, (uint16_t)i));
-        if (cake_clock_now(worker->clock, WALL_MS + (uint64_t)i / 1000, &worker->stamps[i]) != 0)
+        cake_hlc_t *stamp = &worker->stamps[i];
+        uint64_t wall_ms = WALL_MS + (uint64_t)i / 1000;
+        int err = i % 5 == 0 ? cake_clock_take(worker->clock, wall_ms, 1, stamp)
+                             : cake_clock_now(worker->clock, wall_ms, stamp);
+        if (err != 0)
             return worker;
     }
     return NULL;
@@ -289,6 +361,9 @@ int main(void)
         cmocka_unit_test(every_stamp_round_trips_as_text),
         cmocka_unit_test(text_that_does_not_fit_is_not_written),
         cmocka_unit_test(the_parser_rejects_everything_else),
+        cmocka_unit_test(restarts_begin_above_the_persisted_bound),
+        cmocka_unit_test(a_day_either_way),
+        cmocka_unit_test(stamps_in_a_row_are_taken_whole_or_not_at_all),
         cmocka_unit_test(stamps_of_many_threads_are_distinct_and_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

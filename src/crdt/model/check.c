@@ -44,7 +44,14 @@ void count_durable(world_t *world, node_t *writer, uint32_t holder, cake_dot_t d
     world->counts[COUNT_ACKNOWLEDGED]++;
 }
 
-static void check_writes_seen(world_t *world, const node_t *node, const cake__summary_t *summary)
+/* What a set answers for each key of the run. */
+typedef struct answers {
+    bool has_record[KEYS_MAX];
+    cake_record_t records[KEYS_MAX];
+} answers_t;
+
+static void check_writes_seen(world_t *world, const node_t *node, const cake__summary_t *summary,
+                              const answers_t *answers)
 {
     const write_t *greatest[KEYS_MAX] = {NULL};
     for (size_t i = 0; i < world->history_count; i++) {
@@ -57,10 +64,9 @@ static void check_writes_seen(world_t *world, const node_t *node, const cake__su
             greatest[key] = write;
     }
     for (uint32_t key = 0; key < world->key_count; key++) {
-        cake_id_t id = id_of_key(key);
-        cake_record_t record;
         const cake_record_t *top = greatest[key] == NULL ? NULL : &greatest[key]->record;
-        bool has_record = cake_orswot_get(node->set, &id, &record);
+        cake_record_t record = answers->records[key];
+        bool has_record = answers->has_record[key];
         if (has_record && !cake__context_contains(&summary->context, record.dot))
             violate(world, "I2: node %u holds a record that is not in C", node->id);
         if (has_record && record.hlc > cake_clock_last(&node->clock))
@@ -79,14 +85,13 @@ static void check_writes_seen(world_t *world, const node_t *node, const cake__su
 }
 
 /* Memory is what the disk would give back: replica.h promises it. */
-static void check_image(world_t *world, node_t *node, const cake__summary_t *summary)
+static void check_image(world_t *world, node_t *node, const cake__summary_t *summary, const answers_t *answers)
 {
     bool is_equal = cake__context_equal(&summary->context, &node->image.summary.context) &&
                     summary->horizon == node->image.summary.horizon;
-    for (uint32_t key = 0; key < KEYS_MAX && is_equal; key++) {
-        cake_id_t id = id_of_key(key);
-        cake_record_t record;
-        bool has_record = cake_orswot_get(node->set, &id, &record);
+    for (uint32_t key = 0; key < world->key_count && is_equal; key++) {
+        cake_record_t record = answers->records[key];
+        bool has_record = answers->has_record[key];
         const cake_record_t *stored = &node->image.records[key];
         is_equal = has_record == node->image.has_record[key] &&
                    (!has_record || (record.hlc == stored->hlc && record.dot.seq == stored->dot.seq &&
@@ -100,8 +105,13 @@ void check_node(world_t *world, node_t *node)
 {
     const cake__summary_t *summary = cake__orswot_summary(node->set);
     cake_hlc_t clock = cake_clock_last(&node->clock);
-    check_writes_seen(world, node, summary);
-    check_image(world, node, summary);
+    answers_t answers;
+    for (uint32_t key = 0; key < world->key_count; key++) {
+        cake_id_t id = id_of_key(key);
+        answers.has_record[key] = cake_orswot_get(node->set, &id, &answers.records[key]);
+    }
+    check_writes_seen(world, node, summary, &answers);
+    check_image(world, node, summary, &answers);
     if (summary->horizon > clock)
         violate(world, "I3: the clock of node %u is below H", node->id);
     if (clock > (node->highest_wall_ms + MAX_DRIFT_MS + RESERVE_MS + 1) << 16)

@@ -1,6 +1,7 @@
 /* main.c: the random-schedule checker.
  *
- *      crdt-schedule [SEEDS [FIRST]]          the correct protocol; exits 1 at the first seed that fails
+ *      crdt-schedule [SEEDS [FIRST]]          the correct protocol; exits 1 at the first seed that fails; without arguments
+ *                                             CRDT_SCHEDULES seeds, 50,000, or 1,500 under a sanitizer
  *      crdt-mutants  [SEEDS]                  every mutant must be caught, by chance or by its directed schedule
  *      crdt-mutants  NAME [SEEDS [FIRST]]     one mutant ("none": the correct protocol), with what caught it */
 #include <signal.h>
@@ -17,7 +18,7 @@
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(IS_SLOW)
 #define DEFAULT_SEEDS 1500u
 #else
-#define DEFAULT_SEEDS 20000u
+#define DEFAULT_SEEDS 50000u
 #endif
 
 static uint64_t totals[COUNT_COUNT];
@@ -69,7 +70,8 @@ static uint64_t number(const char *text, uint64_t otherwise)
 #ifndef CAKE_MUTANTS
 int main(int argc, char **argv)
 {
-    uint64_t seeds = number(argc > 1 ? argv[1] : NULL, DEFAULT_SEEDS), first = number(argc > 2 ? argv[2] : NULL, 0);
+    uint64_t seeds = number(argc > 1 ? argv[1] : getenv("CRDT_SCHEDULES"), DEFAULT_SEEDS),
+             first = number(argc > 2 ? argv[2] : NULL, 0);
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (!directed_passes(NULL))
         return 1;
@@ -119,17 +121,23 @@ static int run_one(const char *name, uint64_t seeds, uint64_t first)
     return 0;
 }
 
-/* Stops at the second failing seed: a test wants to know that it is caught, not how often. */
+/* Stops at the second failing seed: a test wants to know that it is caught, not how often. Prints a row of the table: the
+ * mutant, seeds needed until the first failure, failures of how many seeds, whether a directed schedule fails. */
 static bool is_caught(size_t mutant, uint64_t seeds)
 {
-    uint64_t failures = 0, seed = 0;
+    uint64_t failures = 0, seed = 0, needed = 0;
     cake__mutant = (enum cake__mutant_name)mutant;
     bool by_directed = !directed_passes(mutants[mutant].name);
     seeds = by_directed ? cake__min_u64(seeds, DIRECTED_SEEDS) : seeds;
-    for (; seed < seeds && failures < 2; seed++)
+    for (; seed < seeds && failures < 2; seed++) {
         failures += !run_seed(seed, false);
-    printf("%-14s %-72s %llu of %llu seeds%s\n", mutants[mutant].name, mutants[mutant].text,
-           (unsigned long long)failures, (unsigned long long)seed, by_directed ? ", directed" : "");
+        needed = failures > 0 && needed == 0 ? seed + 1 : needed;
+    }
+    char first[24] = "-";
+    if (needed > 0)
+        (void)snprintf(first, sizeof first, "%llu", (unsigned long long)needed);
+    printf("%-14s %6s  %3llu of %4llu  %-9s %s\n", mutants[mutant].name, first, (unsigned long long)failures,
+           (unsigned long long)seed, by_directed ? "directed" : "", mutants[mutant].text);
     return failures > 0 || by_directed;
 }
 
@@ -143,6 +151,7 @@ int main(int argc, char **argv)
         return run_one(argv[1], number(argc > 2 ? argv[2] : NULL, MUTANT_SEEDS), number(argc > 3 ? argv[3] : NULL, 0));
     uint64_t seeds = number(argc > 1 ? argv[1] : NULL, MUTANT_SEEDS);
     int missed = 0;
+    printf("%-14s %6s  %-11s %-9s %s\n", "mutant", "needed", "failures of", "", "what is broken");
     for (size_t i = 1; i < CAKE_COUNT_OF(mutants); i++)
         missed += !is_caught(i, seeds);
     if (missed > 0)
