@@ -71,6 +71,6 @@ void command_help(const command_t *command);
 
 extern const command_t serve_command, put_command, get_command, del_command, ls_command, keyspaces_command,
     import_command, export_command, members_command, status_command, watch_command, verify_command, forget_command,
-    demo_command, bench_command, sim_command, keygen_command;
+    demo_command, bench_command, sim_command, keygen_command, backup_command, restore_command;
 
 #endif

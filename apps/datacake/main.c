@@ -8,9 +8,10 @@
 #include <datacake/base.h>
 
 static const command_t *const commands[] = {
-    &serve_command,  &put_command,    &get_command,     &del_command,    &ls_command,     &keyspaces_command,
-    &import_command, &export_command, &members_command, &status_command, &watch_command,  &verify_command,
-    &forget_command, &demo_command,   &bench_command,   &sim_command,    &keygen_command,
+    &serve_command,     &put_command,    &get_command,    &del_command,     &ls_command,
+    &keyspaces_command, &import_command, &export_command, &members_command, &status_command,
+    &watch_command,     &verify_command, &forget_command, &demo_command,    &bench_command,
+    &sim_command,       &keygen_command, &backup_command, &restore_command,
 };
 
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))

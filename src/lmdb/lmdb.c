@@ -295,6 +295,8 @@ static int open_lanes(const char *dir, const cake__lmdb_settings_t *settings, un
         err = open_lane(lmdb, i, &count);
         if (err == 0)
             err = cake__lmdb_load_names(&lmdb->lanes[i]);
+        if (err == 0)
+            err = cake__reserve_open(&lmdb->lanes[i].reserve, dir, i);
     }
     if (err != 0) {
         lmdb_close(&lmdb->base);

@@ -29,6 +29,7 @@
 
 #include "base/lock.h"
 #include "storage/names.h"
+#include "storage/reserve.h"
 #include "storage/storage.h"
 
 #define CAKE__LMDB_VERSION   2u /* 1: without late-0 and late-1 */
@@ -95,6 +96,7 @@ typedef struct cake__lmdb_lane {
     MDB_dbi tables[CAKE__TABLES];
     int64_t next_name; /* the number of the next new keyspace */
     cake__late_t late;
+    cake__reserve_t reserve;
     atomic_uint_fast64_t commits;
     cake__lmdb_reader_t readers[CAKE__LMDB_SLOTS];
 } cake__lmdb_lane_t;

@@ -185,6 +185,22 @@ static int check_lanes(cake__lmdb_t *lmdb, const cake_batch_t *batch)
     return 0;
 }
 
+static int write_batch(cake__lmdb_lane_t *lane, const cake_batch_t *batch)
+{
+    int code = attempt(lane, batch);
+    for (int i = 0; i < ATTEMPTS_MAX && code == MDB_MAP_FULL; i++) {
+        code = cake__lmdb_env_grow(lane);
+        if (code == 0)
+            code = attempt(lane, batch);
+    }
+    if (code == 0)
+        return 0;
+    int err = explain(lane, code);
+    if (is_broken(lane))
+        (void)cake__lmdb_env_reopen(lane);
+    return err;
+}
+
 int cake__lmdb_write(cake_storage_t *storage, const cake_batch_t *batch)
 {
     cake__lmdb_t *lmdb = cake__lmdb_of(storage);
@@ -194,19 +210,14 @@ int cake__lmdb_write(cake_storage_t *storage, const cake_batch_t *batch)
     if (err != 0 || batch->write_count + batch->meta_count == 0)
         return err;
     cake__lmdb_lane_t *lane = &lmdb->lanes[batch->lane];
+    bool only_removes = cake__batch_only_removes(batch);
     if (lane->env == NULL && (err = cake__lmdb_env_reopen(lane)) != 0)
         return err;
-    int code = attempt(lane, batch);
-    for (int i = 0; i < ATTEMPTS_MAX && code == MDB_MAP_FULL; i++) {
-        code = cake__lmdb_env_grow(lane);
-        if (code == 0)
-            code = attempt(lane, batch);
-    }
-    if (code == 0)
-        return 0;
-    err = explain(lane, code);
-    if (is_broken(lane))
-        (void)cake__lmdb_env_reopen(lane);
+    if (!only_removes && !cake__reserve_hold(&lane->reserve))
+        return CAKE_ENOSPC;
+    err = write_batch(lane, batch);
+    if (err == CAKE_ENOSPC && only_removes && lane->env != NULL && cake__reserve_give_up(&lane->reserve))
+        err = write_batch(lane, batch);
     return err;
 }
 

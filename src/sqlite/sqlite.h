@@ -18,6 +18,7 @@
 
 #include "base/lock.h"
 #include "storage/names.h"
+#include "storage/reserve.h"
 #include "storage/storage.h"
 
 #define CAKE__SQLITE_APPLICATION_ID 0x43414b45 /* "CAKE" */
@@ -69,6 +70,7 @@ typedef struct cake__sqlite_lane {
     sqlite3 *db; /* the writer */
     sqlite3_stmt *statements[CAKE__WRITE_STATEMENTS];
     int wal_pages, checkpoint_at;
+    cake__reserve_t reserve;
     atomic_uint_fast64_t commits;
     cake__lock_t pool_lock;
     cake__reader_connection_t *pool;

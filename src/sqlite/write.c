@@ -173,7 +173,20 @@ static int commit_batch(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
     return err;
 }
 
-/* A full disk may be full of log: once that is merged, its space is used again. */
+/* A full disk may be full of log: once that is merged, its space is used again. Removals have a reserve beside. */
+static int write_batch(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
+{
+    bool only_removes = cake__batch_only_removes(batch);
+    if (!only_removes && !cake__reserve_hold(&lane->reserve))
+        return CAKE_ENOSPC;
+    int err = commit_batch(lane, batch);
+    if (err == CAKE_ENOSPC && checkpoint(lane))
+        err = commit_batch(lane, batch);
+    if (err == CAKE_ENOSPC && only_removes && cake__reserve_give_up(&lane->reserve))
+        err = commit_batch(lane, batch);
+    return err;
+}
+
 int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch)
 {
     cake__sqlite_t *sqlite = cake__sqlite_of(storage);
@@ -181,9 +194,7 @@ int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch)
     if (err != 0 || batch->write_count + batch->meta_count == 0)
         return err;
     cake__sqlite_lane_t *lane = &sqlite->lanes[batch->lane];
-    err = commit_batch(lane, batch);
-    if (err == CAKE_ENOSPC && checkpoint(lane))
-        err = commit_batch(lane, batch);
+    err = write_batch(lane, batch);
     if (err != 0)
         return err;
     atomic_fetch_add(&lane->commits, 1);
@@ -232,6 +243,8 @@ int cake__sqlite_writer_open(cake__sqlite_lane_t *lane)
         err = cake__sqlite_prepare(lane->db, texts, CAKE__WRITE_STATEMENTS, lane->statements, log);
     lane->checkpoint_at = CHECKPOINT_PAGES;
     sqlite3_wal_hook(lane->db, note_wal_pages, lane);
+    if (err == 0)
+        err = cake__reserve_open(&lane->reserve, lane->storage->dir, lane->number);
     return err != 0 ? err : load_names(lane);
 }
 

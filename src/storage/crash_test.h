@@ -305,6 +305,19 @@ static inline void crash_check_added(cake_storage_t *storage, const crash_model_
     crash_compare(storage, model);
 }
 
+/* On the full disk deletes go through, and what they free is not for puts, until there is room. */
+static inline void crash_delete_on_full_disk(cake_storage_t *storage, unsigned n)
+{
+    cake__suite_t suite = {.storage = storage};
+    char key[32];
+    snprintf(key, sizeof key, "%u", n);
+    assert_int_equal(cake__suite_commit_one(&suite, cake__suite_tombstone("growing", cake__slice_str(key), 1u << 20)),
+                     0);
+    cake__suite_expect_tombstone(&suite, "growing", cake__slice_str(key), 1u << 20);
+    assert_int_equal(cake__suite_commit_one(&suite, cake__suite_erase("growing", cake__slice_str(key))), 0);
+    assert_string_equal(suite.why, "");
+}
+
 /* Writes until the disk is full: the failed batches leave nothing, reads go on, writes go on once there is room. Two
  * keyspaces: one that changes and one that grows. */
 static inline void crash_fill_rounds(crash_open_fn open_fn, const char *dir, const char *ballast)
@@ -318,7 +331,8 @@ static inline void crash_fill_rounds(crash_open_fn open_fn, const char *dir, con
         int err = 0;
         for (uint64_t until = model.last + 100; model.last < until;)
             assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
-        assert_int_equal(crash_add(storage, added++), 0);
+        for (unsigned i = 0; i < 30; i++)
+            assert_int_equal(crash_add(storage, added++), 0);
         crash_fill_disk(ballast, round * 20000);
         while ((err = crash_add(storage, added)) == 0)
             added++;
@@ -326,6 +340,8 @@ static inline void crash_fill_rounds(crash_open_fn open_fn, const char *dir, con
         err = crash_write(storage, model.last + 1, &model); /* something smaller may yet fit */
         assert_true(err == 0 || err == CAKE_ENOSPC);
         crash_check_added(storage, &model, added); /* reads go on */
+        for (unsigned i = 0; i < 20; i++)
+            crash_delete_on_full_disk(storage, --added);
         if (round % 2 == 1)
             cake_storage_close(storage);
         assert_int_equal(unlink(ballast), 0);

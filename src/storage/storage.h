@@ -4,7 +4,8 @@
  *   doc.c        documents                          memory.c   the storage in memory, on the trees of tree.c
  *   storage.c    checks and rules all storages share wrap.c     instrumented and fault-injecting wrappers
  *   dir.h        a locked data directory, for storages on disk    suite*.c   the conformance suite
- *   names.c      keyspaces and their numbers, for the same         *_test.h   crashes and full disks, for their tests */
+ *   reserve.h    room for deletes on a full disk, for the same     *_test.h   crashes and full disks, for their tests
+ *   names.c      keyspaces and their numbers, for the same */
 #ifndef CAKE_STORAGE_STORAGE_H
 #define CAKE_STORAGE_STORAGE_H
 

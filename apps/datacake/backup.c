@@ -1,0 +1,335 @@
+/* backup.c: `datacake backup` and `datacake restore`: copies of a node's data directory, also while the node runs.
+ *
+ *   TO/node      as in the data directory: whose data it is
+ *   TO/store/    the storage, copied in one snapshot per lane
+ *
+ * A copy is made in TO.new and gets its name when it is whole and has been checked. A restored directory has no generation:
+ * the node's next one is drawn from the clock. Nor is a run's actor kept anywhere, so a copy that is started beside its
+ * original names its writes differently. */
+#include "command.h"
+#include "datadir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifdef CAKE_APP_LMDB
+#include <datacake/lmdb.h>
+#endif
+#include <datacake/sqlite.h>
+
+#define PATH_BYTES (DATADIR_PATH_MAX + 32u)
+#define NODE_MAX   512u
+
+typedef struct copy {
+    const args_t *args;
+    char from[DATADIR_PATH_MAX], to[DATADIR_PATH_MAX], draft[DATADIR_PATH_MAX + 8];
+    unsigned node_id;
+    char cluster[256], kind[32];
+    unsigned keyspaces;
+    unsigned long long documents;
+} copy_t;
+
+static void print_log(void *ctx, cake_log_level_t level, const char *message)
+{
+    (void)ctx;
+    (void)level;
+    fprintf(stderr, "%s\n", message);
+}
+
+static int take_path(const args_t *args, const char *text, char out[DATADIR_PATH_MAX])
+{
+    size_t len = strlen(text);
+    while (len > 1 && text[len - 1] == '/')
+        len--;
+    if (len == 0 || len + 32 >= DATADIR_PATH_MAX)
+        return fail(args, EXIT_USAGE, "a path is empty or too long");
+    memcpy(out, text, len);
+    out[len] = 0;
+    return 0;
+}
+
+static int read_node(copy_t *copy)
+{
+    char path[PATH_BYTES], text[NODE_MAX];
+    snprintf(path, sizeof(path), "%s/node", copy->from);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return fail(copy->args, EXIT_OTHER, "%s is no data directory of a node: it has no file \"node\" (%s)",
+                    copy->from, strerror(errno));
+    ssize_t len = read(file, text, sizeof(text) - 1);
+    close(file);
+    text[len > 0 ? len : 0] = 0;
+    if (sscanf(text, "node-id %u\ncluster-id %255[^\n]\nstorage %31s", &copy->node_id, copy->cluster, copy->kind) != 3)
+        return fail(copy->args, EXIT_OTHER, "%s is damaged", path);
+    return 0;
+}
+
+static int write_node(const copy_t *copy)
+{
+    char path[PATH_BYTES], text[NODE_MAX];
+    snprintf(path, sizeof(path), "%s/node", copy->draft);
+    int len = snprintf(text, sizeof(text), "node-id %u\ncluster-id %s\nstorage %s\n", copy->node_id, copy->cluster,
+                       copy->kind);
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    bool is_written = file >= 0 && write(file, text, (size_t)len) == len && fsync(file) == 0;
+    int number = errno;
+    if (file >= 0)
+        close(file);
+    return is_written ? 0 : fail(copy->args, EXIT_OTHER, "cannot write %s: %s", path, strerror(number));
+}
+
+/* ---- the storage ------------------------------------------------------------------------------------------------------*/
+
+static int copy_store(const copy_t *copy, const char *from, const char *to)
+{
+    cake_log_t log = {print_log, NULL, CAKE_LOG_ERROR};
+    int err = CAKE_EINVAL;
+    if (strcmp(copy->kind, "sqlite") == 0)
+        err = cake_sqlite_copy(from, to, &log);
+#ifdef CAKE_APP_LMDB
+    if (strcmp(copy->kind, "lmdb") == 0)
+        err = cake_lmdb_copy(from, to, &log);
+#endif
+    if (err == CAKE_ENOTFOUND)
+        return fail(copy->args, EXIT_OTHER, "%s holds no storage", from);
+    if (err == CAKE_EINVAL)
+        return fail(copy->args, EXIT_OTHER, "this program has no storage \"%s\" that could be copied", copy->kind);
+    return err == 0 ? 0 : fail(copy->args, EXIT_OTHER, "cannot copy %s: %s", from, cake_strerror(err));
+}
+
+static int open_store(const copy_t *copy, const char *dir, cake_storage_t **storage)
+{
+    cake_log_t log = {print_log, NULL, CAKE_LOG_ERROR};
+    cake_sqlite_options_t sqlite = CAKE_SQLITE_OPTIONS_INIT;
+    sqlite.log = &log;
+    if (strcmp(copy->kind, "sqlite") == 0)
+        return cake_sqlite_open(dir, &sqlite, storage);
+#ifdef CAKE_APP_LMDB
+    cake_lmdb_options_t lmdb = CAKE_LMDB_OPTIONS_INIT;
+    lmdb.log = &log;
+    return cake_lmdb_open(dir, &lmdb, storage);
+#else
+    return CAKE_EINVAL;
+#endif
+}
+
+typedef struct count {
+    copy_t *copy;
+    cake_storage_t *storage;
+} count_t;
+
+static int count_document(void *arg, const cake_row_t *row)
+{
+    copy_t *copy = arg;
+    copy->documents += !row->is_tombstone;
+    return 0;
+}
+
+static int count_keyspace(void *arg, const char *name)
+{
+    count_t *count = arg;
+    cake_slice_t keyspace = {name, strlen(name)};
+    count->copy->keyspaces++;
+    return count->storage->ops->metadata(count->storage, keyspace, count_document, count->copy);
+}
+
+/* Names are gathered first: a callback must not call the storage. */
+typedef struct names {
+    char text[1 << 16];
+    size_t len;
+    bool is_cut;
+} names_t;
+
+static int gather_name(void *arg, const char *name)
+{
+    names_t *names = arg;
+    size_t len = strlen(name) + 1;
+    names->is_cut = names->is_cut || names->len + len > sizeof(names->text);
+    if (names->is_cut)
+        return 0;
+    memcpy(names->text + names->len, name, len);
+    names->len += len;
+    return 0;
+}
+
+static int check_store(copy_t *copy, const char *dir)
+{
+    char report[256] = "";
+    names_t names;
+    cake_storage_t *storage = NULL;
+    names.len = 0, names.is_cut = false;
+    int err = open_store(copy, dir, &storage);
+    if (err == 0)
+        err = storage->ops->check(storage, report, sizeof(report));
+    if (err == 0)
+        err = storage->ops->keyspaces(storage, gather_name, &names);
+    count_t count = {copy, storage};
+    for (size_t at = 0; at < names.len && err == 0; at += strlen(names.text + at) + 1)
+        err = count_keyspace(&count, names.text + at);
+    cake_storage_close(storage);
+    if (err != 0)
+        return fail(copy->args, EXIT_OTHER, "the copy is not sound: %s", *report ? report : cake_strerror(err));
+    char lock[PATH_BYTES];
+    snprintf(lock, sizeof(lock), "%s/lock", dir);
+    (void)unlink(lock);
+    return 0;
+}
+
+/* ---- directories --------------------------------------------------------------------------------------------------------*/
+
+static void remove_tree(const char *path)
+{
+    static const char *const names[] = {"node", "store"};
+    char inner[PATH_BYTES];
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(inner, sizeof(inner), "%s/%s", path, names[i]);
+        (void)unlink(inner);
+        (void)rmdir(inner);
+    }
+    (void)rmdir(path);
+}
+
+static int sync_directory(const char *path)
+{
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int err = directory >= 0 && fsync(directory) == 0 ? 0 : -1;
+    if (directory >= 0)
+        close(directory);
+    return err;
+}
+
+static int publish(const copy_t *copy)
+{
+    char parent[DATADIR_PATH_MAX];
+    memcpy(parent, copy->to, sizeof(parent));
+    char *slash = strrchr(parent, '/');
+    if (slash != NULL)
+        slash[slash == parent] = 0;
+    /* rename() takes the place of an empty directory, and of nothing else */
+    if (sync_directory(copy->draft) != 0 || rename(copy->draft, copy->to) != 0 ||
+        sync_directory(slash == NULL ? "." : parent) != 0)
+        return fail(copy->args, EXIT_OTHER, "cannot make %s: %s", copy->to, strerror(errno));
+    return 0;
+}
+
+static int make_copy(copy_t *copy)
+{
+    char from[PATH_BYTES], to[PATH_BYTES];
+    snprintf(copy->draft, sizeof(copy->draft), "%s.new", copy->to);
+    snprintf(from, sizeof(from), "%s/store", copy->from);
+    snprintf(to, sizeof(to), "%s/store", copy->draft);
+    if (mkdir(copy->draft, 0700) != 0)
+        return fail(copy->args, EXIT_OTHER, "cannot make %s: %s%s", copy->draft, strerror(errno),
+                    errno == EEXIST ? "; it is left from an attempt that was cut short, remove it" : "");
+    int status = copy_store(copy, from, to);
+    if (status == 0)
+        status = check_store(copy, to);
+    if (status == 0)
+        status = write_node(copy);
+    if (status == 0)
+        status = publish(copy);
+    if (status != 0)
+        remove_tree(copy->draft);
+    return status;
+}
+
+/* ---- the commands -------------------------------------------------------------------------------------------------------*/
+
+static int take_paths(copy_t *copy, const char *from, const char *to)
+{
+    const char *dir = args_value(copy->args, "data-dir", NULL);
+    if (dir == NULL)
+        return fail(copy->args, EXIT_USAGE, "give --data-dir DIR");
+    int status = take_path(copy->args, from == NULL ? dir : from, copy->from);
+    if (status == 0)
+        status = take_path(copy->args, to == NULL ? dir : to, copy->to);
+    return status != 0 ? status : read_node(copy);
+}
+
+static int run_backup(const args_t *args)
+{
+    copy_t copy = {.args = args};
+    struct stat info;
+    int status = take_paths(&copy, NULL, args->operands[0]);
+    if (status != 0)
+        return status;
+    if (lstat(copy.to, &info) == 0)
+        return fail(args, EXIT_USAGE, "%s exists; give a new directory", copy.to);
+    status = make_copy(&copy);
+    if (status == 0)
+        printf("backed up %s of node %u to %s: %u keyspaces, %llu documents, checked\n", copy.from, copy.node_id,
+               copy.to, copy.keyspaces, copy.documents);
+    return status;
+}
+
+/* Whether a node holds the lock of the directory. */
+static bool is_in_use(const char *dir)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof(path), "%s/lock", dir);
+    int lock = open(path, O_RDWR | O_CLOEXEC);
+    bool is_held = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0;
+    if (lock >= 0)
+        close(lock);
+    return is_held;
+}
+
+static int run_restore(const args_t *args)
+{
+    copy_t copy = {.args = args};
+    uint64_t node_id = 0;
+    int status = args_number(args, "node-id", 1, UINT16_MAX, &node_id);
+    if (status == 0)
+        status = take_paths(&copy, args->operands[0], NULL);
+    if (status != 0)
+        return status;
+    if (is_in_use(copy.to))
+        return fail(args, EXIT_USAGE, "a node is running in %s; restore into a new directory", copy.to);
+    if (rmdir(copy.to) != 0 && errno != ENOENT)
+        return fail(args, EXIT_USAGE, "%s is not empty; restore into a new directory", copy.to);
+    if (node_id != 0)
+        copy.node_id = (unsigned)node_id;
+    status = make_copy(&copy);
+    if (status == 0)
+        printf("restored node %u from %s into %s: %u keyspaces, %llu documents, checked\n", copy.node_id, copy.from,
+               copy.to, copy.keyspaces, copy.documents);
+    return status;
+}
+
+static const flag_t backup_flags[] = {
+    {"data-dir", "DIR", "the node's data directory; the node may be running (required)"},
+    {NULL, NULL, NULL},
+};
+
+static const flag_t restore_flags[] = {
+    {"data-dir", "DIR", "the directory to make; it must be missing or empty (required)"},
+    {"node-id", "N", "the number of the node that will run on it (that of the backup)"},
+    {NULL, NULL, NULL},
+};
+
+const command_t backup_command = {
+    .name = "backup",
+    .operands = "TO",
+    .least = 1,
+    .most = 1,
+    .summary = "copy a node's data into the new directory TO, also while it runs",
+    .details = "The copy is one snapshot per lane, compact, checked, and a data directory like any other.",
+    .flags = backup_flags,
+    .run = run_backup,
+};
+
+const command_t restore_command = {
+    .name = "restore",
+    .operands = "FROM",
+    .least = 1,
+    .most = 1,
+    .summary = "make a data directory from a backup",
+    .details = "The node gets what it missed since from the others, and what they lack of it goes to them.",
+    .flags = restore_flags,
+    .run = run_restore,
+};
