@@ -78,8 +78,8 @@ static int write_batch(cake_storage_t *storage, const cake_batch_t *batch)
         uint64_t size, key = 0;
         for (size_t k = 0; k < write->key.len; k++)
             key = key << 8 | ((const unsigned char *)write->key.data)[k];
-        if (write->kind != CAKE_WRITE_PUT || write->context == NULL || key >= BLOBS || member->blobs[key] != NULL)
-            continue; /* the bytes of a put of this node itself are here */
+        if (write->context == NULL || write->value.len != sizeof size || key >= BLOBS || member->blobs[key] != NULL)
+            continue; /* the bytes of a put of this node itself are here; a delete has no value */
         memcpy(&size, write->value.data, sizeof size);
         blob_t *blob = make(size);
         int err = blob == NULL ? CAKE_ENOMEM : fetch(write->context, key, blob);
