@@ -197,7 +197,10 @@ int cake_channel_call_async(cake_channel_t *channel, const char *path, const cak
     int err = make(channel, path, options, &call);
     if (err != 0)
         return err;
-    if (len > 0 && (call->request = cake__chunk_copy(&channel->env->alloc, parts, count)) == NULL) {
+    /* it is freed on the loop in any case */
+    const cake_env_t *env = channel->env;
+    const cake_alloc_t *alloc = env->ops->on_loop(channel->env) ? &channel->kind.slab.alloc : &env->alloc;
+    if (len > 0 && (call->request = cake__chunk_copy(alloc, parts, count)) == NULL) {
         unref(call);
         return CAKE_ENOMEM;
     }

@@ -476,6 +476,8 @@ static void tick(void *arg)
         cake__conn_end(conn, CAKE_ECONNECTION);
         return;
     }
+    if (conn->calls == 0)
+        cake__slab_trim(&conn->kind->slab);
     if (kind->keepalive_ms != 0)
         keep_alive(conn, now_ns);
     if (kind->is_server && conn->calls == 0 && has_passed(now_ns, conn->last_call_ns, kind->limits.idle_ms)) {

@@ -27,7 +27,9 @@ static void give_buffer(uv_handle_t *handle, size_t suggested_size, uv_buf_t *bu
         *buf = cake__secure_buffer(stream);
         return;
     }
-    stream->handlers.on_buffer(stream->arg, &data, &size);
+    stream->was_asked = stream->is_paused;
+    if (!stream->is_paused)
+        stream->handlers.on_buffer(stream->arg, &data, &size);
     *buf = uv_buf_init(data, (unsigned)(size < INT32_MAX ? size : INT32_MAX));
     if (stream->is_closing || size == 0) {
         *buf = uv_buf_init(NULL, 0); /* got_bytes will hear UV_ENOBUFS */
@@ -55,9 +57,13 @@ static void got_bytes(uv_stream_t *handle, ssize_t count, const uv_buf_t *buf)
         stream->handlers.on_read(stream->arg, buf->base, count);
         return;
     }
-    stop_reading(stream);
-    if (count == UV_ENOBUFS && stream->is_paused)
+    if (count == UV_ENOBUFS && stream->is_paused) {
+        if (stream
+                ->was_asked) /* most who say no want more before the loop sleeps: stopping and starting are system calls */
+            stop_reading(stream);
         return;
+    }
+    stop_reading(stream);
     stream->is_read_over = true;
     stream->handlers.on_read(stream->arg, NULL, count == UV_EOF ? 0 : cake__uv_err((int)count));
 }

@@ -20,6 +20,7 @@ struct cake_stream {
     cake_addr_t peer;
     cake__secure_t *secure; /* NULL: the bytes are the application's as they are */
     bool is_started, is_connected, is_writing, is_paused, is_read_over, is_shut, is_closing;
+    bool was_asked; /* for a buffer while it is paused */
 };
 
 /* stream.c */

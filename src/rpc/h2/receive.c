@@ -117,9 +117,9 @@ static bool is_status(cake_slice_t value)
 /* RFC 9113, 8.2 and 8.3. */
 static bool is_fine(cake__h2_t *h2, cake_slice_t name, cake_slice_t value)
 {
-    if (nghttp2_check_header_name(name.data, name.len) == 0 || nghttp2_check_header_value(value.data, value.len) == 0)
+    if (name.len == 0 || nghttp2_check_header_value(value.data, value.len) == 0)
         return false;
-    if (((const char *)name.data)[0] == ':') {
+    if (*(const char *)name.data == ':') {
         uint32_t bit = pseudo_of(h2->config.is_server, name);
         bool is_allowed = bit != 0 && (h2->block_pseudo & bit) == 0 && !h2->has_regular && !h2->is_block_trailer;
         h2->block_pseudo |= bit;
@@ -127,7 +127,7 @@ static bool is_fine(cake__h2_t *h2, cake_slice_t name, cake_slice_t value)
         return is_allowed && (bit != SEEN_PATH || value.len > 0) && (bit != SEEN_STATUS || is_status(value));
     }
     h2->has_regular = true;
-    if (is_of_connection(name, value))
+    if (nghttp2_check_header_name(name.data, name.len) == 0 || is_of_connection(name, value))
         return false;
     bool is_length = cake__slice_equal(name, cake__slice("content-length", 14)) && !h2->is_block_trailer;
     return !is_length || read_length(h2->block_stream, value);
@@ -365,6 +365,7 @@ static void begin_data(cake__h2_t *h2)
     cake__h2_stream_t *stream = cake__h2_find(h2, h2->frame_id);
     h2->has_padding = (h2->flags & NGHTTP2_FLAG_PADDED) == 0;
     h2->padding_left = 0;
+    h2->data_stream = NULL;
     if (!h2->has_padding && h2->frame_len == 0) {
         fail(h2, NGHTTP2_FRAME_SIZE_ERROR);
         return;
@@ -393,17 +394,19 @@ static void begin_data(cake__h2_t *h2)
         fail_stream(h2, stream->id, stream->has_head ? NGHTTP2_STREAM_CLOSED : NGHTTP2_PROTOCOL_ERROR);
     else if ((int64_t)h2->frame_len > stream->receive_left)
         fail_stream(h2, stream->id, NGHTTP2_FLOW_CONTROL_ERROR);
-    else
+    else {
         stream->receive_left -= (int32_t)h2->frame_len;
+        h2->data_stream = stream;
+    }
 }
 
 static void end_data(cake__h2_t *h2)
 {
-    cake__h2_stream_t *stream = cake__h2_find(h2, h2->frame_id);
+    cake__h2_stream_t *stream = h2->data_stream;
     bool is_end = (h2->flags & NGHTTP2_FLAG_END_STREAM) != 0;
     if (h2->frame_len == 0 && !is_end)
         count_rate(h2, CAKE__H2_RATE_USELESS, USELESS_FRAMES_PER_S);
-    if (is_end && h2->err == 0 && stream != NULL && !stream->is_reset && !stream->is_remote_ended)
+    if (is_end && h2->err == 0 && stream != NULL && !stream->is_reset)
         remote_ended(h2, stream);
 }
 
@@ -411,7 +414,7 @@ static void end_data(cake__h2_t *h2)
 static size_t take_data(cake__h2_t *h2, const uint8_t *data, size_t len)
 {
     size_t taken = 0;
-    cake__h2_stream_t *stream = cake__h2_find(h2, h2->frame_id);
+    cake__h2_stream_t *stream = h2->data_stream;
     if (!h2->has_padding) {
         h2->has_padding = true;
         h2->padding_left = data[0];

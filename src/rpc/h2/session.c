@@ -151,6 +151,8 @@ void cake__h2_forget(cake__h2_t *h2, cake__h2_stream_t *stream)
         use_table(h2, h2->first_table, CAKE__H2_TABLE_MIN);
     if (h2->block_stream == stream)
         h2->block_stream = NULL;
+    if (h2->data_stream == stream)
+        h2->data_stream = NULL;
 }
 
 void cake__h2_close_stream(cake__h2_t *h2, cake__h2_stream_t *stream, cake__h2_reason_t reason)

@@ -54,6 +54,7 @@ struct cake__h2 {
     uint8_t head_len, preface_len;
     bool has_padding; /* of DATA: its length has been read */
     uint32_t frame_len, frame_left, padding_left;
+    cake__h2_stream_t *data_stream; /* that a DATA frame is for; NULL: nobody takes it */
     int32_t frame_id;
     cake__buf_t frame;
     int32_t block_id; /* a header block goes on: only CONTINUATION may come; 0: none */
