@@ -18,7 +18,7 @@ from datetime import datetime
 from processes import DATACAKE, ENVIRONMENT, PATIENCE_S, free_port, wait_for
 
 COUNT = int(sys.argv[2]) if len(sys.argv) > 2 else 8
-SETTLE_S, IDLE_S = (2, 3) if COUNT < 20 else (20, 30)
+SETTLE_S, IDLE_S = (2, 3) if COUNT < 20 else (20, 30)  # to begin as a cluster takes 10 s where all are new
 STORAGE = os.environ.get("DATACAKE_STORAGE", "sqlite")
 LINE = re.compile(r"^(\S+Z) \w+ +node (\d+) at \S+ is (alive|suspect|dead|left|back)")
 missed = []
@@ -83,6 +83,7 @@ def start_all(members):
         for member in members:
             assert member.process.poll() is None, f"node {member.id} has ended:\n{(member.dir / 'log').read_text()}"
         return all(everyone <= set(member.statuses()) for member in members)
+    time.sleep(0.05 * len(members))  # reading so many logs takes as much time as what is being measured
     wait_for("all to see all", all_see_all)
     began = members[0].started
     last_start = max(max(when for when, who, what in member.seen if who == member.id) for member in members)

@@ -23,6 +23,8 @@
 #define SEEDS_MAX     64u
 #define TOKEN_MAX     256u
 #define VALUE_MAX_MIB 1024u
+#define LOOK_FIRST_NS 10000000 /* between two looks whether the node is ready */
+#define LOOK_LAST_NS  200000000
 
 static const flag_t flags[] = {
     {"node-id", "N", "this node's number, 1 to 65535, unique in the cluster (required)"},
@@ -370,10 +372,12 @@ static void read_faults(server_t *server)
  * without a restart is read again; it is nothing to end for. */
 static int wait_for_end(server_t *server, const sigset_t *signals)
 {
-    const struct timespec briefly = {.tv_nsec = 10000000}, second = {.tv_sec = 1};
+    const struct timespec second = {.tv_sec = 1};
+    struct timespec look = {.tv_nsec = LOOK_FIRST_NS}; /* a start of ten seconds may be told of a little late */
     bool is_ready = false;
     for (;;) {
-        int received = sigtimedwait(signals, NULL, is_ready ? &second : &briefly);
+        int received = sigtimedwait(signals, NULL, is_ready ? &second : &look);
+        look.tv_nsec += look.tv_nsec < LOOK_LAST_NS ? look.tv_nsec / 16 : 0;
         if (received == SIGINT || received == SIGTERM)
             return EXIT_DONE;
         if (received == SIGHUP && args_has(server->args, "demo-faults") && server->datadir.path[0] != 0)
