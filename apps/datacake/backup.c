@@ -282,18 +282,13 @@ static bool is_in_use(const char *dir)
 static int run_restore(const args_t *args)
 {
     copy_t copy = {.args = args};
-    uint64_t node_id = 0;
-    int status = args_number(args, "node-id", 1, UINT16_MAX, &node_id);
-    if (status == 0)
-        status = take_paths(&copy, args->operands[0], NULL);
+    int status = take_paths(&copy, args->operands[0], NULL);
     if (status != 0)
         return status;
     if (is_in_use(copy.to))
         return fail(args, EXIT_USAGE, "a node is running in %s; restore into a new directory", copy.to);
     if (rmdir(copy.to) != 0 && errno != ENOENT)
         return fail(args, EXIT_USAGE, "%s is not empty; restore into a new directory", copy.to);
-    if (node_id != 0)
-        copy.node_id = (unsigned)node_id;
     status = make_copy(&copy);
     if (status == 0)
         printf("restored node %u from %s into %s: %u keyspaces, %llu documents, checked\n", copy.node_id, copy.from,
@@ -308,7 +303,6 @@ static const flag_t backup_flags[] = {
 
 static const flag_t restore_flags[] = {
     {"data-dir", "DIR", "the directory to make; it must be missing or empty (required)"},
-    {"node-id", "N", "the number of the node that will run on it (that of the backup)"},
     {NULL, NULL, NULL},
 };
 

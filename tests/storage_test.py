@@ -1,0 +1,308 @@
+#!/usr/bin/env python3
+"""What nodes keep: full disks, kills under load, backups, the files in the sqlite3 shell. Usage: storage_test.py BIN_DIR [NAME...]
+
+CAKE_TEST_KILLS says how often a node of each storage is killed (3)."""
+import concurrent.futures
+import json
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import threading
+import time
+
+from processes import PATIENCE_S, Node, main, refused, run
+
+STORAGES = ("sqlite", "lmdb")
+KILLS = int(os.environ.get("CAKE_TEST_KILLS", 3))
+
+
+# ---- a full disk ----------------------------------------------------------------------------------------------------
+
+class SmallDisk:
+    """A tmpfs at a node's directory. None where the test may not mount."""
+
+    def __init__(self, path, mib):
+        path.mkdir(parents=True)
+        self.path = path
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(path)], capture_output=True)
+        self.is_there = done.returncode == 0
+
+    def fill(self):
+        with open(self.path / "ballast", "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(65536))
+            except OSError:
+                pass
+
+    def make_room(self):
+        (self.path / "ballast").unlink()
+
+    def end(self):
+        if self.is_there:
+            subprocess.run(["umount", "-l", str(self.path)], check=True)
+
+
+def put_until_full(node, stored, prefix):
+    for i in range(5000):
+        key, value = f"{prefix}-{i}", os.urandom(8000)
+        answer = node.put("docs", key, value)
+        if answer.status != 200:
+            assert (answer.status, answer.code) == (507, "storage_full"), answer.body
+            return
+        stored[key] = value
+    raise AssertionError("the disk never was full")
+
+
+def check_all(node, stored):
+    for key, value in stored.items():
+        answer = node.get("docs", key)
+        assert (answer.status, answer.body == value) == (200, True), (key, answer.status)
+    listed = node.ask("GET", "/kv/docs?limit=10000").body.decode().splitlines()
+    assert len(listed) == len(stored), (len(listed), len(stored))
+
+
+def full_disk(cluster, storage):
+    disk = SmallDisk(cluster.dir / "node-1", 48)
+    if not disk.is_there:
+        print(f"skipped: {storage}: a tmpfs cannot be mounted here")
+        return
+    try:
+        node, stored = cluster.add("--storage", storage), {}
+        for i in range(50):
+            stored[f"first-{i}"] = os.urandom(4000)
+            assert node.put("docs", f"first-{i}", stored[f"first-{i}"]).status == 200
+        for turn in range(2):
+            disk.fill()
+            put_until_full(node, stored, f"turn-{turn}")
+            check_all(node, stored)
+            # Deletes go through, and the room they make is not what puts wait for.
+            for key in list(stored)[:20]:
+                assert node.delete("docs", key).status == 200, key
+                del stored[key]
+            check_all(node, stored)
+            assert node.is_ready()
+            if turn == 1:
+                node.kill()
+            disk.make_room()
+            if turn == 1:
+                node.start()
+                check_all(node, stored)
+            stored[f"after-{turn}"] = b"there is room again"
+            assert node.put("docs", f"after-{turn}", stored[f"after-{turn}"]).status == 200
+            check_all(node, stored)
+        node.kill()
+        node.start()
+        check_all(node, stored)
+        node.stop()
+    except BaseException:
+        print(cluster.logs())
+        raise
+    finally:
+        cluster.abandon()
+        disk.end()
+
+
+def test_a_full_disk_sqlite(cluster):
+    full_disk(cluster, "sqlite")
+
+
+def test_a_full_disk_lmdb(cluster):
+    full_disk(cluster, "lmdb")
+
+
+# ---- kills under load -----------------------------------------------------------------------------------------------
+
+class Writer(threading.Thread):
+    """Puts and deletes of keys of its own, until the node is gone. expected: what was acknowledged, None for a delete; doubt: the
+    last write, of which it never heard."""
+
+    def __init__(self, node, number, expected):
+        super().__init__()
+        self.node, self.number, self.expected, self.doubt = node, number, expected, {}
+        self.random = random.Random(time.monotonic_ns() + number)
+
+    def run(self):
+        import http.client
+        connection = http.client.HTTPConnection("127.0.0.1", self.node.http, timeout=PATIENCE_S)
+        try:
+            while True:
+                long_key = "-with a long key, known inside by its digest" if self.random.random() < 0.5 else ""
+                key = f"{self.number}-{self.random.randrange(300)}{long_key}".replace(" ", "_")
+                value = None if self.random.random() < 0.2 else os.urandom(self.random.randrange(1, 2000))
+                self.doubt = {key: value}
+                connection.request("DELETE" if value is None else "PUT", f"/kv/k{self.number % 3}/{key}", value)
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 200, answer.status
+                self.expected[key] = value
+                self.doubt = {}
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+
+
+def check_writer(node, writer):
+    for key, value in {**writer.expected, **writer.doubt}.items():
+        answer = node.get(f"k{writer.number % 3}", key)
+        found = answer.body if answer.status == 200 else None
+        allowed = [writer.expected.get(key)] + ([writer.doubt[key]] if key in writer.doubt else [])
+        assert found in allowed, (key, answer.status)
+        writer.expected[key] = found
+
+
+def kills(cluster, storage):
+    node = cluster.add("--storage", storage, "--lanes", "2")
+    expected = [{} for _ in range(8)]
+    began, acknowledged = time.monotonic(), 0
+    for _ in range(KILLS):
+        writers = [Writer(node, i, expected[i]) for i in range(len(expected))]
+        for writer in writers:
+            writer.start()
+        time.sleep(random.random() * 0.3)  # anywhere in its work
+        node.kill()
+        for writer in writers:
+            writer.join()
+        node.start()
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda writer: check_writer(node, writer), writers))
+        # What the set counts is what the storage lists.
+        live = sum(value is not None for one in expected for value in one.values())
+        rows = sum(len(node.ask("GET", f"/kv/k{i}?limit=10000").body.splitlines()) for i in range(3))
+        assert node.status()["store"]["live"] == rows == live, (node.status()["store"], rows, live)
+        acknowledged = sum(len(one) for one in expected)
+    node.stop()
+    check_files(node, storage)
+    print(f"{storage}: {KILLS} kills in {time.monotonic() - began:.0f} s, {acknowledged} keys, nothing lost")
+
+
+def check_files(node, storage):
+    """A backup checks what it copies."""
+    copy = node.dir / "checked"
+    result = run("backup", "--data-dir", str(node.dir / "data"), str(copy))
+    assert result.status == 0 and b"checked" in result.out, result.err
+    shutil.rmtree(copy)
+
+
+def test_kills_under_load_sqlite(cluster):
+    kills(cluster, "sqlite")
+
+
+def test_kills_under_load_lmdb(cluster):
+    kills(cluster, "lmdb")
+
+
+# ---- backup and restore -----------------------------------------------------------------------------------------------
+
+def actors_since(node):
+    found = []
+    for path in (node.dir / "data" / "store").glob("lane-*.sqlite"):
+        rows = ask_shell(str(path), "SELECT DISTINCT actor FROM documents WHERE CAST(key AS TEXT) LIKE 'since-%'")
+        found += [row["actor"] for row in rows]
+    return found
+
+
+def backups(cluster, storage):
+    node = cluster.add("--storage", storage, "--lanes", "2")
+    stored = {f"key-{i}": os.urandom(500) for i in range(200)}
+    for key, value in stored.items():
+        assert node.put("docs", key, value).status == 200
+    writer = Writer(node, 0, {})
+    writer.start()
+    copy, data = cluster.dir / "copy", str(node.dir / "data")
+    result = run("backup", "--data-dir", data, str(copy))
+    assert result.status == 0 and b"node 1" in result.out, result.err
+    assert not (cluster.dir / "copy.new").exists()
+    refused(run("backup", "--data-dir", data, str(copy)), 2, "exists")
+    refused(run("backup", "--data-dir", str(cluster.dir), str(copy) + "2"), 5, "no data directory")
+    refused(run("restore", "--data-dir", data, str(copy)), 2, "is running")
+    node.kill()
+    writer.join()
+    refused(run("restore", "--data-dir", data, str(copy)), 2, "not empty")
+    assert node.start().get("docs", "key-7").body == stored["key-7"]
+
+    # The copy runs beside the original, which should not be: even then none of its writes is named as one of the other's.
+    twin = Node(cluster, 1, "--storage", storage, "--lanes", "2")
+    twin.dir = cluster.dir / "twin"
+    twin.dir.mkdir()
+    result = run("restore", "--data-dir", str(twin.dir / "data"), str(copy))
+    assert result.status == 0 and b"restored node 1" in result.out, result.err
+    cluster.nodes.clear()
+    twin.start()
+    for one in (node, twin):
+        for i in range(20):
+            assert one.put("docs", f"since-{i}", b"x").status == 200
+    for key, value in stored.items():
+        assert twin.get("docs", key).body == value
+    node.stop()
+    twin.stop()
+    if storage == "sqlite":
+        actors = [actors_since(one) for one in (node, twin)]
+        assert all(actors) and not set(actors[0]) & set(actors[1]), actors
+
+    # In place of what was lost, in an empty directory, and the node gets from the others what it missed.
+    shutil.rmtree(data)
+    os.mkdir(data)
+    assert run("restore", "--data-dir", data, str(copy)).status == 0
+    cluster.nodes.append(node)
+    node.start()
+    assert node.get("docs", "since-1").status == 404 and node.get("docs", "key-7").body == stored["key-7"]
+    other = cluster.add("--storage", storage)
+    assert other.put("docs", "later", b"y", "all").status == 200
+    cluster.wait_equal()
+    assert other.get("docs", "key-7").body == stored["key-7"]
+
+
+def test_backup_and_restore_sqlite(cluster):
+    backups(cluster, "sqlite")
+
+
+def test_backup_and_restore_lmdb(cluster):
+    backups(cluster, "lmdb")
+
+
+# ---- sqlite3 while the node runs --------------------------------------------------------------------------------------
+
+def documented_queries():
+    page = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "storage.md")
+    with open(page, encoding="utf-8") as file:
+        blocks = re.findall(r"```sql\n(SELECT.*?)```", file.read(), re.DOTALL)
+    assert len(blocks) >= 4, blocks
+    return blocks
+
+
+def ask_shell(path, query):
+    """With the shell where there is one, and with Python's module otherwise."""
+    if shutil.which("sqlite3"):
+        done = subprocess.run(["sqlite3", "-readonly", "-json", path, query], capture_output=True, timeout=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout or b"[]")
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute(query)]
+
+
+def test_sqlite3_reads_a_data_file_while_the_node_runs(cluster):
+    node = cluster.add()
+    for i in range(20):
+        assert node.put("users", f"user-{i}", f"value {i}".encode()).status == 200
+    assert node.delete("users", "user-19").status == 200
+    path = str(node.dir / "data" / "store" / "lane-000.sqlite")
+    users, one, counts, latest = (ask_shell(path, query) for query in documented_queries()[:4])
+    assert {(row["key"], row["value"]) for row in users} == {(f"user-{i}", f"value {i}") for i in range(19)}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", row["written"]) for row in users), users[0]
+    assert len(one) == 1 and one[0]["value"] == "value 1", one
+    assert counts[0]["name"] == "users" and counts[0]["live"] == 19, counts
+    assert latest and latest[0]["key"] in ("user-19", "user-18"), latest[0]
+    assert ask_shell(path, "PRAGMA application_id")[0]["application_id"] == 0x43414B45
+    # The node goes on, and the shell sees what it writes.
+    assert node.put("users", "later", b"x").status == 200
+    assert len(ask_shell(path, documented_queries()[0])) == 20
+
+
+if __name__ == "__main__":
+    main(globals())
