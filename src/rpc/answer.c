@@ -383,6 +383,8 @@ static void on_headers(void *arg, cake__h2_stream_t *stream)
         return;
     call->has_head = true;
     const cake__method_t *method = cake__service_find(call->server, cake__slice(call->path, call->path_len));
+    call->found = method;
+    call->found_version = call->server->services_version;
     bool is_stream = method != NULL && (method->method.flags & CAKE_RPC_STREAM) != 0;
     if (stream->header_bytes > limits->max_header_bytes) {
         call->head_err = CAKE_ETOOBIG;
@@ -480,8 +482,9 @@ static void on_end(void *arg, cake__h2_stream_t *stream)
         reject(call, call->head_err, call->head_why);
         return;
     }
-    /* it may have been removed since the headers came */
-    const cake__method_t *method = cake__service_find(call->server, cake__slice(call->path, call->path_len));
+    const cake__method_t *method = call->found;
+    if (call->found_version != call->server->services_version) /* it may have been removed since the headers came */
+        method = cake__service_find(call->server, cake__slice(call->path, call->path_len));
     if (method == NULL)
         reject(call, CAKE_EUNAVAILABLE, NULL);
     else

@@ -283,7 +283,7 @@ static cake_slice_t decimal_text(char out[20], uint64_t value)
     return cake__slice(out + at, 20 - at);
 }
 
-static size_t fill_headers(cake_call_t *call, cake__h2_header_t *headers)
+static size_t fill_headers(cake_call_t *call, uint64_t now_ns, cake__h2_header_t *headers)
 {
     const cake_channel_t *channel = call->channel;
     size_t count = 0;
@@ -295,7 +295,6 @@ static size_t fill_headers(cake_call_t *call, cake__h2_header_t *headers)
         headers[count++] = cake__header(CAKE__NAME_CLUSTER, cake__slice_str(channel->cluster_id), false);
     if (call->deadline_ns != CAKE_NEVER) {
         /* the same text for each call as long as none had to wait: it has a place in the peer's table then */
-        uint64_t now_ns = cake__now_ns(call->env);
         uint64_t left_ms = call->deadline_ns > now_ns ? (call->deadline_ns - now_ns) / CAKE_NS_PER_MS : 0;
         bool has_waited = call->timeout_ms - cake__min_u64(left_ms, call->timeout_ms) > call->timeout_ms / 16;
         cake_slice_t text = decimal_text(call->timeout_text, has_waited ? left_ms : call->timeout_ms);
@@ -312,7 +311,7 @@ static size_t fill_headers(cake_call_t *call, cake__h2_header_t *headers)
     return count + cake__headers_fill(&call->headers, headers + count);
 }
 
-void cake__call_submit(cake_call_t *call, cake__conn_t *conn)
+void cake__call_submit(cake_call_t *call, cake__conn_t *conn, uint64_t now_ns)
 {
     cake__h2_header_t headers[CAKE__HEADERS_MAX + 8];
     CAKE_ASSERT(call->state == CAKE__CALL_WAITING && call->conn == NULL);
@@ -325,7 +324,7 @@ void cake__call_submit(cake_call_t *call, cake__conn_t *conn)
         cake__body_append(&call->stream.out, call->request);
     }
     call->stream.out.is_ended = !call->is_streaming || call->is_finished;
-    size_t count = fill_headers(call, headers);
+    size_t count = fill_headers(call, now_ns, headers);
     int err = cake__h2_request(conn->h2, &call->stream, headers, count);
     if (err != 0) {
         call->stream.id = 0;

@@ -216,8 +216,9 @@ static void pump(void *arg)
         return;
     }
     uint64_t room = cake__min_u64(channel->kind.limits.max_streams, cake__h2_peer_max_streams(conn->h2));
+    uint64_t now_ns = cake__now_ns(channel->env);
     while (!cake__list_is_empty(&channel->waiting) && conn->calls < room)
-        cake__call_submit(CAKE_CONTAINER_OF(channel->waiting.next, cake_call_t, wait_link), conn);
+        cake__call_submit(CAKE_CONTAINER_OF(channel->waiting.next, cake_call_t, wait_link), conn, now_ns);
 }
 
 void cake__channel_pump(cake_channel_t *channel)
@@ -356,8 +357,7 @@ int cake_channel_open(const char *address, const cake_channel_config_t *config, 
     int err = check_address(address);
     if (err != 0)
         return err;
-    bool is_id = config->cluster_id == NULL || cake__is_name(cake__slice_str(config->cluster_id), CAKE_RPC_NAME_MAX);
-    if (config->size < sizeof *config || !is_id)
+    if (config->size < sizeof *config || !cake__is_cluster_id(config->cluster_id))
         return CAKE_EINVAL;
     cake_env_t *env = config->env;
     if (env == NULL && (err = cake__default_env(&env)) != 0)

@@ -122,10 +122,10 @@ struct cake_reply {
 /* call.c */
 extern const cake__h2_events_t cake__channel_events;
 bool cake__call_is_before(const cake__heap_node_t *a, const cake__heap_node_t *b);
-void cake__call_over(cake_call_t *call, int err, const char *message); /* nothing when it is over already */
-void cake__call_tell(cake_call_t *call);                               /* runs done */
-void cake__call_submit(cake_call_t *call, cake__conn_t *conn);         /* maybe it is over then */
-void cake__call_start(void *call);                                     /* on the loop */
+void cake__call_over(cake_call_t *call, int err, const char *message);          /* nothing when it is over already */
+void cake__call_tell(cake_call_t *call);                                        /* runs done */
+void cake__call_submit(cake_call_t *call, cake__conn_t *conn, uint64_t now_ns); /* maybe it is over then */
+void cake__call_start(void *call);                                              /* on the loop */
 
 /* channel.c */
 void cake__channel_pump(cake_channel_t *channel); /* calls wait, or a connection has room again */

@@ -82,6 +82,11 @@ bool cake__is_rpc_name(const char *name)
     return len >= 1 && len <= CAKE_RPC_NAME_MAX;
 }
 
+bool cake__is_cluster_id(const char *text)
+{
+    return text == NULL || cake__is_name(cake__slice_str(text), CAKE_RPC_NAME_MAX);
+}
+
 void cake__hex_write(uint64_t value, char out[CAKE__HEX_BYTES])
 {
     for (size_t i = 0; i < CAKE__HEX_BYTES; i++)

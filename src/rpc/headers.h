@@ -23,7 +23,8 @@ int cake__headers_add(cake__headers_t *headers, cake_slice_t name, cake_slice_t 
 const char *cake__headers_get(const cake__headers_t *headers, const char *name);        /* NULL: none */
 size_t cake__headers_fill(const cake__headers_t *headers, cake__h2_header_t *out);      /* count of them */
 
-bool cake__is_rpc_name(const char *name); /* of services and methods */
+bool cake__is_rpc_name(const char *name);   /* of services and methods */
+bool cake__is_cluster_id(const char *text); /* or NULL: none is wanted */
 
 void cake__hex_write(uint64_t value, char out[CAKE__HEX_BYTES]);
 bool cake__hex_read(cake_slice_t text, uint64_t *out);     /* 16 lower-case digits */

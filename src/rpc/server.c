@@ -183,8 +183,7 @@ static bool is_sound(const cake_rpc_server_config_t *config)
 {
     if (config == NULL || config->size < sizeof *config || config->listen_addr == NULL)
         return false;
-    bool is_id = config->cluster_id == NULL || cake__is_name(cake__slice_str(config->cluster_id), CAKE_RPC_NAME_MAX);
-    return is_id && config->worker_lanes <= CAKE__LANES_MAX;
+    return cake__is_cluster_id(config->cluster_id) && config->worker_lanes <= CAKE__LANES_MAX;
 }
 
 int cake_rpc_listen(const cake_rpc_server_config_t *config, cake_rpc_server_t **out)

@@ -61,6 +61,7 @@ struct cake_rpc_server {
     cake_listener_t *listener;
     bool is_listening; /* the listener has not said closed */
     cake__map_t services, paths;
+    uint64_t services_version; /* changes with each that comes or goes */
     cake__list_t service_list, conns;
     cake__server_lane_t lanes[CAKE__LANES_MAX];
     uint32_t lanes_open;
@@ -81,6 +82,8 @@ struct cake_rpc_call {
     cake__conn_t *conn; /* NULL once its stream is closed */
     cake__service_t *service;
     const cake_rpc_method_t *method;
+    const cake__method_t *found; /* when the headers came, at that version of the services */
+    uint64_t found_version;
     bool is_told;             /* the end of its stream, just now */
     bool is_held, is_working; /* the other two references, see above; the stream's is conn != NULL */
     bool has_head, is_dispatched, is_answered, has_begun_reply;

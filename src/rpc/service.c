@@ -80,6 +80,7 @@ static cake__service_t *make(cake_rpc_server_t *server, const cake_rpc_service_t
 
 static void forget_names(cake_rpc_server_t *server, cake__service_t *service)
 {
+    server->services_version++;
     for (size_t i = 0; i < service->count; i++) {
         cake_slice_t path = cake__slice_str(service->methods[i].path);
         if (cake__map_get(&server->paths, path) == &service->methods[i])
@@ -111,6 +112,7 @@ int cake__service_add(cake_rpc_server_t *server, const cake_rpc_service_t *from)
         return err;
     }
     cake__list_push_back(&server->service_list, &service->link);
+    server->services_version++;
     return 0;
 }
 
