@@ -14,6 +14,7 @@
 typedef struct {
     cake__task_t task; /* first */
     cake_store_t *store;
+    uint16_t node_id;
     cake_meta_write_t meta;
     char name[24];
     uint8_t value[96];
@@ -169,7 +170,9 @@ int cake__level_candidates(cake_store_t *store, cake_consistency_t level, const 
 static void finish_registration(cake__task_t *task, int err)
 {
     registration_t *registration = CAKE_CONTAINER_OF(task, registration_t, task);
-    (void)err; /* written again with the next sign of life */
+    cake__peer_t *peer = err == 0 ? NULL : cake__peer_find(registration->store, registration->node_id);
+    if (peer != NULL)
+        peer->stored_wall_ms = 0; /* written again with its next sign of life: it must count after a restart, too */
     cake__free(registration->store->alloc, registration);
 }
 
@@ -180,6 +183,7 @@ static void store_replica(cake_store_t *store, uint16_t node_id, const cake__pee
     if (registration == NULL)
         return;
     registration->store = store;
+    registration->node_id = node_id;
     int len = snprintf(registration->name, sizeof registration->name, REPLICA_META "%u", (unsigned)node_id);
     registration->meta.name = cake__slice(registration->name, (size_t)len);
     if (peer != NULL) {
