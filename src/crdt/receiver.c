@@ -442,7 +442,8 @@ int cake__receiver_on_compared(cake__receiver_t *receiver, cake__change_t *chang
         cake__context_contains(&receiver->compares_answered, (cake_dot_t){0, (uint64_t)reply->index + 1}))
         return 0;
     attach(receiver, change);
-    if (sender_forgot_something(receiver, reply->epoch)) {
+    /* A delta that z took for a repair, because the HELLO was old, needs no comparison: its FIN is checked. */
+    if (receiver->mode != CAKE__MODE_DELTA && sender_forgot_something(receiver, reply->epoch)) {
         cake__receiver_abort(receiver, "the sender dropped something during the repair");
         return 0;
     }

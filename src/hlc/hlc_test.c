@@ -222,6 +222,16 @@ static void the_parser_rejects_everything_else(void **state)
         assert_int_equal(cake_hlc_parse(bad[i], &out), CAKE_EPARSE);
         assert_int_equal(out, 5);
     }
+    static const char wrong[] = "x:-.+ 9z";
+    for (size_t at = 0; at < strlen("2026-11-22T10:20:30.123Z+0042"); at++) {
+        for (const char *with = wrong; *with != 0; with++) {
+            char text[] = "2026-11-22T10:20:30.123Z+0042", again[CAKE_HLC_TEXT_MAX];
+            text[at] = *with;
+            bool is_exact = cake_hlc_parse(text, &out) == 0;
+            if (is_exact)
+                assert_true(cake_hlc_format(out, again, sizeof again) > 0 && strcmp(text, again) == 0);
+        }
+    }
     assert_int_equal(cake_hlc_parse(NULL, &out), CAKE_EPARSE);
 }
 
