@@ -6,7 +6,7 @@
  *      joiner <- WELCOME (members) --------------------- seed
  *      joiner <- HELD (the run that holds your id) ------ seed     when that id is alive on another address
  *      joiner -- CLAIM --> holder -- CLAIM --> joiner              both alive: one id, two processes; one gives way
- *      joiner -- CLAIM --> (nobody, three times)                   it was us before: raise the generation, JOIN again
+ *      joiner -- CLAIM --> (nobody, three times, nor over RPC)     it was us before: raise the generation, JOIN again
  *
  * Who is asked decides, and its answer binds both: the one that runs longer stays. Only when both asked, each unasked, the
  * lower generation stays, then the lower nonce: both sides know these, so that both come to the same answer. */
@@ -18,6 +18,7 @@
 #define CLAIM_REPLY     0x01u
 #define CLAIM_STAY      0x02u /* in a reply: its sender stays */
 #define CLAIM_TRIES     3u
+#define CLAIM_TRIES_MAX 25u /* of a holder that answers over RPC: then it is asked there again */
 #define CLAIM_RETRY_MS  200u
 #define WHO_INTERVAL_MS 100u
 #define LEAVE_RETRY_MS  100u
@@ -338,6 +339,33 @@ static void settle(cake__gossip_t *gossip)
     gossip->join_retry_ms = gossip->params.join_retry_min_ms;
 }
 
+/* Datagrams may all be lost on the way: nobody takes an id from a process that is there. */
+static void ask_holder(cake__gossip_t *gossip)
+{
+    cake__gossip_claim_t *claim = &gossip->claim;
+    cake__gossip_action_t *action = cake__gossip_act(gossip, CAKE__GOSSIP_PING);
+    claim->tries = 0;
+    claim->is_there = false;
+    claim->asked_ns = gossip->now_ns;
+    claim->token = ++gossip->seq;
+    if (action == NULL)
+        return; /* no memory: it times out */
+    action->ping.to = claim->addr;
+    action->ping.who = claim->holder;
+    action->ping.token = claim->token;
+}
+
+bool cake__gossip_claim_pinged(cake__gossip_t *gossip, uint64_t token, bool is_answered,
+                               const cake__gossip_who_t *answer)
+{
+    cake__gossip_claim_t *claim = &gossip->claim;
+    if (!claim->is_active || token == 0 || token != claim->token)
+        return false;
+    claim->token = 0;
+    claim->is_there = is_answered && memcmp(answer->nonce, claim->holder.nonce, sizeof answer->nonce) == 0;
+    return true;
+}
+
 void cake__gossip_claim_start(cake__gossip_t *gossip, const cake__gossip_who_t *holder, const cake_addr_t *addr)
 {
     cake__gossip_claim_t *claim = &gossip->claim;
@@ -349,6 +377,8 @@ void cake__gossip_claim_start(cake__gossip_t *gossip, const cake__gossip_who_t *
     *claim = (cake__gossip_claim_t){.is_active = true, .holder = *holder, .addr = *addr, .next_ns = gossip->now_ns};
     if (cake_addr_equal(addr, &gossip->self->addr))
         settle(gossip); /* the port is ours: whoever had it is gone */
+    else
+        ask_holder(gossip);
 }
 
 void cake__gossip_claim_run(cake__gossip_t *gossip)
@@ -356,10 +386,16 @@ void cake__gossip_claim_run(cake__gossip_t *gossip)
     cake__gossip_claim_t *claim = &gossip->claim;
     if (!claim->is_active || gossip->now_ns < claim->next_ns)
         return;
-    if (claim->tries++ == CLAIM_TRIES) {
+    bool is_waiting =
+        claim->token != 0 && gossip->now_ns < claim->asked_ns + cake__gossip_ms(gossip->params.last_ping_ms);
+    if (GOSSIP_MUTANT(claims_by_datagrams))
+        is_waiting = claim->is_there = false;
+    if (claim->tries >= CLAIM_TRIES && !claim->is_there && !is_waiting) {
         settle(gossip);
         return;
     }
+    if (claim->tries++ >= CLAIM_TRIES_MAX)
+        ask_holder(gossip);
     claim->next_ns = gossip->now_ns + cake__gossip_ms(CLAIM_RETRY_MS);
     send_claim(gossip, &claim->addr, claim->holder.nonce, 0);
 }

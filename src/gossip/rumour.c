@@ -4,7 +4,9 @@
  * The list is in the order of telling: what goes out moves to the back, what is new enters at the front. */
 #include "gossip/state.h"
 
-#define FRAMES_PER_PEER 4u /* in one batch, while there is a backlog */
+#define FRAMES_PER_PEER    4u /* in one batch, while there is a backlog */
+#define NOTICE_REMEMBER_MS 60000u
+#define NOTICE_TELL_MS     10000u /* with every ping and answer, too: nobody is missed by chance */
 
 static uint32_t sends_max(const cake__gossip_t *gossip)
 {
@@ -45,17 +47,12 @@ static size_t append(cake__gossip_t *gossip, cake__buf_t *frame, size_t limit)
     return told;
 }
 
-void cake__gossip_rumours_append(cake__gossip_t *gossip, cake__buf_t *frame)
-{
-    (void)append(gossip, frame, count_rumours(gossip));
-}
-
 /* ---- notices of duplicate ids ------------------------------------------------------------------------------------------- */
 
 void cake__gossip_notice_heard(cake__gossip_t *gossip, uint16_t node_id, const cake_addr_t *kept,
                                const cake_addr_t *refused)
 {
-    const uint64_t remember_ns = cake__gossip_ms(60000);
+    const uint64_t remember_ns = cake__gossip_ms(NOTICE_REMEMBER_MS);
     cake__gossip_notice_t *place = &gossip->notices[0];
     for (size_t i = 0; i < GOSSIP_NOTICES; i++) {
         cake__gossip_notice_t *notice = &gossip->notices[i];
@@ -96,6 +93,21 @@ static void append_notices(cake__gossip_t *gossip, cake__buf_t *frame)
         gossip->notice_count++;
         notice->sends += cake__gossip_put_notice(frame, notice);
     }
+}
+
+/* State gossip knows nothing of notices: what the batches miss comes by a ping. */
+static void append_fresh_notices(cake__gossip_t *gossip, cake__buf_t *frame)
+{
+    uint64_t old_ns = cake__gossip_ms(NOTICE_REMEMBER_MS - NOTICE_TELL_MS);
+    for (size_t i = 0; i < GOSSIP_NOTICES && !GOSSIP_MUTANT(notices_in_batches_only); i++)
+        if (gossip->notices[i].expires_ns > gossip->now_ns + old_ns)
+            (void)cake__gossip_put_notice(frame, &gossip->notices[i]);
+}
+
+void cake__gossip_rumours_append(cake__gossip_t *gossip, cake__buf_t *frame)
+{
+    append_fresh_notices(gossip, frame);
+    (void)append(gossip, frame, count_rumours(gossip));
 }
 
 /* ---- batches ---------------------------------------------------------------------------------------------------------- */

@@ -170,7 +170,9 @@ typedef struct cake__gossip_claim {
     cake__gossip_who_t holder;
     cake_addr_t addr;
     uint32_t tries;
-    uint64_t next_ns;
+    uint64_t next_ns, asked_ns;
+    uint64_t token; /* of the ping over RPC; 0: not under way */
+    bool is_there;  /* the holder has answered it */
 } cake__gossip_claim_t;
 
 typedef struct cake__gossip_stale cake__gossip_stale_t;
@@ -473,6 +475,9 @@ void cake__gossip_answer_held(cake__gossip_t *gossip, const cake__gossip_frame_t
                               const cake__gossip_peer_t *holder);
 void cake__gossip_claim_start(cake__gossip_t *gossip, const cake__gossip_who_t *holder, const cake_addr_t *addr);
 void cake__gossip_claim_run(cake__gossip_t *gossip);
+/* The answer to a ping over RPC; false: not to one of ours. */
+bool cake__gossip_claim_pinged(cake__gossip_t *gossip, uint64_t token, bool is_answered,
+                               const cake__gossip_who_t *answer);
 void cake__gossip_leave_start(cake__gossip_t *gossip);
 void cake__gossip_leave_run(cake__gossip_t *gossip);
 void cake__gossip_leave_acked(cake__gossip_t *gossip);

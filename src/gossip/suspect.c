@@ -221,6 +221,8 @@ static void acquit(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
 void cake__gossip_last_pinged(cake__gossip_t *gossip, uint64_t token, bool is_answered,
                               const cake__gossip_who_t *answer)
 {
+    if (cake__gossip_claim_pinged(gossip, token, is_answered, answer))
+        return;
     for (size_t i = 0; i < gossip->live_count && token != 0; i++) {
         cake__gossip_peer_t *peer = gossip->live[i];
         if (peer->status != CAKE__GOSSIP_SUSPECT || peer->last_ping_token != token)

@@ -1,6 +1,6 @@
 # Copies of the test programs with the rules of mutant.h compiled in: with each rule off, the test named beside it fails.
 set(layer ${sources})
-foreach(stem membership properties hostile)
+foreach(stem membership properties hostile schedule)
   add_executable(gossip-${stem}-mutants ${dir}/${stem}_test.c ${layer})
   target_compile_definitions(gossip-${stem}-mutants PRIVATE CAKE_MUTANTS)
   target_link_libraries(gossip-${stem}-mutants PRIVATE cake_base PkgConfig::XXHASH PkgConfig::CMOCKA)
@@ -11,6 +11,13 @@ function(cake_gossip_mutant name stem test)
   add_test(NAME gossip-mutant-${name} COMMAND gossip-${stem}-mutants)
   set_tests_properties(gossip-mutant-${name} PROPERTIES WILL_FAIL TRUE TIMEOUT 300 LABELS "unit;no-asan;no-tsan"
     ENVIRONMENT "CAKE_GOSSIP_MUTANT=${name};CAKE_GOSSIP_TEST=${test}")
+endfunction()
+
+# With the seed that finds it: see schedule_test.c.
+function(cake_gossip_schedule_mutant name seed)
+  cake_gossip_mutant(${name} schedule "")
+  set_tests_properties(gossip-mutant-${name} PROPERTIES
+    ENVIRONMENT "CAKE_GOSSIP_MUTANT=${name};CAKE_GOSSIP_FIRST=${seed};CAKE_GOSSIP_SEEDS=1")
 endfunction()
 
 cake_gossip_mutant(no_pause_discount membership a_paused_node_accuses_nobody)
@@ -35,3 +42,5 @@ cake_gossip_mutant(any_addressee hostile captured_frames_change_nothing)
 cake_gossip_mutant(no_challenge hostile captured_frames_of_the_forgotten_change_nothing)
 cake_gossip_mutant(held_is_larger hostile strangers_are_not_amplified)
 cake_gossip_mutant(flaps_do_not_count membership who_flaps_is_degraded)
+cake_gossip_schedule_mutant(notices_in_batches_only 123)
+cake_gossip_schedule_mutant(claims_by_datagrams 522)

@@ -211,7 +211,8 @@ static inline void virtual__ping(virtual_t *cluster, uint32_t from, const cake__
     bool is_paused = to != NULL && to->paused_until_ns > cluster->now_ns;
     item->pinged.kind = CAKE__GOSSIP_PINGED;
     item->pinged.pinged.token = action->ping.token;
-    item->pinged.pinged.is_answered = is_reachable && to->is_up && !is_paused && took_ns < VIRTUAL_SECOND;
+    item->pinged.pinged.is_answered =
+        is_reachable && to->is_up && !to->is_refused && !is_paused && took_ns < VIRTUAL_SECOND;
     if (item->pinged.pinged.is_answered)
         item->pinged.pinged.answer = to->who;
     else if (!is_reachable || is_paused)

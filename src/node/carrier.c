@@ -92,11 +92,17 @@ static void on_carried(cake_reply_t *reply, void *arg)
     cake_reply_free(reply);
 }
 
+cake_channel_t *cake__carrier_channel(cake_node_t *node, const cake_addr_t *to, uint16_t node_id)
+{
+    bool is_member = node_id != 0 && node_id != node->id;
+    return is_member ? cake__channel_to(node, node_id, to) : route_to(node, to);
+}
+
 void cake__carrier_send(cake_node_t *node, const cake_addr_t *to, uint16_t node_id, cake_slice_t frame)
 {
     if (node->carrier.in_flight >= CAKE__FRAMES_IN_FLIGHT_MAX)
         return;
-    cake_channel_t *channel = node_id != 0 ? cake__channel_to(node, node_id, to) : route_to(node, to);
+    cake_channel_t *channel = cake__carrier_channel(node, to, node_id);
     cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     options.timeout_ms = FRAME_TIMEOUT_MS;
     uint8_t own[ADDRESS_LEN];

@@ -68,7 +68,8 @@ static void on_pinged(cake_reply_t *reply, void *arg)
 static void ping_member(cake_node_t *node, const cake__gossip_action_t *action)
 {
     ping_t *ping = cake__calloc(node->alloc, 1, sizeof *ping);
-    cake_channel_t *channel = ping == NULL ? NULL : cake__channel_to(node, action->ping.who.node_id, &action->ping.to);
+    cake_channel_t *channel =
+        ping == NULL ? NULL : cake__carrier_channel(node, &action->ping.to, action->ping.who.node_id);
     cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     options.timeout_ms = 1000;
     if (ping != NULL)
@@ -162,8 +163,8 @@ static void handle_ping(cake_rpc_call_t *call, void *arg)
     cake_node_t *node = arg;
     cake__gossip_member_t self;
     uint8_t body[CAKE__WHO_LEN];
-    if (node->gossip == NULL || node->state >= CAKE__NODE_CLOSING) {
-        cake_rpc_fail(call, CAKE_ECLOSED, NULL);
+    if (node->gossip == NULL || node->state >= CAKE__NODE_CLOSING || node->is_duplicate) {
+        cake_rpc_fail(call, CAKE_ECLOSED, NULL); /* refused: it holds no id */
         return;
     }
     cake__gossip_self(node->gossip, &self);
