@@ -379,6 +379,49 @@ static void services_come_and_go_under_load(void **state)
     fixture_stop(&fixture);
 }
 
+typedef struct {
+    fixture_t *fixture;
+    cake_call_t *call;
+    outcome_t outcome;
+} halves_t;
+
+static int begin_call(void *arg)
+{
+    static const cake_stream_events_t events = {.on_data = NULL};
+    halves_t *halves = arg;
+    return cake_channel_stream(halves->fixture->channel, "/other/echo", NULL, &events, note, &halves->outcome,
+                               &halves->call);
+}
+
+static int finish_call(void *arg)
+{
+    halves_t *halves = arg;
+    return cake_call_finish(halves->call);
+}
+
+/* The headers name a service that is gone, or is another one of that name, when the body ends. */
+static void a_service_removed_before_the_body_is_not_called(void **state)
+{
+    for (int comes_back = 0; comes_back <= 1; comes_back++) {
+        fixture_t fixture;
+        fixture_start(&fixture, true);
+        halves_t halves = {.fixture = &fixture};
+        cake_rpc_service_t service = fixture_service(&fixture, "other");
+        assert_int_equal(cake_rpc_add_service(fixture.server, &service), 0);
+        assert_int_equal(cake__run_on_loop(fixture.client_env, begin_call, &halves), 0);
+        cake__world_run_for(fixture.world, 1000 * CAKE_NS_PER_MS);
+        assert_int_equal(cake_rpc_remove_service(fixture.server, "other"), 0);
+        assert_int_equal(fixture.removed, 1);
+        if (comes_back)
+            assert_int_equal(cake_rpc_add_service(fixture.server, &service), 0);
+        assert_int_equal(cake__run_on_loop(fixture.client_env, finish_call, &halves), 0);
+        fixture_wait(&fixture, is_done, &halves.outcome);
+        assert_int_equal(halves.outcome.err, comes_back ? 0 : CAKE_EUNAVAILABLE);
+        cake_call_free(halves.call);
+        fixture_stop(&fixture);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +435,7 @@ int main(void)
         cmocka_unit_test(a_window_that_stays_shut_is_given_up),
         cmocka_unit_test(too_many_streams_are_refused),
         cmocka_unit_test(services_come_and_go_under_load),
+        cmocka_unit_test(a_service_removed_before_the_body_is_not_called),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
