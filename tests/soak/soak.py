@@ -90,6 +90,9 @@ class Soak:
                 self.later(0, 3, lambda node=node: self.start(node))
 
     def restart(self, node):
+        if not node.is_heard:  # it has no handlers yet: SIGTERM would only kill it
+            self.kill(node)
+            return
         node.end()
 
         def start_again():
