@@ -189,6 +189,11 @@ typedef struct cake_storage_suite_options {
     size_t steps;     /* of the case with random batches; 0: 2,000 */
     uint64_t seed;    /* of the same */
     const char *only; /* cases whose name contains this; NULL: all */
+    /* How often a child process that writes is killed; 0: 8. SIZE_MAX: never, for a storage that cannot be opened in a child. */
+    size_t kills;
+    /* From now on the disk under the storage is full (CAKE_ENOSPC), fails (CAKE_EIO), or works (0). arg is the factory's. NULL:
+     * the cases of failing disks are skipped. */
+    int (*break_disk)(void *arg, int err);
 } cake_storage_suite_options_t;
 
 #define CAKE_STORAGE_SUITE_OPTIONS_INIT                                                                                \

@@ -73,6 +73,61 @@ static void refuses_other_programs_and_newer_versions(void **state)
     cake__test_dir_remove(&dir);
 }
 
+/* Takes a file back to version 1: without late ids, all of them in their places. */
+static void make_version_1(const char *dir)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi late, ids;
+    char path[128];
+    snprintf(path, sizeof path, "%s/lane-000.mdb", dir);
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_set_maxdbs(env, CAKE__TABLES), 0);
+    assert_int_equal(mdb_env_open(env, path, MDB_NOSUBDIR, 0666), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, "ids", 0, &ids), 0);
+    for (int i = 0; i < 2; i++) {
+        MDB_cursor *cursor;
+        MDB_val number, entry;
+        assert_int_equal(mdb_dbi_open(txn, i == 0 ? "late-0" : "late-1", MDB_INTEGERKEY, &late), 0);
+        assert_int_equal(mdb_cursor_open(txn, late, &cursor), 0);
+        while (mdb_cursor_get(cursor, &number, &entry, MDB_NEXT) == 0) {
+            const uint8_t *bytes = entry.mv_data;
+            uint8_t place[20] = {bytes[3], bytes[2], bytes[1], bytes[0]};
+            memcpy(place + 4, bytes + 4, 16);
+            MDB_val id = cake__val(place, sizeof place), key = cake__val(bytes + 20, entry.mv_size - 20);
+            assert_int_equal(mdb_put(txn, ids, &id, &key, 0), 0);
+        }
+        mdb_cursor_close(cursor);
+        assert_int_equal(mdb_drop(txn, late, 1), 0);
+    }
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+    set_about(dir, "version", 1, false);
+}
+
+static void opens_a_file_of_version_1(void **state)
+{
+    (void)state;
+    cake__test_dir_t dir;
+    crash_model_t model;
+    cake_storage_t *storage = NULL;
+    cake__test_dir_make(&dir);
+    crash_model_init(&model);
+    assert_int_equal(open_dir(dir.path, &storage), 0);
+    while (model.last < 200)
+        assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+    cake_storage_close(storage);
+    make_version_1(dir.path);
+    storage = crash_reopen(open_dir, dir.path, &model, model.last);
+    while (model.last < 400)
+        assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+    crash_compare(storage, &model);
+    cake_storage_close(storage);
+    cake_storage_close(crash_reopen(open_dir, dir.path, &model, model.last));
+    cake__test_dir_remove(&dir);
+}
+
 /* Keys that are alike in all that LMDB can compare, and a scan that must still put them in order. */
 static void keys_longer_than_lmdb_allows(void **state)
 {
@@ -107,6 +162,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         DISK_CASES(&lmdb_kind),
         cmocka_unit_test(refuses_other_programs_and_newer_versions),
+        cmocka_unit_test(opens_a_file_of_version_1),
         cmocka_unit_test(keys_longer_than_lmdb_allows),
     };
     cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));

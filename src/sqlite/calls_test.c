@@ -35,12 +35,19 @@ static void survives_a_kill_in_every_call(void **state)
     power_kills(open_dir);
 }
 
+static void passes_the_suite_on_failing_disks(void **state)
+{
+    (void)state;
+    power_suite(open_dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loses_nothing_in_a_power_cut),
         cmocka_unit_test(survives_io_errors),
         cmocka_unit_test(survives_a_kill_in_every_call),
+        cmocka_unit_test(passes_the_suite_on_failing_disks),
     };
     cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));
     return cmocka_run_group_tests(tests, NULL, NULL);

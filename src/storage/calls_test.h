@@ -9,6 +9,8 @@
  *      FAULT_KILL      the process is killed, in the midst of the call
  *      FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT     that call fails, or does half; a sync that fails loses what it should have synced
  *
+ *      FAULT_DEAD      that call and all later ones fail with EIO; FAULT_FULL: all later ones that write fail with ENOSPC
+ *
  * Files that end in lock and shm are shared memory, not data: they do not count, and a power cut removes them. */
 #ifndef CAKE_STORAGE_CALLS_TEST_H
 #define CAKE_STORAGE_CALLS_TEST_H
@@ -24,7 +26,16 @@
 #define CALLS_FILES_MAX 16
 #define CALLS_SECTOR    512
 
-typedef enum fault { FAULT_NONE, FAULT_POWER, FAULT_KILL, FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT } fault_t;
+typedef enum fault {
+    FAULT_NONE,
+    FAULT_POWER,
+    FAULT_KILL,
+    FAULT_EIO,
+    FAULT_ENOSPC,
+    FAULT_SHORT,
+    FAULT_DEAD,
+    FAULT_FULL
+} fault_t;
 typedef enum fate { FATE_DROP_ALL, FATE_KEEP_ALL, FATE_KEEP_SOME, FATE_TEAR, FATES } fate_t;
 
 /* A write (or, without bytes, a change of size) that was not synced. */
@@ -197,8 +208,10 @@ static fault_t calls_next(const disk_file_t *file)
     if (file == NULL)
         return FAULT_NONE;
     calls.calls++;
-    if (calls.is_off)
+    if (calls.is_off || calls.fault == FAULT_DEAD)
         return FAULT_EIO;
+    if (calls.fault == FAULT_FULL)
+        return FAULT_ENOSPC;
     if (calls.fault_at == 0 || calls.calls != calls.fault_at)
         return FAULT_NONE;
     calls.is_off = calls.fault == FAULT_POWER;
@@ -243,7 +256,7 @@ static int calls_sync(int fd, long number)
     fault_t fault = calls_next(file);
     if (fault == FAULT_KILL)
         (void)raise(SIGKILL);
-    if (fault != FAULT_NONE) {
+    if (fault != FAULT_NONE && calls.fault != FAULT_FULL) {
         for (size_t i = 0; i < file->count && fault != FAULT_POWER; i++)
             file->changes[i].is_lost = true;
         return calls_fail(fault);

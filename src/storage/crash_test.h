@@ -210,6 +210,54 @@ static inline void crash_fail_allocations(crash_open_fn open_fn, crash_open_allo
     assert_true(failures > 2);
 }
 
+/* The same with the allocations of the library underneath: arm(n) makes the nth from now on fail (0: none), or all from that
+ * one on. CAKE_TEST_ALLOCATIONS=all tries every one of them; otherwise the later ones are sampled. */
+typedef struct crash_heap {
+    void (*arm)(uint64_t nth, bool is_lasting);
+    bool (*has_failed)(void);
+} crash_heap_t;
+
+static inline bool crash_fail_library_allocation(crash_open_fn open_fn, const crash_heap_t *heap, uint64_t nth,
+                                                 bool is_lasting)
+{
+    cake__test_dir_t dir;
+    crash_model_t model;
+    cake_storage_t *storage = NULL;
+    cake__test_dir_make(&dir);
+    crash_model_init(&model);
+    heap->arm(nth, is_lasting);
+    int err = open_fn(dir.path, &storage);
+    for (unsigned i = 0; i < 3 && err == 0; i++)
+        err = crash_write(storage, model.last + 1, &model);
+    if (err == 0)
+        err = crash_read_all(storage);
+    bool has_failed = heap->has_failed();
+    assert_true(err == 0 || (has_failed && err == CAKE_ENOMEM));
+    heap->arm(0, false);
+    if (storage != NULL) {
+        crash_compare(storage, &model);
+        assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+        cake_storage_close(storage);
+    }
+    cake_storage_close(crash_reopen(open_fn, dir.path, &model, model.last));
+    cake__test_dir_remove(&dir);
+    return has_failed;
+}
+
+static inline void crash_fail_library_allocations(crash_open_fn open_fn, const crash_heap_t *heap)
+{
+    const char *wanted = getenv("CAKE_TEST_ALLOCATIONS");
+    uint64_t nth = 1, tried = 0;
+    while (crash_fail_library_allocation(open_fn, heap, nth, false)) {
+        if (tried % 8 == 0)
+            (void)crash_fail_library_allocation(open_fn, heap, nth, true);
+        nth += wanted != NULL || nth < 20 ? 1 : 1 + nth / 8;
+        tried++;
+    }
+    print_message("%u of %u allocations failed in turn\n", (unsigned)tried, (unsigned)nth);
+    assert_true(tried > 10);
+}
+
 /* ---- killed ------------------------------------------------------------------------------------------------------------- */
 
 static inline void crash_child(crash_open_fn open_fn, const char *dir, uint64_t next, int to_parent)

@@ -156,4 +156,40 @@ static inline void power_kills(crash_open_fn open_fn)
     cake__test_dir_remove(&dir);
 }
 
+/* ---- the suite's cases of failing disks ------------------------------------------------------------------------------------ */
+
+typedef struct power_factory {
+    crash_open_fn open_fn;
+    cake__test_dir_t dir;
+} power_factory_t;
+
+static inline int power_open(void *arg, bool fresh, cake_storage_t **storage)
+{
+    power_factory_t *factory = arg;
+    calls.is_watched = false;
+    if (fresh)
+        cake__test_dir_clear(&factory->dir);
+    return factory->open_fn(factory->dir.path, storage);
+}
+
+static inline int power_break_disk(void *arg, int err)
+{
+    (void)arg;
+    calls_forget();
+    if (err != 0)
+        calls_arm(1, err == CAKE_EIO ? FAULT_DEAD : FAULT_FULL);
+    return 0;
+}
+
+static inline void power_suite(crash_open_fn open_fn)
+{
+    power_factory_t factory = {.open_fn = open_fn};
+    cake_storage_suite_options_t options = CAKE_STORAGE_SUITE_OPTIONS_INIT;
+    options.break_disk = power_break_disk;
+    options.only = "reported and survived";
+    cake__test_dir_make(&factory.dir);
+    assert_int_equal(cake_storage_suite_run_with(&options, power_open, &factory, stdout), 0);
+    cake__test_dir_remove(&factory.dir);
+}
+
 #endif

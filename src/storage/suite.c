@@ -330,12 +330,13 @@ static int probe(cake__suite_t *suite)
 int cake_storage_suite_run_with(const cake_storage_suite_options_t *options, cake_storage_factory_fn factory, void *arg,
                                 FILE *report)
 {
-    const cake__suite_case_t *groups[] = {cake__suite_row_cases, cake__suite_scan_cases, cake__suite_random_cases,
-                                          cake__suite_size_cases, cake__suite_thread_cases};
+    const cake__suite_case_t *groups[] = {cake__suite_row_cases,  cake__suite_scan_cases,   cake__suite_random_cases,
+                                          cake__suite_size_cases, cake__suite_thread_cases, cake__suite_crash_cases};
     cake__suite_t suite = {.factory = factory, .arg = arg, .report = report};
     unsigned passed = 0, failed = 0, skipped = 0;
     memcpy(&suite.options, options, options->size < sizeof suite.options ? options->size : sizeof suite.options);
     suite.options.rows = suite.options.rows == 0 ? 100000 : suite.options.rows;
+    suite.options.kills = suite.options.kills == 0 ? 8 : suite.options.kills;
     suite.options.steps = suite.options.steps == 0 ? 2000 : suite.options.steps;
     int err = probe(&suite);
     if (err != 0) {

@@ -23,7 +23,7 @@ typedef struct cake__suite_case {
 } cake__suite_case_t;
 
 extern const cake__suite_case_t cake__suite_row_cases[], cake__suite_scan_cases[], cake__suite_random_cases[],
-    cake__suite_size_cases[], cake__suite_thread_cases[]; /* each ends with a name of NULL */
+    cake__suite_size_cases[], cake__suite_thread_cases[], cake__suite_crash_cases[]; /* each ends with a name of NULL */
 
 void cake__suite_fail(cake__suite_t *suite, const char *file, int line, const char *text);
 void cake__suite_skip(cake__suite_t *suite, const char *why);
