@@ -222,6 +222,8 @@ typedef struct cake_change {
     cake_slice_t value; /* empty for deletes */
     cake_hlc_t timestamp;
     bool is_delete, is_local;
+    bool
+        is_reset; /* cake_store_watch_from only: deletes were missed; forget what was told, all that is there follows */
 } cake_change_t;
 
 typedef void (*cake_change_fn)(void *arg, const cake_change_t *change);
@@ -230,6 +232,37 @@ typedef void (*cake_change_fn)(void *arg, const cake_change_t *change);
  * block. End it with cake_watch_stop. */
 CAKE_API int cake_store_watch(cake_store_t *store, const char *keyspace, cake_change_fn fn, void *arg,
                               cake_watch_t **watch);
+
+/* The same for one keyspace, from where an earlier watch was left, and never faster than it is read: `credit` changes are told, then
+ * as many more as cake_watch_grant allows. Nothing is queued meanwhile: of a document that changed several times while the reader was
+ * behind, the last change is told, once. What was missed comes in order of timestamps, later changes as they are applied.
+ * is_local is not known of changes that were missed. */
+typedef struct cake_watch_options {
+    size_t size;
+    const char *keyspace;
+    cake_slice_t position; /* of cake_watch_position, on any node of the cluster; empty: begin with all that is there */
+    uint64_t credit;       /* (1,024) */
+} cake_watch_options_t;
+
+#define CAKE_WATCH_OPTIONS_INIT                                                                                        \
+    {                                                                                                                  \
+        .size = sizeof(cake_watch_options_t)                                                                           \
+    }
+
+/* CAKE_EINVAL (also a position of another keyspace), CAKE_EPARSE, CAKE_EVERSION (position), CAKE_ENOMEM, CAKE_ECLOSED. */
+CAKE_API int cake_store_watch_from(cake_store_t *store, const cake_watch_options_t *options, cake_change_fn fn,
+                                   void *arg, cake_watch_t **watch);
+CAKE_API int cake_watch_grant(cake_watch_t *watch, uint64_t changes); /* any thread, the callback too */
+
+/* Behind the last change that was told, the one of a callback that is running included: store it with what came of the changes. Any
+ * thread. Some tens of bytes per node that ever wrote. For cake_position_free. */
+typedef struct cake_position {
+    void *data;
+    size_t len;
+} cake_position_t;
+
+CAKE_API int cake_watch_position(cake_watch_t *watch, cake_position_t *position); /* CAKE_EINVAL: of cake_store_watch */
+CAKE_API void cake_position_free(cake_position_t *position);                      /* a zeroed one, too */
 
 #ifdef __cplusplus
 }

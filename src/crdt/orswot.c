@@ -199,8 +199,8 @@ size_t cake_orswot_next(const cake_orswot_t *set, cake_orswot_cursor_t *cursor, 
 }
 
 /* place[0]: the actor's index in C; place[1]: all seqs below it are done, 0 at first. */
-size_t cake_orswot_diff(const cake_orswot_t *set, const cake_orswot_t *other, cake_orswot_cursor_t *cursor,
-                        cake_record_t *records, size_t limit)
+size_t cake__orswot_unseen(const cake_orswot_t *set, const cake__context_t *seen, cake_orswot_cursor_t *cursor,
+                           cake_record_t *records, size_t limit)
 {
     const cake__context_t *have = &set->summary.context;
     size_t taken = 0;
@@ -208,10 +208,10 @@ size_t cake_orswot_diff(const cake_orswot_t *set, const cake_orswot_t *other, ca
         cake__actor_dots_t spare, spare_theirs;
         uint32_t index = (uint32_t)cursor->place[0];
         const cake__actor_dots_t *dots = cake__context_actor(have, &index, &spare);
-        if (dots == NULL || (index >= have->count && cake__retired_same(have->retired, other->summary.context.retired)))
+        if (dots == NULL || (index >= have->count && cake__retired_same(have->retired, seen->retired)))
             break;
         cursor->place[0] = index;
-        const cake__actor_dots_t *theirs = cake__context_view(&other->summary.context, dots->actor, &spare_theirs);
+        const cake__actor_dots_t *theirs = cake__context_view(seen, dots->actor, &spare_theirs);
         cake__run_t gap;
         if (!cake__actor_dots_gap(dots, theirs, cake__max_u64(cursor->place[1], 1), &gap)) {
             cursor->place[0]++;
@@ -224,6 +224,12 @@ size_t cake_orswot_diff(const cake_orswot_t *set, const cake_orswot_t *other, ca
         cursor->place[1] = is_full ? records[taken - 1].dot.seq + 1 : gap.last + 1;
     }
     return taken;
+}
+
+size_t cake_orswot_diff(const cake_orswot_t *set, const cake_orswot_t *other, cake_orswot_cursor_t *cursor,
+                        cake_record_t *records, size_t limit)
+{
+    return cake__orswot_unseen(set, &other->summary.context, cursor, records, limit);
 }
 
 bool cake_orswot_has_seen(const cake_orswot_t *set, cake_dot_t dot)

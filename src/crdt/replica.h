@@ -41,6 +41,9 @@ void cake__orswot_take_actor(cake_orswot_t *set, uint64_t actor);
 const cake__summary_t *cake__orswot_summary(const cake_orswot_t *set);
 uint64_t cake__orswot_epoch(const cake_orswot_t *set);
 bool cake__orswot_is_joined(const cake_orswot_t *set);
+/* As cake_orswot_diff, for a context alone: records whose dots are not in it. A set that is being loaded: none. */
+size_t cake__orswot_unseen(const cake_orswot_t *set, const cake__context_t *seen, cake_orswot_cursor_t *cursor,
+                           cake_record_t *records, size_t limit);
 
 /* ---- changes -----------------------------------------------------------------------------------------------------------------*/
 typedef struct cake__change cake__change_t;

@@ -53,6 +53,7 @@ static int make_keyspace(cake_store_t *store, cake_slice_t name, cake__keyspace_
     cake__list_init(&keyspace->tombstone_link);
     cake__list_init(&keyspace->wanting_link);
     cake__list_init(&keyspace->writes);
+    cake__list_init(&keyspace->watches);
     int err = make_set(keyspace);
     if (err == 0)
         err = cake__map_put(&store->keyspaces, cake__slice(keyspace->name, name.len), keyspace);
@@ -84,6 +85,7 @@ void cake__keyspace_free(cake__keyspace_t *keyspace)
 {
     cake_store_t *store = keyspace->store;
     CAKE_ASSERT(keyspace->change == NULL && keyspace->pull == NULL);
+    cake__keyspace_watches_free(keyspace);
     for (uint32_t i = 0; i < keyspace->acked_count; i++)
         cake__context_free(&keyspace->acked[i].context);
     for (uint32_t i = 0; i < keyspace->want_count; i++)

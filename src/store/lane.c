@@ -272,6 +272,8 @@ static void commit_keyspace(cake__keyspace_t *keyspace)
         for (size_t i = 0; i < count; i++)
             cake__tell_change(keyspace, &puts[i]);
     }
+    if (!cake__list_is_empty(&keyspace->watches))
+        cake__watches_commit(keyspace);
     cake__change_commit(keyspace->change);
     keyspace->change = NULL;
     cake__keyspace_committed(keyspace);

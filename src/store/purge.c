@@ -43,8 +43,8 @@ static int stage_purge(cake__task_t *task, cake__change_t *change)
     const cake_store_options_t *options = &keyspace->store->options;
     const cake__context_t **acked;
     size_t count;
-    if (keyspace->pull != NULL || keyspace->serving_count > 0)
-        return 0; /* a drop would end their session */
+    if (keyspace->pull != NULL || keyspace->serving_count > 0 || cake__watches_hold(keyspace))
+        return 0; /* a drop would end their session, or be missed */
     int err = gather_acked(keyspace, &acked, &count);
     if (err != 0)
         return err;

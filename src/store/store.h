@@ -118,6 +118,7 @@ struct cake__keyspace {
     cake__list_t tombstone_link; /* in store->with_tombstones while it has any */
     cake__list_t wanting_link;   /* in store->wanting while it has wants */
     cake__list_t writes;         /* of this node, waiting for their level */
+    cake__list_t watches;        /* that go on from a position (watch_from.c) */
     cake__acked_t *acked;
     uint32_t acked_count;
     cake__want_t *wants;
@@ -193,7 +194,8 @@ struct cake__peer {
     bool is_replica;                        /* has joined; counts until it is forgotten */
     uint64_t actor;                         /* of its run; 0: not heard in this run of ours */
     uint64_t heard_wall_ms, stored_wall_ms; /* last sign of it; what of it is on disk */
-    uint64_t heard_ns, silent_before_ms;    /* the same by the clock that does not jump; and how long it was silent before */
+    uint64_t heard_ns,
+        silent_before_ms; /* the same by the clock that does not jump; and how long it was silent before */
 
     cake__list_t queue, flights; /* cake__queued_t waiting; batches under way */
     size_t queue_bytes, queue_count;
@@ -428,5 +430,10 @@ int cake__join_load(cake_store_t *store, cake_slice_t value); /* of meta "joined
 void cake__purge_start(cake_store_t *store);
 void cake__tell_change(cake__keyspace_t *keyspace, const cake__staged_t *staged);
 void cake__watches_free(cake_store_t *store);
+
+/* ---- watch_from.c -----------------------------------------------------------------------------------------------------*/
+void cake__watches_commit(cake__keyspace_t *keyspace);     /* the change is about to take effect */
+bool cake__watches_hold(const cake__keyspace_t *keyspace); /* purges */
+void cake__keyspace_watches_free(cake__keyspace_t *keyspace);
 
 #endif
