@@ -45,7 +45,8 @@ extern "C" {
     X(JOIN, 19, "join", "new nodes join")                                                                              \
     X(ALLOC, 20, "alloc", "allocations fail; only when asked for")                                                     \
     X(FORGET, 21, "forget", "nodes away for so long that they are forgotten, and come back")                           \
-    X(DUPLICATE_ID, 22, "duplicate-id", "a second node starts with the id of another")
+    X(DUPLICATE_ID, 22, "duplicate-id", "a second node starts with the id of another")                                 \
+    X(DUPLICATE_STORE, 23, "duplicate-store", "and opens a store, too; only when asked for")
 
 enum cake_sim_fault {
 #define CAKE_SIM_FAULT_ENUM(symbol, bit, name, text) CAKE_SIM_##symbol = 1 << (bit),

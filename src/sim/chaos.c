@@ -383,6 +383,7 @@ void cake__chaos_end(cake__trial_t *trial)
     }
     cake__picture_look(trial, 0, CAKE__LOOKS_UP);
     for (uint32_t i = 0; i < trial->node_count; i++) {
+        cake__node_unrefuse(trial->nodes[i]);
         if (trial->nodes[i]->state == CAKE__IS_DOWN)
             cake__node_up(trial->nodes[i], true);
         cake__mend_clock(trial->nodes[i]);

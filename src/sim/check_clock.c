@@ -11,6 +11,10 @@ void cake__check_clock(cake__trial_t *trial, const cake__op_t *op)
     if (is_write && op->timestamp <= op->node_floor && !node->has_lost_disk)
         cake__violation(trial, "clock", "operation %u gets stamp %llx, and node %u had given out %llx before",
                         op->number, (unsigned long long)op->timestamp, node->id, (unsigned long long)op->node_floor);
+    /* A clock that is a day behind refuses the stamps of today: then nothing is promised about what it reads. */
+    cake_env_t *env = cake__host_env(node->host);
+    if (!is_write && (env == NULL || cake_hlc_unix_ms(op->timestamp) > cake__wall_ms(env) + CAKE_CLOCK_MAX_DRIFT_MS))
+        return;
     cake_hlc_t *floor = is_write ? &node->write_floor : &node->read_floor;
     *floor = cake__max_u64(*floor, op->timestamp);
 }

@@ -241,11 +241,21 @@ void cake__node_impersonate(cake__trial_node_t *node)
     options.tombstone_min_age_ms = trial->plan.tombstone_min_age_ms;
     cake__note(trial, "a second node %u starts at %s", node->id, address);
     trial->blocking++;
-    if (cake_node_start(&config, &trial->impostor_node) == 0 && cake_memory_open(&storage) == 0 &&
+    bool has_store = (trial->options.faults & CAKE_SIM_DUPLICATE_STORE) != 0;
+    if (cake_node_start(&config, &trial->impostor_node) == 0 && has_store && cake_memory_open(&storage) == 0 &&
         cake_store_open(trial->impostor_node, storage, &options, &trial->impostor_store) != 0)
         cake_storage_close(storage);
     trial->blocking--;
     trial->is_impostor_starting = false;
+}
+
+/* Cut off or down for a while, the first of the two may have been taken for the second: somebody has to start it again. */
+void cake__node_unrefuse(cake__trial_node_t *node)
+{
+    if (node->state != CAKE__IS_UP || node->waiting != 0 || !node->node->is_duplicate || node->trial->impostor != NULL)
+        return;
+    cake__note(node->trial, "node %u: is refused, and started again", node->id);
+    cake__node_crash(node, CAKE__CRASH_RESET);
 }
 
 /* Its machine is switched off. */

@@ -16,6 +16,7 @@ static void keep_up(cake__trial_t *trial)
 {
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__trial_node_t *node = trial->nodes[i];
+        cake__node_unrefuse(node);
         if (node->state == CAKE__IS_DOWN) {
             cake__node_up(node, true);
             cake__mend_clock(node);

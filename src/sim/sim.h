@@ -150,6 +150,7 @@ cake__trial_node_t *cake__cluster_add(cake__trial_t *trial);
 void cake__node_move(cake__trial_node_t *node);        /* while it is down: to another machine, with another address */
 void cake__node_impersonate(cake__trial_node_t *node); /* a second one with its id */
 void cake__impostor_end(cake__trial_t *trial);
+void cake__node_unrefuse(cake__trial_node_t *node);            /* stops one that was refused for its id */
 void cake__node_up(cake__trial_node_t *node, bool with_seeds); /* from outside of events; tries again when it fails */
 void cake__node_crash(cake__trial_node_t *node, cake__crash_t how);
 void cake__node_leave(cake__trial_node_t *node);          /* gracefully, in its own time */
