@@ -210,9 +210,25 @@ static size_t ids_waiting(const cake__comparison_t *comparison)
     return comparison->id_count - comparison->id_at;
 }
 
-int cake__comparison_step(cake__comparison_t *comparison, bool *has_more)
+/* Goes on to the next round, or to the ids, where nothing is left to ask before. */
+static void end_rounds(cake__comparison_t *comparison)
+{
+    cake__range_sum_t question;
+    while (comparison->phase == CAKE__COMPARISON_RANGES) {
+        uint32_t before = comparison->next_index;
+        if (next_range(comparison, &question)) {
+            comparison->next_index = before; /* it will be asked */
+            return;
+        }
+        next_round(comparison);
+    }
+}
+
+int cake__comparison_step(cake__comparison_t *comparison, bool all_answered, bool *has_more)
 {
     int err = 0;
+    if (all_answered)
+        end_rounds(comparison);
     if (comparison->phase == CAKE__COMPARISON_BUILD) {
         err = cake__range_build_step(&comparison->build, &comparison->set->table, comparison->set->repair.step_records);
         if (comparison->build.is_done)
@@ -278,7 +294,7 @@ int cake__comparison_next(cake__comparison_t *comparison, size_t limit, bool all
     bool has_more;
     *has = false;
     while (err == 0 && comparison->phase == CAKE__COMPARISON_BUILD)
-        err = cake__comparison_step(comparison, &has_more);
+        err = cake__comparison_step(comparison, false, &has_more);
     while (err == 0 && comparison->phase == CAKE__COMPARISON_RANGES) {
         err = ask_ranges(comparison, limit, out);
         *has = out->range_count > 0;

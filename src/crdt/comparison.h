@@ -43,7 +43,8 @@ int cake__comparison_new(const cake_orswot_t *set, const cake__context_t *hello,
 void cake__comparison_free(cake__comparison_t *comparison); /* NULL allowed */
 size_t cake__comparison_bytes(const cake__comparison_t *comparison);
 
-int cake__comparison_step(cake__comparison_t *comparison, bool *has_more);
+/* A piece of the walk for the ranges, or of that for the ids once all answers about ranges are there. */
+int cake__comparison_step(cake__comparison_t *comparison, bool all_answered, bool *has_more);
 /* Fills in ranges or ids, up to limit; false: nothing can be asked before the answers to what was asked are there, or it is
  * DONE. Does what steps have left to do. CAKE_ENOMEM: *out needs no free. */
 int cake__comparison_next(cake__comparison_t *comparison, size_t limit, bool all_answered, cake__compare_t *out,

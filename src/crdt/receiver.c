@@ -393,7 +393,7 @@ int cake__receiver_step(cake__receiver_t *receiver, bool *has_more)
     *has_more = false;
     if (receiver->phase != CAKE__PHASE_RUNNING || receiver->comparison == NULL || receiver->is_opening)
         return 0;
-    return cake__comparison_step(receiver->comparison, has_more);
+    return cake__comparison_step(receiver->comparison, all_are_answered(receiver), has_more);
 }
 
 int cake__receiver_next_compare(cake__receiver_t *receiver, size_t limit, bool *has, cake__compare_t *out)

@@ -194,6 +194,104 @@ static void messages_are_bounded(void **state)
     cake__buf_free(&buf);
 }
 
+typedef struct fuse {
+    size_t left;
+} fuse_t;
+
+static void *burn(void *ctx, void *block, size_t size)
+{
+    fuse_t *fuse = ctx;
+    if (size != 0 && fuse->left == 0)
+        return NULL;
+    fuse->left -= size != 0;
+    return cake__libc_alloc.resize(NULL, block, size);
+}
+
+/* Each message is read with the Nth allocation failing, for each N. */
+static void messages_are_read_without_memory(void **state)
+{
+    fuse_t fuse;
+    const cake_alloc_t alloc = {.resize = burn, .ctx = &fuse};
+    struct cake__retired_entry entries[] = {{50, 2}, {70, 9}};
+    cake__welcome_t welcome = {.session_id = 1};
+    cake__range_sum_t sums[] = {{3, 4}};
+    cake_id_t id = cake_id_of_u64(4);
+    cake__compare_t compare = {.bits = 4, .ranges = sums, .range_count = 1, .ids = &id, .count = 1};
+    cake__unequal_t unequal[] = {{.index = 3}};
+    cake__compared_t compared = {.bits = 4, .unequal = unequal, .unequal_count = 1, .absent = &id, .absent_count = 1};
+    cake__buf_t bufs[3];
+    cake__summary_init(&welcome.summary, libc);
+    for (uint64_t actor = 1; actor < 20; actor++) {
+        assert_int_equal(cake__context_add_run(&welcome.summary.context, actor, actor, actor + 3), 0);
+        assert_int_equal(cake__context_add_run(&welcome.summary.context, actor, 2 * actor + 9, 2 * actor + 9), 0);
+        assert_int_equal(cake__limits_raise(&welcome.summary.dropped, actor, 2), 0);
+    }
+    assert_int_equal(cake__retired_new(libc, entries, 2, &welcome.summary.context.retired), 0);
+    for (int i = 0; i < 3; i++)
+        cake__buf_init(&bufs[i], libc);
+    cake__welcome_encode(&welcome, &bufs[0]);
+    cake__compare_encode(&compare, &bufs[1]);
+    cake__compared_encode(&compared, &bufs[2]);
+    for (int kind = 0; kind < 3; kind++) {
+        int err = CAKE_ENOMEM;
+        for (size_t allowed = 0; err != 0; allowed++) {
+            cake__welcome_t read;
+            cake__compare_t asked;
+            cake__compared_t answer;
+            cake__reader_t reader = cake__reader(bufs[kind].data, bufs[kind].len);
+            fuse.left = allowed;
+            err = kind == 0   ? cake__welcome_decode(&read, &alloc, &reader)
+                  : kind == 1 ? cake__compare_decode(&asked, &alloc, &reader)
+                              : cake__compared_decode(&answer, &alloc, &reader);
+            assert_true(err == 0 || err == CAKE_ENOMEM);
+            if (err == 0 && kind == 0)
+                cake__welcome_free(&read);
+            else if (err == 0 && kind == 1)
+                cake__compare_free(&asked, &alloc);
+            else if (err == 0)
+                cake__compared_free(&answer, &alloc);
+        }
+        cake__buf_free(&bufs[kind]);
+    }
+    cake__summary_free(&welcome.summary);
+}
+
+/* Tables and limits are joined with the Nth allocation failing: then nothing has changed. */
+static void summaries_are_joined_without_memory(void **state)
+{
+    fuse_t fuse = {.left = SIZE_MAX};
+    const cake_alloc_t alloc = {.resize = burn, .ctx = &fuse};
+    struct cake__retired_entry entries[] = {{5, 2}, {7, 9}}, others[] = {{5, 3}, {6, 1}, {7, 4}};
+    int err = CAKE_ENOMEM;
+    for (size_t allowed = 0; err != 0; allowed++) {
+        cake__summary_t a, b;
+        cake__summary_init(&a, &alloc);
+        cake__summary_init(&b, &alloc);
+        fuse.left = SIZE_MAX;
+        assert_int_equal(cake__retired_new(&alloc, entries, 2, &a.context.retired), 0);
+        assert_int_equal(cake__retired_new(&alloc, others, 3, &b.context.retired), 0);
+        for (uint64_t actor = 5; actor < 20; actor++) {
+            assert_int_equal(cake__context_add_run(&a.context, actor, 20, 20), 0);
+            assert_int_equal(cake__context_add_run(&b.context, actor, 12, 15), 0);
+            assert_int_equal(cake__limits_raise(&b.dropped, actor, 15), 0);
+        }
+        assert_int_equal(cake__context_add_run(&a.context, 7, 3, 9), 0); /* all of it in the table */
+        uint64_t hash = cake__context_hash(&a.context);
+        fuse.left = allowed;
+        err = cake__context_join(&a.context, &b.context);
+        assert_true(err == 0 || (err == CAKE_ENOMEM && cake__context_hash(&a.context) == hash));
+        if (err == 0) {
+            fuse.left = 0;
+            assert_int_equal(cake__limits_join(&a.dropped, &b.dropped), CAKE_ENOMEM);
+            assert_int_equal(a.dropped.count, 0);
+            assert_true(cake__context_covers(&a.context, &b.context));
+            assert_true(cake__retired_seq(a.context.retired, 5) == 3 && cake__retired_seq(a.context.retired, 7) == 9);
+        }
+        cake__summary_free(&a);
+        cake__summary_free(&b);
+    }
+}
+
 /* ---- tables of retired actors ---------------------------------------------------------------------------------------------- */
 
 static void a_reference_is_resolved_by_its_table_only(void **state)
@@ -453,6 +551,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comparisons_round_trip_and_others_are_refused),
         cmocka_unit_test(messages_are_bounded),
+        cmocka_unit_test(messages_are_read_without_memory),
+        cmocka_unit_test(summaries_are_joined_without_memory),
         cmocka_unit_test(a_reference_is_resolved_by_its_table_only),
         cmocka_unit_test(references_out_of_nowhere_end_the_session),
         cmocka_unit_test(a_fin_for_chunks_that_never_come),
