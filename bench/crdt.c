@@ -1,9 +1,16 @@
-/* bench-crdt: the set alone. For each number of entries, order of keys and kind of key:
+/* bench-crdt: the set alone. A table for each number of entries; a column for each order and kind of key, a row for each
+ * operation: ns of CPU time per operation, medians of the rounds.
  *
- *      insert, insert in batches, update, get, delete, purge, diff, merge, pull, save, load
+ *      bench-crdt [--rounds N] [--kinds order,random,long-order,long-random] [--peer PROGRAM] [--pauses] [ENTRIES...]
  *
- * in ns per operation, bytes per live entry, and the longest single call ("pause"). Medians of ROUNDS runs.
- *      bench-crdt [ENTRIES...]      default: 1000000 */
+ *      --rounds N      5
+ *      --pauses        also the longest single call of each operation, in µs of wall time: the same work three times, of each call
+ *                      the shortest, of all calls the longest, so that what else the machine did does not count
+ *      --peer PROGRAM  the Rust set on the same keys (bench/peers/datacake-crdt), in turns with ours; ratios are theirs to ours
+ *      ENTRIES         100000, which takes seconds; figures are compared at 1000000 and 10000000
+ *
+ * Below each table what the machine gives at best: a dependent random read of as much memory as the set has, many such reads
+ * at once, and the first touch of a page, each per cache line or page. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,24 +20,89 @@
 
 #include "base/random.h"
 
-#ifndef ROUNDS
-#define ROUNDS 5
-#endif
-#define WALL_MS UINT64_C(1795342830123)
+#define ROUNDS_MAX  15
+#define KINDS       4
+#define BATCH       1000u
+#define PURGE_STEP  10000u
+#define PAUSE_TURNS 3
+#define SLOW_NS     20000.0 /* of one call: what is looked at for pauses */
+#define WALL_MS     UINT64_C(1795342830123)
+
+enum {
+    INSERT,
+    INSERT_ONE,
+    UPDATE,
+    UPDATE_ONE,
+    GET,
+    GET_ONE,
+    DELETE,
+    DELETE_ONE,
+    PURGE,
+    DIFF_10,
+    DIFF_10K,
+    MERGE_10,
+    PULL,
+    FINGERPRINT,
+    RANGES,
+    SAVE,
+    LOAD,
+    BYTES,
+    SAVED_BYTES,
+    READ_ALONE,
+    READ_MANY,
+    TOUCH,
+    ROWS
+};
+
+/* name in what the peer prints, or NULL; goals in order and at random, 0: none */
+static const struct row {
+    const char *title, *peer;
+    double goals[2];
+} rows[ROWS] = {
+    [INSERT] = {"insert, 1000 at a time       ns", NULL, {50, 50}},
+    [INSERT_ONE] = {"insert, one at a time        ns", "insert", {0, 0}},
+    [UPDATE] = {"update, 1000 at a time       ns", NULL, {50, 60}},
+    [UPDATE_ONE] = {"update, one at a time        ns", "update", {0, 0}},
+    [GET] = {"get, 1000 at a time          ns", NULL, {25, 35}},
+    [GET_ONE] = {"get, one at a time           ns", "get", {0, 0}},
+    [DELETE] = {"delete, 1000 at a time       ns", NULL, {60, 70}},
+    [DELETE_ONE] = {"delete, one at a time        ns", "delete", {0, 0}},
+    [PURGE] = {"purge 10,000, per tombstone  ns", "purge", {5, 5}},
+    [DIFF_10] = {"delta of 10                  us", "diff_10", {1, 1}},
+    [DIFF_10K] = {"delta of 10,000              us", "diff_10k", {15, 15}},
+    [MERGE_10] = {"merge, 10 differences        ms", "merge_10", {1, 1}},
+    [PULL] = {"session of all, per record   ns", NULL, {0, 0}},
+    [FINGERPRINT] = {"fingerprint                  ns", NULL, {0, 0}},
+    [RANGES] = {"... of 4,096 ranges, per rec. ns", NULL, {0, 0}},
+    [SAVE] = {"save, per record             ns", NULL, {0, 0}},
+    [LOAD] = {"load, per record             ns", NULL, {0, 0}},
+    [BYTES] = {"bytes per live entry          B", "bytes", {22, 32}},
+    [SAVED_BYTES] = {"saved bytes per entry         B", NULL, {0, 0}},
+    [READ_ALONE] = {"limit: a read after another  ns", NULL, {0, 0}},
+    [READ_MANY] = {"limit: many reads at once    ns", NULL, {0, 0}},
+    [TOUCH] = {"limit: first touch of 4 KiB  ns", NULL, {0, 0}},
+};
+
+static const char *const kinds[KINDS] = {"order", "random", "long-order", "long-random"};
 
 typedef struct work {
     size_t count;
     cake_id_t *ids;   /* in the order of use */
     uint64_t wall_ms; /* moves on as writes do, a thousand per ms */
-    double pause_ns;
+    cake_record_t *records;
 } work_t;
 
-/* CPU time, so that other programs on the machine count less. */
-static double now_ns(void)
+static double now_ns(clockid_t clock)
 {
     struct timespec at;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
+    clock_gettime(clock, &at);
     return (double)at.tv_sec * 1e9 + (double)at.tv_nsec;
+}
+
+/* CPU time, so that other programs on the machine count less. */
+static double cpu_ns(void)
+{
+    return now_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 static void must_be_ok(int err)
@@ -57,69 +129,57 @@ static cake_orswot_t *set_new(uint64_t actor)
     return set;
 }
 
-static uint64_t wall(work_t *work, size_t i)
+/* ---- operations ------------------------------------------------------------------------------------------------------- */
+
+/* The operation number `at` of a row, of which a step does this many. */
+static size_t step_of(int row)
 {
-    return work->wall_ms + i / 1000;
+    if (row == PURGE)
+        return PURGE_STEP;
+    return row == INSERT || row == UPDATE || row == GET || row == DELETE ? BATCH : 1;
 }
 
-/* ---- the rows ------------------------------------------------------------------------------------------------------- */
-
-static double write_all(cake_orswot_t *set, work_t *work, bool is_delete)
+static void operate(cake_orswot_t *set, work_t *work, int row, size_t at)
 {
-    double began = now_ns();
-    for (size_t i = 0; i < work->count; i++)
-        must_be_ok(is_delete ? cake_orswot_delete(set, wall(work, i), &work->ids[i], NULL)
-                             : cake_orswot_insert(set, wall(work, i), &work->ids[i], NULL));
-    work->wall_ms = wall(work, work->count) + 1;
-    return (now_ns() - began) / (double)work->count;
-}
-
-static double write_batches(cake_orswot_t *set, work_t *work)
-{
-    double began = now_ns();
-    for (size_t i = 0, done; i < work->count; i += done)
-        must_be_ok(cake_orswot_insert_many(set, wall(work, i), work->ids + i,
-                                           work->count - i < 1000 ? work->count - i : 1000, NULL, &done));
-    work->wall_ms = wall(work, work->count) + 1;
-    return (now_ns() - began) / (double)work->count;
-}
-
-/* The same again with a clock around each call. */
-static void find_pause(cake_orswot_t *set, work_t *work)
-{
-    for (size_t i = 0; i < work->count; i++) {
-        double began = now_ns();
-        must_be_ok(cake_orswot_insert(set, wall(work, i), &work->ids[i], NULL));
-        double took = now_ns() - began;
-        work->pause_ns = took > work->pause_ns ? took : work->pause_ns;
+    size_t most = row == PURGE ? PURGE_STEP : BATCH;
+    size_t count = work->count - at < most ? work->count - at : most, done = count;
+    uint64_t wall_ms = work->wall_ms + at / 1000;
+    const cake_id_t *ids = &work->ids[at];
+    switch (row) {
+    case INSERT:
+    case UPDATE:
+        must_be_ok(cake_orswot_insert_many(set, wall_ms, ids, count, NULL, &done));
+        break;
+    case INSERT_ONE:
+    case UPDATE_ONE:
+        must_be_ok(cake_orswot_insert(set, wall_ms, ids, NULL));
+        break;
+    case GET:
+        done = cake_orswot_get_many(set, ids, count, work->records);
+        break;
+    case GET_ONE:
+        done = cake_orswot_get(set, ids, work->records) ? count : 0;
+        break;
+    case DELETE:
+        must_be_ok(cake_orswot_delete_many(set, wall_ms, ids, count, NULL, &done));
+        break;
+    case DELETE_ONE:
+        must_be_ok(cake_orswot_delete(set, wall_ms, ids, NULL));
+        break;
+    default:
+        must_be_ok(cake_orswot_purge(set, wall_ms + 60000, NULL, 0, 1000, 1000, count, &done));
     }
-    work->wall_ms = wall(work, work->count) + 1;
+    if (done != count)
+        must_be_ok(CAKE_EINTERNAL);
 }
 
-static double get_all(cake_orswot_t *set, work_t *work)
+static double all(cake_orswot_t *set, work_t *work, int row)
 {
-    double began = now_ns();
-    uint64_t sum = 0;
-    cake_record_t record;
-    for (size_t i = 0; i < work->count; i++)
-        sum += cake_orswot_get(set, &work->ids[i], &record) ? record.hlc : 0;
-    double took = now_ns() - began;
-    if (sum == 0)
-        must_be_ok(CAKE_EINTERNAL);
-    return took / (double)work->count;
-}
-
-static double purge_all(cake_orswot_t *set, work_t *work)
-{
-    size_t dropped = 0, total = 0;
-    double began = now_ns();
-    do {
-        must_be_ok(cake_orswot_purge(set, work->wall_ms + 60000, NULL, 0, 1000, 1000, 100000, &dropped));
-        total += dropped;
-    } while (dropped > 0);
-    double took = now_ns() - began;
-    if (total != work->count)
-        must_be_ok(CAKE_EINTERNAL);
+    double began = cpu_ns();
+    for (size_t at = 0; at < work->count; at += step_of(row))
+        operate(set, work, row, at);
+    double took = cpu_ns() - began;
+    work->wall_ms += work->count / 1000 + 1;
     return took / (double)work->count;
 }
 
@@ -129,20 +189,15 @@ static double diff_once(cake_orswot_t *set, cake_orswot_t *other, cake_record_t 
     double best = 1e18;
     for (int i = 0; i < 20; i++) {
         cake_orswot_cursor_t cursor = {{0}};
-        double began = now_ns();
+        double began = cpu_ns();
         size_t found = cake_orswot_diff(set, other, &cursor, records, expected + 1);
-        double took = now_ns() - began;
+        double took = cpu_ns() - began;
         if (found != expected)
             must_be_ok(CAKE_EINTERNAL);
         best = took < best ? took : best;
     }
     return best;
 }
-
-typedef struct results {
-    double insert, batched, update, get, remove, purge, diff_10, diff_10k, merge_10, pull_all, bytes, pause, save, load,
-        saved_bytes;
-} results_t;
 
 typedef struct tape {
     uint8_t *bytes;
@@ -168,24 +223,43 @@ static int tape_read(void *ctx, void *data, size_t len)
     return (int)part;
 }
 
-static void save_and_load(cake_orswot_t *set, work_t *work, results_t *out)
+static void save_and_load(cake_orswot_t *set, work_t *work, double *out)
 {
     cake_orswot_config_t config = CAKE_ORSWOT_CONFIG_INIT;
     cake_orswot_t *back;
-    tape_t tape = {.capacity = work->count * 48 + 65536};
-    tape.bytes = must(calloc(tape.capacity, 1));
+    tape_t tape = {.capacity = work->count * 24 + 65536};
+    tape.bytes = must(malloc(tape.capacity));
+    memset(tape.bytes, 1, tape.capacity);
     config.actor = 99;
-    double began = now_ns();
+    double began = cpu_ns();
     must_be_ok(cake_orswot_save(set, tape_write, &tape));
-    out->save = (now_ns() - began) / (double)work->count;
-    out->saved_bytes = (double)tape.len / (double)work->count;
-    began = now_ns();
+    out[SAVE] = (cpu_ns() - began) / (double)work->count;
+    out[SAVED_BYTES] = (double)tape.len / (double)work->count;
+    began = cpu_ns();
     must_be_ok(cake_orswot_load(&config, tape_read, &tape, &back));
-    out->load = (now_ns() - began) / (double)work->count;
+    out[LOAD] = (cpu_ns() - began) / (double)work->count;
     if (cake_orswot_fingerprint(back) != cake_orswot_fingerprint(set))
         must_be_ok(CAKE_EINTERNAL);
     cake_orswot_free(back);
     free(tape.bytes);
+}
+
+static void fingerprints(cake_orswot_t *set, work_t *work, double *out)
+{
+    volatile uint64_t sum = 0;
+    cake_ranges_t *ranges;
+    int more;
+    double began = cpu_ns();
+    for (int i = 0; i < 1000; i++)
+        sum += cake_orswot_fingerprint(set);
+    out[FINGERPRINT] = (cpu_ns() - began) / 1000;
+    began = cpu_ns();
+    must_be_ok(cake_ranges_new(set, 12, &ranges));
+    while ((more = cake_ranges_step(ranges)) > 0)
+        ;
+    out[RANGES] = (cpu_ns() - began) / (double)work->count;
+    must_be_ok(more);
+    cake_ranges_free(ranges);
 }
 
 static double merge_with_differences(work_t *work, cake_orswot_t *a, cake_orswot_t *b, size_t differences)
@@ -194,49 +268,200 @@ static double merge_with_differences(work_t *work, cake_orswot_t *a, cake_orswot
         must_be_ok(cake_orswot_insert(a, work->wall_ms, &work->ids[i * 7 % work->count], NULL));
         must_be_ok(cake_orswot_insert(b, work->wall_ms, &work->ids[i * 11 % work->count], NULL));
     }
-    double began = now_ns();
+    double began = cpu_ns();
     must_be_ok(cake_orswot_merge(a, b, work->wall_ms));
-    double took = now_ns() - began;
+    double took = cpu_ns() - began;
     if (!cake_orswot_is_in_sync(a, b) || cake_orswot_fingerprint(a) != cake_orswot_fingerprint(b))
         must_be_ok(CAKE_EINTERNAL);
     return took;
 }
 
-static void one_round(work_t *work, results_t *out)
+/* ---- what the machine gives ------------------------------------------------------------------------------------------- */
+
+typedef struct line {
+    uint32_t next;
+    uint8_t rest[60];
+} line_t;
+
+static void limits(size_t bytes, double *out)
 {
-    cake_orswot_statistics_t statistics;
-    cake_record_t *records = must(calloc(10001, sizeof *records));
-    cake_orswot_t *set = set_new(11), *copy = set_new(12), *batched = set_new(13), *timed = set_new(14);
-    out->insert = write_all(set, work, false);
-    cake_orswot_statistics(set, &statistics);
-    out->bytes = (double)statistics.bytes / (double)work->count;
-    out->get = get_all(set, work);
-    save_and_load(set, work, out);
-    out->batched = write_batches(batched, work);
-    find_pause(timed, work);
-    out->pause = work->pause_ns;
-    cake_orswot_free(batched);
-    cake_orswot_free(timed);
-    double began = now_ns();
+    enum { READS = 1000000, AHEAD = 24 };
+    size_t count = bytes / sizeof(line_t);
+    uint32_t *order = must(malloc(count * sizeof *order)), at = 0;
+    line_t *lines = must(malloc(count * sizeof *lines));
+    cake__random_t random;
+    cake__random_init(&random, 2);
+    volatile line_t *touched = lines;
+    volatile uint32_t used;
+    double began = cpu_ns();
+    for (size_t i = 0; i < count; i += 4096 / sizeof(line_t))
+        touched[i].next = 0;
+    out[TOUCH] = (cpu_ns() - began) / (double)(bytes / 4096);
+    for (size_t i = 0; i < count; i++)
+        order[i] = (uint32_t)i;
+    for (size_t i = count; i-- > 1;) {
+        size_t k = (size_t)cake__random_below(&random, i + 1);
+        uint32_t swap = order[i];
+        order[i] = order[k];
+        order[k] = swap;
+    }
+    for (size_t i = 0; i < count; i++)
+        lines[order[i]].next = order[(i + 1) % count];
+    began = cpu_ns();
+    for (size_t i = 0; i < READS; i++)
+        at = lines[at].next;
+    out[READ_ALONE] = (cpu_ns() - began) / READS;
+    began = cpu_ns();
+    for (size_t i = 0; i < READS; i++) {
+        __builtin_prefetch(&lines[order[(i * 7 + AHEAD * 7) % count]]);
+        at += lines[order[i * 7 % count]].next;
+    }
+    out[READ_MANY] = (cpu_ns() - began) / READS;
+    used = at;
+    (void)used;
+    free(order);
+    free(lines);
+}
+
+/* ---- a round ---------------------------------------------------------------------------------------------------------- */
+
+static void compare_sets(cake_orswot_t *set, work_t *work, double *out)
+{
+    cake_orswot_t *copy = set_new(12);
+    double began = cpu_ns();
     must_be_ok(cake_orswot_pull(copy, set, work->wall_ms));
-    out->pull_all = (now_ns() - began) / (double)work->count;
+    out[PULL] = (cpu_ns() - began) / (double)work->count;
     for (size_t i = 0; i < 10; i++)
         must_be_ok(cake_orswot_insert(set, work->wall_ms, &work->ids[i], NULL));
-    out->diff_10 = diff_once(set, copy, records, 10);
+    out[DIFF_10] = diff_once(set, copy, work->records, 10) / 1e3;
     for (size_t i = 10; i < 10000; i++)
         must_be_ok(cake_orswot_insert(set, work->wall_ms, &work->ids[i], NULL));
-    out->diff_10k = diff_once(set, copy, records, 10000);
+    out[DIFF_10K] = diff_once(set, copy, work->records, 10000) / 1e3;
     must_be_ok(cake_orswot_merge(set, copy, work->wall_ms));
-    out->merge_10 = merge_with_differences(work, set, copy, 10);
-    out->update = write_all(set, work, false);
-    out->remove = write_all(set, work, true);
-    out->purge = purge_all(set, work);
-    cake_orswot_free(set);
+    out[MERGE_10] = merge_with_differences(work, set, copy, 10) / 1e6;
     cake_orswot_free(copy);
-    free(records);
+}
+
+static void one_round(work_t *work, double *out)
+{
+    cake_orswot_statistics_t statistics;
+    cake_orswot_t *set = set_new(11);
+    work->wall_ms = WALL_MS;
+    for (int row = INSERT; row <= PURGE; row += 2)
+        out[row] = all(set, work, row);
+    cake_orswot_free(set);
+    set = set_new(13);
+    out[INSERT_ONE] = all(set, work, INSERT_ONE);
+    cake_orswot_statistics(set, &statistics);
+    out[BYTES] = (double)statistics.bytes / (double)work->count;
+    save_and_load(set, work, out);
+    fingerprints(set, work, out);
+    for (int row = UPDATE_ONE; row <= DELETE_ONE; row += 2) {
+        if (row == DELETE_ONE)
+            compare_sets(set, work, out);
+        out[row] = all(set, work, row);
+    }
+    cake_orswot_free(set);
+    limits((size_t)statistics.bytes, out);
+}
+
+/* ---- pauses ----------------------------------------------------------------------------------------------------------- */
+
+/* Slow calls of a row in one turn: each call's number and time. */
+typedef struct slow_calls {
+    struct slow_call {
+        size_t at;
+        double ns;
+    } calls[65536];
+    size_t count;
+} slow_calls_t;
+
+static void time_all(cake_orswot_t *set, work_t *work, int row, slow_calls_t *slow)
+{
+    slow->count = 0;
+    for (size_t at = 0; at < work->count; at += step_of(row)) {
+        double began = now_ns(CLOCK_MONOTONIC);
+        operate(set, work, row, at);
+        double took = now_ns(CLOCK_MONOTONIC) - began;
+        if (took > SLOW_NS && slow->count < 65536)
+            slow->calls[slow->count++] = (struct slow_call){at, took};
+    }
+    work->wall_ms += work->count / 1000 + 1;
+}
+
+/* Keeps in a those that are slow in b too, with the lesser time. */
+static void keep_common(slow_calls_t *a, const slow_calls_t *b)
+{
+    size_t kept = 0, k = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        while (k < b->count && b->calls[k].at < a->calls[i].at)
+            k++;
+        if (k == b->count || b->calls[k].at != a->calls[i].at)
+            continue;
+        double ns = a->calls[i].ns < b->calls[k].ns ? a->calls[i].ns : b->calls[k].ns;
+        a->calls[kept++] = (struct slow_call){a->calls[i].at, ns};
+    }
+    a->count = kept;
+}
+
+/* us; SLOW_NS stands for everything below it. */
+static void find_pauses(work_t *work, double *out)
+{
+    static const int measured[] = {INSERT_ONE, UPDATE_ONE, GET_ONE, DELETE_ONE, PURGE};
+    slow_calls_t *slow = must(calloc(2 * sizeof measured / sizeof measured[0], sizeof *slow));
+    for (int turn = 0; turn < PAUSE_TURNS; turn++) {
+        cake_orswot_t *set = set_new(11);
+        work->wall_ms = WALL_MS;
+        for (size_t i = 0; i < sizeof measured / sizeof measured[0]; i++) {
+            slow_calls_t *mine = &slow[2 * i], *other = &slow[2 * i + 1];
+            time_all(set, work, measured[i], turn == 0 ? mine : other);
+            if (turn > 0)
+                keep_common(mine, other);
+        }
+        cake_orswot_free(set);
+    }
+    for (size_t i = 0; i < sizeof measured / sizeof measured[0]; i++) {
+        out[measured[i]] = SLOW_NS / 1e3;
+        for (size_t k = 0; k < slow[2 * i].count; k++) {
+            double us = slow[2 * i].calls[k].ns / 1e3;
+            out[measured[i]] = us > out[measured[i]] ? us : out[measured[i]];
+        }
+    }
+    free(slow);
+}
+
+/* ---- the peer --------------------------------------------------------------------------------------------------------- */
+
+/* Lines of a name and a number. */
+static void peer_round(const char *program, size_t count, const char *kind, double *out)
+{
+    char command[512], name[32];
+    double value;
+    snprintf(command, sizeof command, "'%s' %zu %s", program, count, kind);
+    FILE *pipe = must(popen(command, "r"));
+    while (fscanf(pipe, "%31s %lf", name, &value) == 2) {
+        for (int row = 0; row < ROWS; row++) {
+            if (rows[row].peer != NULL && strcmp(rows[row].peer, name) == 0)
+                out[row] = value;
+        }
+    }
+    if (pclose(pipe) != 0) {
+        fprintf(stderr, "bench-crdt: the peer failed\n");
+        exit(1);
+    }
 }
 
 /* ---- the table -------------------------------------------------------------------------------------------------------- */
+
+typedef struct options {
+    int rounds;
+    bool has_kind[KINDS], wants_pauses;
+    const char *peer;
+} options_t;
+
+typedef struct column {
+    double ours[ROWS], theirs[ROWS], pauses[ROWS];
+} column_t;
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -244,15 +469,14 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void median_of(const results_t *rounds, results_t *out)
+static void medians(double values[ROUNDS_MAX][ROWS], int rounds, double *out)
 {
-    const size_t fields = sizeof(results_t) / sizeof(double);
-    for (size_t field = 0; field < fields; field++) {
-        double values[ROUNDS];
-        for (int i = 0; i < ROUNDS; i++)
-            values[i] = ((const double *)(const void *)&rounds[i])[field];
-        qsort(values, ROUNDS, sizeof values[0], compare_doubles);
-        ((double *)(void *)out)[field] = values[ROUNDS / 2];
+    for (int row = 0; row < ROWS; row++) {
+        double sorted[ROUNDS_MAX];
+        for (int i = 0; i < rounds; i++)
+            sorted[i] = values[i][row];
+        qsort(sorted, (size_t)rounds, sizeof sorted[0], compare_doubles);
+        out[row] = sorted[rounds / 2];
     }
 }
 
@@ -276,38 +500,126 @@ static void make_ids(work_t *work, bool is_random, bool is_long)
     }
 }
 
-static void run(size_t count, bool is_random, bool is_long)
+static void run_kind(const options_t *options, size_t count, int kind, column_t *column)
 {
-    results_t rounds[ROUNDS], median;
-    work_t work = {.count = count, .ids = must(calloc(count, sizeof(cake_id_t)))};
-    make_ids(&work, is_random, is_long);
-    for (int i = 0; i < ROUNDS; i++) {
-        work.wall_ms = WALL_MS;
-        work.pause_ns = 0;
-        one_round(&work, &rounds[i]);
+    static double ours[ROUNDS_MAX][ROWS], theirs[ROUNDS_MAX][ROWS];
+    work_t work = {.count = count, .ids = must(malloc(count * sizeof(cake_id_t)))};
+    work.records = must(malloc(10001 * sizeof *work.records));
+    make_ids(&work, kind & 1, kind & 2);
+    memset(theirs, 0, sizeof theirs);
+    for (int i = 0; i < options->rounds; i++) {
+        one_round(&work, ours[i]);
+        if (options->peer != NULL && kind < 2)
+            peer_round(options->peer, count, kinds[kind], theirs[i]);
     }
-    median_of(rounds, &median);
-    printf("%9zu %-6s %-5s | insert %5.1f  batched %5.1f  update %5.1f  get %5.1f  delete %5.1f  purge %4.2f ns | "
-           "%5.1f B | diff 10: %.2f us  10k: %.1f us | merge 10: %.3f ms | pull %5.1f ns | pause %.0f us | "
-           "save %.1f  load %.1f ns  %.1f B\n",
-           count, is_random ? "random" : "order", is_long ? "long" : "8 B", median.insert, median.batched,
-           median.update, median.get, median.remove, median.purge, median.bytes, median.diff_10 / 1e3,
-           median.diff_10k / 1e3, median.merge_10 / 1e6, median.pull_all, median.pause / 1e3, median.save, median.load,
-           median.saved_bytes);
-    fflush(stdout);
+    medians(ours, options->rounds, column->ours);
+    medians(theirs, options->rounds, column->theirs);
+    if (options->wants_pauses)
+        find_pauses(&work, column->pauses);
     free(work.ids);
+    free(work.records);
+}
+
+/* digits: as many as mean something */
+static void print_cell(double value)
+{
+    printf("%15.*f", value < 1 ? 3 : value < 10 ? 2 : 1, value);
+}
+
+static void print_rows(const options_t *options, const column_t *columns)
+{
+    for (int row = 0; row < ROWS; row++) {
+        printf("%-31s", rows[row].title);
+        for (int kind = 0; kind < KINDS; kind++) {
+            if (options->has_kind[kind])
+                print_cell(columns[kind].ours[row]);
+        }
+        if (rows[row].goals[0] != 0)
+            printf("   goal %g / %g", rows[row].goals[0], rows[row].goals[1]);
+        if (row == BYTES)
+            printf(" (8 B / long)");
+        for (int kind = 0; kind < 2; kind++) {
+            if (options->has_kind[kind] && columns[kind].theirs[row] > 0)
+                printf("   Rust, %s: %.4g (%.3gx)", kinds[kind], columns[kind].theirs[row],
+                       columns[kind].theirs[row] / columns[kind].ours[row]);
+        }
+        printf("\n");
+    }
+    for (int row = 0; row < ROWS && options->wants_pauses; row++) {
+        if (columns[0].pauses[row] + columns[1].pauses[row] + columns[2].pauses[row] + columns[3].pauses[row] == 0)
+            continue;
+        printf("longest call: %-13.13s  us", rows[row].title);
+        for (int kind = 0; kind < KINDS; kind++) {
+            if (options->has_kind[kind])
+                print_cell(columns[kind].pauses[row]);
+        }
+        printf("   goal 1000\n");
+    }
+    fflush(stdout);
+}
+
+static void run(const options_t *options, size_t count)
+{
+    static column_t columns[KINDS];
+    memset(columns, 0, sizeof columns);
+    printf("%-31s", "");
+    for (int kind = 0; kind < KINDS; kind++) {
+        if (options->has_kind[kind])
+            printf("%15s", kinds[kind]);
+    }
+    printf("   %zu entries, %d rounds\n", count, options->rounds);
+    for (int kind = 0; kind < KINDS; kind++) {
+        if (options->has_kind[kind])
+            run_kind(options, count, kind, &columns[kind]);
+    }
+    print_rows(options, columns);
+}
+
+static int usage(void)
+{
+    fprintf(stderr,
+            "usage: bench-crdt [--rounds 1..%d] [--kinds order,random,long-order,long-random] [--peer PROGRAM]\n"
+            "                  [--pauses] [ENTRIES, at least 20000...]\n",
+            ROUNDS_MAX);
+    return 2;
+}
+
+static bool choose_kinds(options_t *options, char *names)
+{
+    memset(options->has_kind, 0, sizeof options->has_kind);
+    for (char *name = strtok(names, ","); name != NULL; name = strtok(NULL, ",")) {
+        int kind = 0;
+        while (kind < KINDS && strcmp(kinds[kind], name) != 0)
+            kind++;
+        if (kind == KINDS)
+            return false;
+        options->has_kind[kind] = true;
+    }
+    return true;
 }
 
 int main(int argc, char **argv)
 {
-    for (int i = 1; i < (argc > 1 ? argc : 2); i++) {
-        size_t count = argc > 1 ? (size_t)strtoull(argv[i], NULL, 10) : 1000000;
-        if (count < 20000) {
-            fprintf(stderr, "usage: bench-crdt [ENTRIES...], at least 20000\n");
-            return 2;
-        }
-        for (int kind = 0; kind < 4; kind++)
-            run(count, kind & 1, kind & 2);
+    options_t options = {.rounds = 5, .has_kind = {true, true, true, true}};
+    int at = 1;
+    for (; at < argc && argv[at][0] == '-'; at++) {
+        bool has_value = at + 1 < argc;
+        if (strcmp(argv[at], "--pauses") == 0)
+            options.wants_pauses = true;
+        else if (strcmp(argv[at], "--rounds") == 0 && has_value)
+            options.rounds = atoi(argv[++at]);
+        else if (strcmp(argv[at], "--peer") == 0 && has_value)
+            options.peer = argv[++at];
+        else if (strcmp(argv[at], "--kinds") != 0 || !has_value || !choose_kinds(&options, argv[++at]))
+            return usage();
+    }
+    if (options.rounds < 1 || options.rounds > ROUNDS_MAX)
+        return usage();
+    for (int i = at; i < (argc > at ? argc : at + 1); i++) {
+        size_t count = argc > at ? (size_t)strtoull(argv[i], NULL, 10) : 100000;
+        if (count < 20000)
+            return usage();
+        run(&options, count);
     }
     return 0;
 }

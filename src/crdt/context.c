@@ -79,7 +79,7 @@ static bool reserve_actors(cake__context_t *context, uint32_t need)
 {
     if (need <= context->capacity)
         return true;
-    uint32_t capacity = context->capacity < 4 ? 4 : context->capacity * 2;
+    uint32_t capacity = context->capacity == 0 ? 1 : context->capacity * 2;
     capacity = capacity < need ? need : capacity;
     cake__actor_dots_t *actors = cake__realloc(context->alloc, context->actors, capacity * sizeof *actors);
     if (actors == NULL)

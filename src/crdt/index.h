@@ -74,9 +74,9 @@ void cake__index_free(cake__index_t *index);
 int cake__index_put(cake__index_t *index, uint64_t hash, uint32_t slot, uint64_t held);
 /* The entry of this slot now leads to another; false when there is none. */
 bool cake__index_replace(cake__index_t *index, uint64_t hash, uint32_t from, uint32_t to);
-/* Gives back memory: looks at up to `limit` segments, leaves behind what is stale and joins halves. False when a whole round
- * would find nothing more to do. Needs no memory to be correct. */
-bool cake__index_tidy(cake__index_t *index, uint64_t held, uint32_t limit);
+/* Gives back memory: looks at up to `limit` segments, leaves behind what is stale and joins halves; without time only once
+ * nearly everything is stale. False when it found nothing to do. Needs no memory to be correct. */
+bool cake__index_tidy(cake__index_t *index, uint64_t held, uint32_t limit, bool has_time);
 void cake__index_check(const cake__index_t *index); /* asserts the invariants; for tests */
 
 static inline uint8_t cake__tag_of(uint64_t hash)

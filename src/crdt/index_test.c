@@ -103,7 +103,7 @@ static void churn(uint64_t seed, uint64_t bits, uint32_t slots, uint32_t failure
             else if (cake__random_below(&owner.random, 4) > keep)
                 drop(slot);
             if (i % 128 == 0)
-                (void)cake__index_tidy(&index, owner.held, 1);
+                (void)cake__index_tidy(&index, owner.held, 1, i % 256 == 0);
         }
         same(&index);
     }
@@ -173,14 +173,14 @@ static void memory_comes_back_in_small_steps(void **state)
     for (uint32_t slot = 0; slot < SLOTS; slot++)
         put(&index, slot, some_hash(UINT64_MAX));
     size_t full = index.bytes;
-    assert_false(cake__index_tidy(&index, owner.held, 1000));
+    assert_false(cake__index_tidy(&index, owner.held, 1000, true));
     for (uint32_t slot = 0; slot < SLOTS; slot++) {
         if (slot % 1000 != 0)
             drop(slot);
     }
     uint32_t steps = 0;
     while (index.bytes > full / 50 && steps++ < 1000) {
-        (void)cake__index_tidy(&index, owner.held, 1);
+        (void)cake__index_tidy(&index, owner.held, 1, true);
         cake__index_check(&index);
     }
     assert_in_range(steps, 10, 300);
@@ -188,7 +188,7 @@ static void memory_comes_back_in_small_steps(void **state)
     for (uint32_t slot = 0; slot < SLOTS; slot++)
         drop(slot);
     for (steps = 0; steps < 100; steps++)
-        (void)cake__index_tidy(&index, 0, 1);
+        (void)cake__index_tidy(&index, 0, 1, false);
     assert_true(index.bytes < 256 && index.depth == 0);
     for (uint32_t slot = 0; slot < SLOTS; slot++) /* and it grows again */
         put(&index, slot, some_hash(UINT64_MAX));
@@ -207,11 +207,11 @@ static void without_memory_tidying_changes_nothing(void **state)
         drop(slot);
     size_t full = index.bytes;
     owner.failures = 1;
-    assert_false(cake__index_tidy(&index, owner.held, 100));
+    assert_false(cake__index_tidy(&index, owner.held, 100, true));
     assert_int_equal(index.bytes, full);
     owner.failures = 2;
     for (int i = 0; i < 1000; i++)
-        (void)cake__index_tidy(&index, owner.held, 1);
+        (void)cake__index_tidy(&index, owner.held, 1, true);
     assert_true(index.bytes < full / 20);
     same(&index);
     cake__index_free(&index);

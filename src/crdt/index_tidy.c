@@ -3,11 +3,13 @@
 
 #define SEGMENT_ENTRIES (CAKE__SEGMENT_GROUPS_MAX * CAKE__GROUP)
 
-/* Worth a look: a third of the entries are stale, or there is room for eight times of what is held. */
-static bool is_loose(const cake__index_t *index, uint64_t held)
+/* Worth a look: most entries are stale, or there is room for many times of what is held. What is looked at too early costs
+ * most of the misses that it would have cost to take the entries out at once. */
+static bool is_loose(const cake__index_t *index, uint64_t held, bool has_time)
 {
     uint64_t room = index->bytes / sizeof(cake__group_t) * CAKE__GROUP;
-    return held * 3 < index->used * 2 || room > held * 8 + 4 * CAKE__GROUP;
+    uint64_t most = has_time ? held + held / 2 : held * 8;
+    return index->used > most || room > 2 * most + 5 * held + 4 * CAKE__GROUP;
 }
 
 /* The least number of groups that leaves half of the entries empty. */
@@ -97,10 +99,10 @@ static uint32_t step(cake__index_t *index, uint32_t at, bool *did)
     return at / cells * cells + cells;
 }
 
-bool cake__index_tidy(cake__index_t *index, uint64_t held, uint32_t limit)
+bool cake__index_tidy(cake__index_t *index, uint64_t held, uint32_t limit, bool has_time)
 {
     bool did = false;
-    for (; limit > 0 && is_loose(index, held); limit--) {
+    for (; limit > 0 && is_loose(index, held, has_time); limit--) {
         if (index->tidied >> index->depth != 0)
             index->tidied = 0;
         index->tidied = step(index, index->tidied, &did);

@@ -36,7 +36,7 @@ static cake__lane_t *lane_for(cake__table_t *table, uint64_t actor)
         return lane;
     }
     if (table->lane_count == table->lane_capacity) {
-        uint32_t capacity = table->lane_capacity < 2 ? 2 : table->lane_capacity * 2;
+        uint32_t capacity = table->lane_capacity == 0 ? 1 : table->lane_capacity * 2;
         cake__lane_t *lanes = cake__realloc(table->alloc, table->lanes, capacity * sizeof *lanes);
         if (lanes == NULL)
             return NULL;
@@ -85,7 +85,7 @@ static bool reserve_number(cake__table_t *table)
 {
     if (table->free_count > 0 || table->block_count < table->block_capacity)
         return true;
-    uint32_t capacity = table->block_capacity < 4 ? 4 : table->block_capacity * 2;
+    uint32_t capacity = table->block_capacity == 0 ? 1 : table->block_capacity * 2;
     if (table->block_capacity >= BLOCKS_MAX)
         return false;
     capacity = capacity > BLOCKS_MAX ? BLOCKS_MAX : capacity;

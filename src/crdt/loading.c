@@ -42,7 +42,7 @@ int cake__orswot_load_record(cake_orswot_t *set, const cake_record_t *record)
     if (loading->order != NULL || loading->count == UINT32_MAX)
         return CAKE_EINVAL; /* it has begun to end */
     if (loading->count == loading->capacity) {
-        size_t capacity = loading->capacity == 0 ? 64 : loading->capacity * 2;
+        size_t capacity = loading->capacity == 0 ? 4 : loading->capacity * 2;
         cake_record_t *records = cake__realloc(set->alloc, loading->records, capacity * sizeof *records);
         if (records == NULL)
             return CAKE_ENOMEM;

@@ -420,7 +420,7 @@ static void altered_and_cut_bytes_are_refused(void **state)
         assert_null(back);
     }
     bad = tape;
-    bad.bytes[7] = 2;
+    bad.bytes[7] = 1;
     assert_int_equal(load(&bad, 78, &back), CAKE_EVERSION);
     bad = tape;
     bad.bytes[tape.len - 1] ^= 1;

@@ -179,8 +179,22 @@ static size_t read_positions(const cake__block_t *block, const uint16_t *positio
                              cake_record_t *records, size_t limit)
 {
     size_t taken = 0;
-    for (uint32_t i = from; i < count && taken < limit; i++)
-        cake__block_read(block, positions[i], &records[taken++]);
+    const cake__block_t header = *block; /* a copy, so that the compiler need not read it again after each record */
+    const cake__bits_t *bits = block->bits;
+    size_t id_bytes = cake__shape_id_bytes(header.shape), stride = cake__shape_stride(header.shape);
+    for (uint32_t i = from; i < count && taken < limit; i++) {
+        uint32_t position = positions[i], narrow;
+        const uint8_t *at = header.records + position * stride;
+        cake_record_t *out = &records[taken++];
+        cake__id_from_pair(cake__record_id(at, id_bytes == 16), &out->id);
+        memcpy(&narrow, at + id_bytes, sizeof narrow);
+        out->hlc = header.hlc_base + narrow;
+        if (header.shape.has_wide_hlcs)
+            memcpy(&out->hlc, at + id_bytes, sizeof out->hlc);
+        out->dot.actor = header.actor;
+        out->dot.seq = header.first + (header.offsets == NULL ? position : header.offsets[position]);
+        out->is_tombstone = cake__bit(bits[position / 64].tombstone, position);
+    }
     return taken;
 }
 

@@ -107,5 +107,5 @@ void cake__table_tidy(cake__table_t *table, uint64_t count, bool has_time)
     table->untidied += count;
     uint32_t steps = (uint32_t)cake__min_u64(table->untidied / CAKE__TIDY_EVERY, 8);
     table->untidied %= CAKE__TIDY_EVERY;
-    (void)cake__index_tidy(&table->index, table->live + table->tombstones, steps + has_time);
+    (void)cake__index_tidy(&table->index, table->live + table->tombstones, steps + has_time, has_time);
 }

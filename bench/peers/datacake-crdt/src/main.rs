@@ -1,4 +1,4 @@
-//! The rows of bench/crdt.c for the Rust set: ns of CPU time per operation, medians of five.
+//! The rows of bench/crdt.c for the Rust set: ns of CPU time per operation. bench-crdt --peer runs it in turns with ours.
 use datacake_crdt::{HLCTimestamp, OrSWotSet};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,29 +41,23 @@ impl Stamps {
     }
 }
 
+/// ENTRIES order|random: one round, a line per row: its name and its value in the unit of bench/crdt.c.
 fn main() {
-    let count: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-    for is_random in [false, true] {
-        let mut keys: Vec<u64> = (0..count).collect();
-        let mut state = 1u64;
-        for i in (1..count as usize).rev() {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            if is_random {
-                keys.swap(i, ((state >> 33) % (i as u64 + 1)) as usize);
-            }
+    let mut args = std::env::args().skip(1);
+    let count: u64 = args.next().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let is_random = args.next().as_deref() == Some("random");
+    let mut keys: Vec<u64> = (0..count).collect();
+    let mut state = 1u64;
+    for i in (1..count as usize).rev() {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        if is_random {
+            keys.swap(i, ((state >> 33) % (i as u64 + 1)) as usize);
         }
-        let mut rounds: Vec<Vec<f64>> = (0..5).map(|_| one_round(&keys)).collect();
-        let medians: Vec<f64> = (0..rounds[0].len())
-            .map(|field| {
-                rounds.sort_by(|a, b| a[field].partial_cmp(&b[field]).unwrap());
-                rounds[2][field]
-            })
-            .collect();
-        println!(
-            "rust {:>9} {} | insert {:.1}  update {:.1}  get {:.1}  delete {:.1}  purge {:.2} ns | {:.1} B | diff 10: {:.1} us  10k: {:.1} us | merge 10: {:.3} ms",
-            count, if is_random { "random" } else { "order " }, medians[0], medians[1], medians[2], medians[3],
-            medians[4], medians[5], medians[6] / 1e3, medians[7] / 1e3, medians[8] / 1e6
-        );
+    }
+    let names = ["insert", "update", "get", "delete", "purge", "bytes", "diff_10", "diff_10k", "merge_10"];
+    let units = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1e3, 1e3, 1e6];
+    for ((name, value), unit) in names.iter().zip(one_round(&keys)).zip(units) {
+        println!("{name} {}", value / unit);
     }
 }
 
