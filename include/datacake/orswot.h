@@ -107,7 +107,11 @@ CAKE_API int cake_orswot_receive(cake_orswot_t *set, uint64_t wall_ms, const cak
 CAKE_API cake_verdict_t cake_orswot_will_apply(const cake_orswot_t *set, uint64_t wall_ms, const cake_record_t *record,
                                                cake_source_t source);
 
-/* Drops up to max_count tombstones older than min_age_ms, those that all of the given replicas have seen (rule 4). A hole
+/* Example, on each replica every few seconds, with the others as this one knows them to be:
+ *      cake_orswot_purge(set, wall_ms, others, count, 10000, 3600000, 4096, &dropped);
+ *      cake_orswot_retire(set, living, living_count, others, count, NULL);
+ *
+ * Drops up to max_count tombstones older than min_age_ms, those that all of the given replicas have seen (rule 4). A hole
  * below a tombstone (a dot that did not arrive) holds it up for hole_age_ms. *dropped may be NULL. O(actors + dropped). */
 CAKE_API int cake_orswot_purge(cake_orswot_t *set, uint64_t wall_ms, const cake_orswot_t *const *replicas, size_t count,
                                uint64_t min_age_ms, uint64_t hole_age_ms, size_t max_count, size_t *dropped);
@@ -209,6 +213,10 @@ CAKE_API int cake_orswot_load(const cake_orswot_config_t *config, cake_orswot_re
                               cake_orswot_t **set);
 
 /* ---- sessions in one process -------------------------------------------------------------------------------------------
+ *      if (cake_orswot_pull(mine, theirs, wall_ms) == CAKE_EBUSY) ... again, later ...
+ *
+ * Invariant of every session, whole or broken off: what a has taken was written by somebody, an older write never takes the
+ * place of a newer one, and a context joins only what was sent before. Both sets stay their owners'.
  * a takes what b has (a delta, or a repair after one of them dropped what the other has not seen). CAKE_EBUSY: a drop came
  * in between or a stamp of b is too far ahead; safe to try again. O(actors + holes + what a lacks); a repair O(n). */
 CAKE_API int cake_orswot_pull(cake_orswot_t *a, cake_orswot_t *b, uint64_t wall_ms);
@@ -225,7 +233,10 @@ CAKE_API int cake_orswot_merge(cake_orswot_t *a, cake_orswot_t *b, uint64_t wall
  *                  cake_pull_take(pull, wall_ms, reply);                           ... send reply ...
  *              }
  *
- * The random number tells sessions apart: draw a new one for each. Sets must outlive their sessions. */
+ * The random number tells sessions apart: draw a new one for each. Sets must outlive their sessions. A delta costs bytes and
+ * time in proportion to what is lacking; so does a repair in bytes (some 350 per difference and 1 to 2 KB at a million
+ * records, at most 9 round trips and one more per 1024 questions), while its time has O(n) walks on both sides. A
+ * message is below 150 KB, but for contexts with many holes. */
 typedef struct cake_pull cake_pull_t;
 typedef struct cake_answer cake_answer_t;
 
