@@ -33,6 +33,7 @@ typedef struct serving {
     cake__compare_t compare;
     bool has_compare;
     cake_timer_t step_timer; /* the next piece of what a comparison of ranges needs */
+    uint64_t rows_actor;     /* of the last of rows; 0: none */
     cake__buf_t rows;        /* encoded records with their values */
     cake__buf_t packed;      /* the same, packed, with its encoding; empty: it was not */
     int result;
@@ -136,7 +137,11 @@ static int on_row(void *arg, const cake_row_t *row)
     cake_record_t record = {row->id, row->hlc, row->dot, row->is_tombstone};
     cake__value_t value = {.key = row->key, .value = row->value};
     serving->found++;
-    cake__put_u64(&serving->rows, row->dot.actor);
+    if (row->dot.actor != serving->rows_actor) {
+        serving->rows_actor = row->dot.actor;
+        cake__put_u8(&serving->rows, CAKE__ACTOR_FOLLOWS);
+        cake__put_u64(&serving->rows, row->dot.actor);
+    }
     cake__put_operation(&serving->rows, &record, &value);
     return serving->rows.err;
 }
@@ -196,6 +201,7 @@ static void make_part(serving_t *serving)
     for (size_t i = 0; i < serving->count; i++)
         serving->ids[i] = serving->records[i].id;
     serving->rows.max = CHUNK_BYTES_MAX;
+    serving->rows_actor = 0;
     if (store->is_inline) {
         run_fetch(serving);
         on_fetched(serving);

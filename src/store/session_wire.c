@@ -32,8 +32,12 @@ static int decode_records(cake__session_answer_t *out, cake_store_t *store, cake
         unpacked = cake__reader(out->unpacked.data, out->unpacked.len);
         records = &unpacked;
     }
+    uint64_t actor = 0; /* none yet: no operation is valid without */
     for (size_t i = 0; i < out->chunk.count && records->err == 0; i++) {
-        uint64_t actor = cake__get_u64(records);
+        if (cake__reader_left(records) > 0 && *records->at == CAKE__ACTOR_FOLLOWS) {
+            (void)cake__get_u8(records);
+            actor = cake__get_u64(records);
+        }
         cake__get_operation(records, actor, &out->records[i], &out->values[i]);
         out->tags[i] = &out->values[i];
     }

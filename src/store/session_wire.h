@@ -2,12 +2,14 @@
  * round trip.
  *
  *   hail, parts u8 (1 WELCOME, 2 CHUNK, 4 COMPARED, 8 FIN), then those messages in this order
- *   CHUNK   session u64, token u64, index varint, count varint, payload (pack.h) of records: actor u64, operation */
+ *   CHUNK   session u64, token u64, index varint, count varint, payload (pack.h) of records: (2 u8, actor u64)? where
+ *           the actor changes, operation */
 #ifndef CAKE_STORE_SESSION_WIRE_H
 #define CAKE_STORE_SESSION_WIRE_H
 
 #include "store/pack.h"
 
+#define CAKE__ACTOR_FOLLOWS 2u /* where the flags of an operation are 0 or 1 */
 #define CAKE__PART_WELCOME  1u
 #define CAKE__PART_CHUNK    2u
 #define CAKE__PART_COMPARED 4u
