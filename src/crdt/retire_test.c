@@ -359,6 +359,12 @@ static void without_memory_nothing_is_folded(void **state)
         }
     }
     uint64_t hash = cake__context_hash(&set->summary.context);
+    assert_int_equal(cake_orswot_retire(set, NULL, 0, NULL, 0, NULL), 0); /* *retired may be NULL */
+    for (uint64_t run = 30; run < 40; run++) {
+        cake__orswot_take_actor(set, run);
+        put_key(set, run);
+    }
+    hash = cake__context_hash(&set->summary.context);
     for (size_t allowed = 0;; allowed++) {
         size_t count;
         cake__change_t *change;
@@ -379,6 +385,13 @@ static void without_memory_nothing_is_folded(void **state)
     }
     fuse.left = SIZE_MAX;
     assert_true(cake__context_hash(&set->summary.context) == hash && set->summary.context.count == 1);
+    cake_record_t record = {.id = cake_id_of_u64(999), .hlc = 7, .dot = {77, 1}};
+    assert_int_equal(cake__orswot_load_record(set, &record), 0); /* not placed yet: that takes memory first */
+    fuse.left = 0;
+    assert_int_equal(cake_orswot_retire(set, NULL, 0, NULL, 0, NULL), CAKE_ENOMEM);
+    fuse.left = SIZE_MAX;
+    assert_int_equal(cake_orswot_retire(set, NULL, 0, NULL, 0, NULL), 0);
+    assert_true(is_live(set, 999));
     cake_orswot_free(set);
 }
 

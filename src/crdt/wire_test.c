@@ -270,12 +270,13 @@ static void summaries_are_joined_without_memory(void **state)
         fuse.left = SIZE_MAX;
         assert_int_equal(cake__retired_new(&alloc, entries, 2, &a.context.retired), 0);
         assert_int_equal(cake__retired_new(&alloc, others, 3, &b.context.retired), 0);
+        assert_int_equal(cake__context_add_run(&a.context, 7, 3, 9), 0); /* all of it in the table */
+        assert_int_equal(a.context.count, 0);
         for (uint64_t actor = 5; actor < 20; actor++) {
             assert_int_equal(cake__context_add_run(&a.context, actor, 20, 20), 0);
             assert_int_equal(cake__context_add_run(&b.context, actor, 12, 15), 0);
             assert_int_equal(cake__limits_raise(&b.dropped, actor, 15), 0);
         }
-        assert_int_equal(cake__context_add_run(&a.context, 7, 3, 9), 0); /* all of it in the table */
         uint64_t hash = cake__context_hash(&a.context);
         fuse.left = allowed;
         err = cake__context_join(&a.context, &b.context);
@@ -396,10 +397,160 @@ static void a_fin_for_chunks_that_never_come(void **state)
     cake__fin_encode(&fin, &lie);
     assert_int_equal(cake_pull_take(pull, WALL_MS, cake__buf_slice(&lie)), 0);
     assert_int_equal(cake_pull_next(pull, &request), CAKE_EBUSY);
+    cake__buf_clear(&lie);
+    cake__put_u8(&lie, 'P');
+    cake__put_u8(&lie, 0);
+    cake__put_u64(&lie, 3);
+    cake__put_u32(&lie, 0);
+    cake__put_varint(&lie, 1); /* and no record */
+    assert_int_equal(cake_pull_take(pull, WALL_MS, cake__buf_slice(&lie)), CAKE_EPARSE);
     cake__buf_free(&lie);
     cake_pull_free(pull);
     cake_answer_free(answer);
     cake_orswot_free(r);
+    cake_orswot_free(z);
+}
+
+static int take_bytes(cake_pull_t *pull, const cake__buf_t *buf)
+{
+    return cake_pull_take(pull, WALL_MS, cake__buf_slice(buf));
+}
+
+static void put_part_head(cake__buf_t *buf, uint8_t has_fin, uint64_t records)
+{
+    cake__buf_clear(buf);
+    cake__put_u8(buf, 'P');
+    cake__put_u8(buf, has_fin);
+    cake__put_u64(buf, 3);
+    cake__put_u32(buf, 0);
+    cake__put_varint(buf, records);
+}
+
+static void put_record(cake__buf_t *buf, uint64_t seq, uint8_t is_tombstone)
+{
+    cake_id_t id = cake_id_of_u64(1);
+    cake__put_bytes(buf, id.bytes, sizeof id.bytes);
+    cake__put_u64(buf, 5);
+    cake__put_u64(buf, 9);
+    cake__put_varint(buf, seq);
+    cake__put_u8(buf, is_tombstone);
+}
+
+/* Each on a session of its own, in which the WELCOME has been taken: the reply is refused, the set stays as it was. */
+static void replies_that_make_no_sense(void **state)
+{
+    enum { FLAG, MANY, DEAD, ZERO, MORE, FIN, FIN_CUT, WELCOME_MORE, COMPARED_MORE, BITS, FLAGS, KIND, EMPTY, CASES };
+    for (int kind = 0; kind < CASES; kind++) {
+        cake_orswot_t *r = set_new(1), *z = set_new(2);
+        cake_pull_t *pull;
+        cake_answer_t *answer;
+        cake_slice_t request, reply;
+        cake__buf_t buf;
+        cake__buf_init(&buf, libc);
+        assert_int_equal(write_at(r, WALL_MS, 7, false), 0);
+        assert_int_equal(cake_pull_new(r, 1, &pull), 0);
+        assert_int_equal(cake_answer_new(z, 2, &answer), 0);
+        assert_int_equal(cake_pull_next(pull, &request), 1);
+        assert_int_equal(cake_answer_next(answer, request, &reply), 0);
+        cake__put_bytes(&buf, reply.data, reply.len);
+        if (kind < WELCOME_MORE)
+            assert_int_equal(cake_pull_take(pull, WALL_MS, reply), 0);
+        int expected = CAKE_EPARSE;
+        cake__fin_t fin = {.session_id = 1, .token = 3};
+        cake__summary_init(&fin.summary, libc);
+        cake__compared_t compared = {.session_id = 1, .token = 3};
+        put_part_head(&buf, kind == FLAG ? 2 : kind == FIN || kind == FIN_CUT, kind == MANY ? 1025 : 1);
+        switch (kind) {
+        case MANY:
+            expected = CAKE_ETOOBIG;
+            break;
+        case DEAD:
+            put_record(&buf, 1, 2);
+            break;
+        case ZERO: /* no dot: the session is given up, which is no error of the message */
+            put_record(&buf, 0, 0);
+            expected = 0;
+            break;
+        case MORE:
+            put_record(&buf, 1, 0);
+            cake__put_u8(&buf, 0);
+            break;
+        case FIN:
+            put_record(&buf, 1, 0);
+            cake__fin_encode(&fin, &buf);
+            cake__put_u8(&buf, 0);
+            break;
+        case FIN_CUT:
+            put_record(&buf, 1, 0);
+            cake__fin_encode(&fin, &buf);
+            buf.len--;
+            break;
+        case WELCOME_MORE:
+        case BITS:
+        case FLAGS:
+            cake__buf_clear(&buf);
+            cake__put_bytes(&buf, reply.data, reply.len);
+            if (kind == WELCOME_MORE)
+                cake__put_u8(&buf, 0);
+            else
+                buf.data[1 + 1 + 8 + 8 + 2 + 8 + 8 + (kind == BITS)] = kind == BITS ? 6 : 8;
+            break;
+        case COMPARED_MORE:
+            cake__buf_clear(&buf);
+            cake__put_u8(&buf, 'D');
+            cake__compared_encode(&compared, &buf);
+            cake__put_u8(&buf, 0);
+            break;
+        case KIND:
+            buf.data[0] = '?';
+            break;
+        case EMPTY:
+            cake__buf_clear(&buf);
+            break;
+        default:
+            break;
+        }
+        assert_int_equal(take_bytes(pull, &buf), expected);
+        assert_int_equal(cake_pull_next(pull, &request), CAKE_EBUSY);
+        assert_int_equal(cake_orswot_live(r), 1);
+        cake__table_check(&r->table);
+        cake__buf_free(&buf);
+        cake_pull_free(pull);
+        cake_answer_free(answer);
+        cake_orswot_free(r);
+        cake_orswot_free(z);
+    }
+}
+
+/* Requests for ranges that were not offered, of no session, and with something behind them. */
+static void requests_that_make_no_sense(void **state)
+{
+    cake_orswot_t *z = set_new(2);
+    cake_answer_t *answer;
+    cake_slice_t reply;
+    cake__buf_t buf;
+    cake__range_sum_t sum = {0, 1};
+    cake__compare_t compare = {.session_id = 1, .token = 3, .bits = 4, .ranges = &sum, .range_count = 1};
+    cake__hello_t hello = {.session_id = 1};
+    cake__summary_init(&hello.summary, libc);
+    cake__buf_init(&buf, libc);
+    assert_int_equal(cake_answer_new(z, 2, &answer), 0);
+    for (int kind = 0; kind < 5; kind++) {
+        cake__buf_clear(&buf);
+        cake__put_u8(&buf, kind == 1 || kind == 4 ? 'H' : 'C');
+        if (kind == 1 || kind == 4)
+            cake__hello_encode(&hello, &buf);
+        else
+            cake__compare_encode(&compare, &buf);
+        if (kind >= 3)
+            cake__put_u8(&buf, 0);
+        int err = cake_answer_next(answer, cake__buf_slice(&buf), &reply);
+        assert_int_equal(err, kind >= 3 ? CAKE_EPARSE : 0);
+        if (kind < 3) /* no session yet; a WELCOME; nothing to compare in it */
+            assert_int_equal(*(const uint8_t *)reply.data, kind == 1 ? 'W' : 'X');
+    }
+    cake__buf_free(&buf);
+    cake_answer_free(answer);
     cake_orswot_free(z);
 }
 
@@ -508,6 +659,39 @@ static void answers_about_what_was_not_asked_are_passed_over(void **state)
     cake_orswot_free(z);
 }
 
+/* What r wrote alone has to be written anew, and its wall clock has gone back so far meanwhile that it cannot. */
+static void a_clock_that_goes_back_during_a_repair_ends_it(void **state)
+{
+    cake_orswot_t *r = set_new(1), *z = set_new(2);
+    cake_pull_t *pull;
+    cake_answer_t *answer;
+    cake_slice_t request, reply;
+    int result, err = 0;
+    uint64_t wall_ms = WALL_MS;
+    make_apart(r, z);
+    assert_int_equal(write_at(r, WALL_MS, 500, false), 0);
+    assert_int_equal(write_at(z, WALL_MS + 10, 501, true), 0);
+    assert_int_equal(cake_orswot_purge(z, WALL_MS + 5000, NULL, 0, 0, 0, 100, NULL), 0);
+    assert_int_equal(cake_pull_new(r, 1, &pull), 0);
+    assert_int_equal(cake_answer_new(z, 2, &answer), 0);
+    while ((result = cake_pull_next(pull, &request)) > 0 && err == 0) {
+        assert_int_equal(cake_answer_next(answer, request, &reply), 0);
+        err = cake_pull_take(pull, wall_ms, reply);
+        wall_ms = WALL_MS - DAY_MS;
+    }
+    assert_true(err == 0 && result == CAKE_EBUSY);
+    cake_pull_free(pull);
+    cake_answer_free(answer);
+    cake_id_t id = cake_id_of_u64(500);
+    cake_record_t record;
+    assert_int_equal(cake_orswot_pull(r, z, WALL_MS + 20), 0);
+    assert_int_equal(cake_orswot_merge(z, r, WALL_MS + 20), 0);
+    are_equal(r, z);
+    assert_true(cake_orswot_get(z, &id, &record) && !record.is_tombstone);
+    cake_orswot_free(r);
+    cake_orswot_free(z);
+}
+
 /* ---- clocks ------------------------------------------------------------------------------------------------------------------ */
 
 static void defect_20_clocks_a_day_apart_lose_nothing(void **state)
@@ -556,8 +740,11 @@ int main(void)
         cmocka_unit_test(a_reference_is_resolved_by_its_table_only),
         cmocka_unit_test(references_out_of_nowhere_end_the_session),
         cmocka_unit_test(a_fin_for_chunks_that_never_come),
+        cmocka_unit_test(replies_that_make_no_sense),
+        cmocka_unit_test(requests_that_make_no_sense),
         cmocka_unit_test(sessions_need_no_steps),
         cmocka_unit_test(answers_about_what_was_not_asked_are_passed_over),
+        cmocka_unit_test(a_clock_that_goes_back_during_a_repair_ends_it),
         cmocka_unit_test(defect_20_clocks_a_day_apart_lose_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
