@@ -1,0 +1,3 @@
+#!/bin/sh
+# Membership over networks that lose, delay and cut. See membership_network_test.py. Usage: membership_network_test.sh BIN_DIR
+exec python3 "$(dirname "$0")/membership_network_test.py" "$@"
