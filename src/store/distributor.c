@@ -28,14 +28,13 @@ static void flush_later(cake__peer_t *peer);
 
 /* ---- units --------------------------------------------------------------------------------------------------------------*/
 
-cake__unit_t *cake__unit_new(cake_store_t *store, cake_slice_t encoded, uint32_t count, cake__write_t *write)
+cake__unit_t *cake__unit_new(cake_store_t *store, size_t len, uint32_t count, cake__write_t *write)
 {
-    cake__unit_t *unit = cake__malloc(store->alloc, sizeof *unit + encoded.len);
+    cake__unit_t *unit = cake__malloc(store->alloc, sizeof *unit + len);
     if (unit == NULL)
         return NULL;
-    *unit = (cake__unit_t){.refs = 1, .count = count, .write = write, .len = encoded.len};
+    *unit = (cake__unit_t){.refs = 1, .count = count, .write = write, .len = len};
     unit->committed_ns = cake__now_ns(store->env);
-    memcpy(unit->bytes, encoded.data, encoded.len);
     return unit;
 }
 

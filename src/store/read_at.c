@@ -125,7 +125,9 @@ static void repair_stale(read_at_t *read)
     cake__put_u64(&buf, read->best.record.dot.actor);
     cake__put_varint(&buf, 1);
     cake__put_operation(&buf, &read->best.record, &read->best_value);
-    cake__unit_t *unit = buf.err != 0 ? NULL : cake__unit_new(store, cake__buf_slice(&buf), 1, NULL);
+    cake__unit_t *unit = buf.err != 0 ? NULL : cake__unit_new(store, buf.len, 1, NULL);
+    if (unit != NULL)
+        memcpy(unit->bytes, buf.data, buf.len);
     cake__buf_free(&buf);
     for (size_t i = 1; unit != NULL && i < read->asked_count; i++) {
         cake__peer_t *peer = cake__peer_find(store, read->asked[i].node_id);

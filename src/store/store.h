@@ -355,7 +355,8 @@ void cake__put_hail(cake_store_t *store, cake__buf_t *out);
 int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out); /* CAKE_EPARSE, CAKE_EVERSION */
 
 /* ---- distributor.c ----------------------------------------------------------------------------------------------------*/
-cake__unit_t *cake__unit_new(cake_store_t *store, cake_slice_t encoded, uint32_t count, cake__write_t *write);
+cake__unit_t *cake__unit_new(cake_store_t *store, size_t len, uint32_t count,
+                             cake__write_t *write); /* bytes to be filled */
 void cake__unit_release(cake_store_t *store, cake__unit_t *unit);
 void cake__distribute(cake_store_t *store, cake__unit_t *unit); /* to every peer that is there */
 void cake__peer_enqueue(cake__peer_t *peer, cake__unit_t *unit, bool is_urgent);

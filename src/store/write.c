@@ -17,9 +17,12 @@ static void complete(cake__write_t *write, const cake_result_t *result)
     store->stats.writes += result->err == 0 || result->err == CAKE_ECONSISTENCY;
     store->stats.writes_failed += result->err != 0;
     write->done(result, write->arg);
-    cake__free(store->alloc, write->selected);
-    cake__free(store->alloc, write->answered);
-    cake__free(store->alloc, write->needs);
+    if (write->selected != write->selected_here)
+        cake__free(store->alloc, write->selected);
+    if (write->answered != write->answered_here)
+        cake__free(store->alloc, write->answered);
+    if (write->needs != write->needs_here)
+        cake__free(store->alloc, write->needs);
     cake__free(store->alloc, write);
     cake__store_check_stopped(store);
 }
@@ -80,7 +83,8 @@ static void add_each_need(cake__write_t *write, const cake_candidate_t *candidat
 /* What it takes, counted over every known replica, so that the answer of any of them helps, not only of those chosen. */
 static int count_needs(cake__write_t *write, const cake_candidate_t *candidates, size_t count)
 {
-    write->needs = cake__calloc(write->store->alloc, count + 1, sizeof *write->needs);
+    write->needs = count < CAKE__WRITE_HERE ? write->needs_here
+                                            : cake__calloc(write->store->alloc, count + 1, sizeof *write->needs);
     if (write->needs == NULL)
         return CAKE_ENOMEM;
     switch (write->level) {
@@ -121,7 +125,10 @@ static int select_nodes(cake__write_t *write, cake_result_t *result)
     if (err != 0)
         return err;
     selection.candidates = candidates;
-    if (selection.count > 0) {
+    if (selection.count <= CAKE__WRITE_HERE) {
+        write->selected = write->selected_here;
+        write->answered = write->answered_here;
+    } else {
         write->selected = cake__calloc(store->alloc, selection.count, sizeof *write->selected);
         write->answered = cake__calloc(store->alloc, selection.count, sizeof *write->answered);
         if (write->selected == NULL || write->answered == NULL)
@@ -254,19 +261,21 @@ static int stage_write(cake__task_t *task, cake__change_t *change)
     return 0;
 }
 
+/* Encoded in place: an operation takes at most 24 bytes beside its key and value. */
 static cake__unit_t *make_unit(cake__write_t *write)
 {
-    cake__buf_t buf;
-    cake__buf_init(&buf, write->store->alloc);
-    cake__buf_reserve(&buf, write->task.bytes + write->count * 24 + 160);
+    size_t most = write->task.bytes + write->count * 24 + 160;
+    cake__unit_t *unit = cake__unit_new(write->store, most, (uint32_t)write->count, write);
+    if (unit == NULL)
+        return NULL;
+    cake__buf_t buf = {.data = unit->bytes, .capacity = most, .max = most};
     cake__put_string(&buf, write->keyspace_name);
     cake__put_u64(&buf, write->items[0].record.dot.actor);
     cake__put_varint(&buf, write->count);
     for (size_t i = 0; i < write->count; i++)
         cake__put_operation(&buf, &write->items[i].record, &write->items[i].value);
-    cake__unit_t *unit =
-        buf.err != 0 ? NULL : cake__unit_new(write->store, cake__buf_slice(&buf), (uint32_t)write->count, write);
-    cake__buf_free(&buf);
+    CAKE_ASSERT(buf.err == 0 && buf.data == unit->bytes);
+    unit->len = buf.len;
     return unit;
 }
 

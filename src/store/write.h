@@ -20,6 +20,8 @@ typedef struct cake__need {
     uint32_t count;
 } cake__need_t;
 
+#define CAKE__WRITE_HERE 8u /* nodes and needs that take no memory of their own */
+
 typedef enum cake__write_phase {
     CAKE__WRITE_POSTED,
     CAKE__WRITE_HELD,
@@ -52,6 +54,8 @@ struct cake__write {
     cake__need_t *needs;
     size_t need_count;
     uint32_t required, counted_local; /* for the result */
+    uint16_t selected_here[CAKE__WRITE_HERE], answered_here[CAKE__WRITE_HERE];
+    cake__need_t needs_here[CAKE__WRITE_HERE];
     cake__unit_t *unit;
 
     cake_slice_t keyspace_name;
