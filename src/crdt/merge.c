@@ -93,10 +93,8 @@ static int run(session_t *session)
     while (err == 0 && cake__receiver_phase(session->receiver) == CAKE__PHASE_RUNNING) {
         bool did = cake__receiver_is_finishing(session->receiver);
         err = did ? finish_part(session) : compare_part(session, &did);
-        if (err == 0 && !did && session->has_sent_fin)
-            cake__receiver_abort(session->receiver, "incomplete");
-        else if (err == 0 && !did)
-            err = send_part(session);
+        if (err == 0 && !did)
+            err = session->has_sent_fin ? CAKE_EBUSY : send_part(session);
     }
     bool is_done = cake__receiver_phase(session->receiver) == CAKE__PHASE_FINISHED;
     return err != 0 || is_done ? err : CAKE_EBUSY;
