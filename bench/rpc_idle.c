@@ -1,14 +1,18 @@
 /* What connections cost that are open and idle after one call each: the server's heap and the process's memory, per
- * connection. The clients are plain sockets of the same process, which have no memory outside of the kernel.
+ * connection. The clients are plain sockets of the same process, which have no memory outside of the kernel; with TLS they are
+ * channels of ours in another process.
  *
- *   bench-rpc_idle [connections: 10000] */
+ *   bench-rpc_idle [connections: 10000] [tls] */
 #include <stdatomic.h>
 #include <malloc.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,11 +79,63 @@ static int connect_and_call(const struct sockaddr_in *to)
     return client;
 }
 
+/* ---- clients with TLS ---- */
+
+static const cake_tls_config_t KEY = {.cluster_key = "a key for this program", .cluster_key_len = 22};
+
+typedef struct {
+    int fds[2]; /* what the client reads, and what it writes: a byte after each connection */
+    pid_t pid;
+} client_t;
+
+/* Opens one connection for each byte that it is sent, after the server's address. */
+static void run_client(int in, int out)
+{
+    char address[CAKE_ADDR_TEXT_MAX], byte;
+    cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
+    must(read(in, address, sizeof address) == sizeof address, "address");
+    must(cake_uv_env_new(NULL, &config.env) == 0, "env");
+    config.tls = &KEY;
+    while (read(in, &byte, 1) == 1) {
+        cake_channel_t *channel; /* open until the process ends */
+        must(cake_channel_open(address, &config, &channel) == 0, "open");
+        must(cake_channel_call(channel, "/bench/echo", "a", 1, NULL, NULL) == 0, "call");
+        must(write(out, &byte, 1) == 1, "write");
+    }
+    _exit(0);
+}
+
+static client_t start_client(void)
+{
+    client_t client;
+    int to[2], from[2];
+    must(pipe(to) == 0 && pipe(from) == 0, "pipe");
+    client.pid = fork();
+    must(client.pid >= 0, "fork");
+    if (client.pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(to[1]);
+        run_client(to[0], from[1]);
+    }
+    close(to[0]);
+    close(from[1]);
+    client.fds[0] = from[0];
+    client.fds[1] = to[1];
+    return client;
+}
+
+static void connect_secure(const client_t *client)
+{
+    char byte = 0;
+    must(write(client->fds[1], &byte, 1) == 1 && read(client->fds[0], &byte, 1) == 1, "a client with TLS");
+}
+
 int main(int argc, char **argv)
 {
     static const cake_rpc_method_t method = {"echo", echo, 0};
     static const cake_rpc_service_t service = {"bench", &method, 1, NULL, NULL};
     size_t count = argc > 1 ? (size_t)atoi(argv[1]) : 10000;
+    bool is_secure = argc > 2 && strcmp(argv[2], "tls") == 0;
     struct rlimit files;
     must(getrlimit(RLIMIT_NOFILE, &files) == 0, "getrlimit");
     files.rlim_cur = 2 * count + 100; /* both ends are here */
@@ -90,6 +146,7 @@ int main(int argc, char **argv)
     }
     must(setrlimit(RLIMIT_NOFILE, &files) == 0, "setrlimit");
 
+    client_t client = is_secure ? start_client() : (client_t){.pid = 0};
     _Atomic(size_t) live = 0;
     cake_alloc_t alloc = {counting_resize, &live};
     cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
@@ -100,26 +157,42 @@ int main(int argc, char **argv)
     must(cake_uv_env_new(&options, &env) == 0, "env");
     config.env = env;
     config.listen_addr = "127.0.0.1:0";
+    config.tls = is_secure ? &KEY : NULL;
     must(cake_rpc_listen(&config, &server) == 0 && cake_rpc_add_service(server, &service) == 0, "listen");
     cake_addr_t addr;
     cake_addr_parse(cake_rpc_address(server), &addr);
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(addr.port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
 
     int *clients = calloc(count, sizeof *clients);
-    clients[0] = connect_and_call(&to);
-    size_t live_before = live;
-    double resident_before = resident_bytes();
-    for (size_t i = 1; i < count; i++)
-        clients[i] = connect_and_call(&to);
+    char address[CAKE_ADDR_TEXT_MAX];
+    cake_addr_format(&addr, address);
+    must(!is_secure || write(client.fds[1], address, sizeof address) == sizeof address, "address");
+    size_t live_before = 0;
+    double resident_before = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (is_secure)
+            connect_secure(&client);
+        else
+            clients[i] = connect_and_call(&to);
+        if (i > 0)
+            continue;
+        live_before = live;
+        resident_before = resident_bytes();
+    }
     cake_rpc_server_stats_t stats;
     must(cake_rpc_server_stats(server, &stats) == 0 && stats.connections == count, "connections");
     double heap = (double)(live - live_before) / (double)(count - 1);
     double resident = (resident_bytes() - resident_before) / (double)(count - 1);
-    printf("%zu idle connections: %.0f bytes of heap, %.0f bytes resident each (goal: %.0f resident)\n", count, heap,
-           resident, LIMIT_BYTES);
-    for (size_t i = 0; i < count; i++)
+    printf("%zu idle connections%s: %.0f bytes of heap, %.0f bytes resident each (goal: %.0f resident)\n", count,
+           is_secure ? " with TLS" : "", heap, resident, LIMIT_BYTES);
+    for (size_t i = 0; i < count && !is_secure; i++)
         close(clients[i]);
     free(clients);
+    if (is_secure) {
+        close(client.fds[1]);
+        close(client.fds[0]);
+        waitpid(client.pid, NULL, 0);
+    }
     cake_rpc_close(server);
     env->ops->close(env);
     return 0;
