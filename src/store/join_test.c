@@ -213,6 +213,55 @@ static void a_session_that_nobody_asks_for_any_more_is_given_up(void **state)
     cluster_close(&cluster);
 }
 
+/* ---- a node id used twice ---------------------------------------------------------------------------------------------*/
+
+static bool is_told_of_duplicate(void *arg)
+{
+    cluster_t *cluster = arg;
+    cake_node_stats_t stats;
+    assert_int_equal(cake_node_stats(cluster->members[4].node, &stats), 0);
+    return stats.is_duplicate;
+}
+
+/* Another machine comes up with node 2's id, as from a copied data directory or a copied configuration: the one that was there goes
+ * on, the later one learns of it and acknowledges nothing beyond itself. (inventory.md, defect 20) */
+static void a_node_id_used_again_while_its_owner_lives_harms_nobody(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 3, 89, NULL);
+    assert_int_equal(put_text(&cluster, 1, "a", "1", CAKE_ALL), 0);
+    uint64_t actor = cluster.members[2].store->actor;
+
+    const char *seeds[] = {"10.0.0.1:7000", "10.0.0.2:7000"};
+    member_t *second = &cluster.members[4];
+    cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    second->host = cake__world_add_host(cluster.world);
+    config.env = cake__host_env(second->host);
+    config.node_id = 2;
+    config.listen_addr = "10.0.0.4:7000";
+    config.data_center = "dc-1";
+    config.seeds = seeds;
+    config.seed_count = 2;
+    assert_int_equal(cake_node_start(&config, &second->node), 0);
+    assert_int_equal(cake_memory_open(&second->storage), 0);
+    assert_int_equal(cake_store_open(second->node, second->storage, &cluster.options, &second->store), 0);
+    cluster_wait(&cluster, is_told_of_duplicate, 30000);
+    cake__world_run_for(cluster.world, 20 * SECOND_NS);
+
+    assert_int_not_equal(put_text(&cluster, 4, "b", "2", CAKE_QUORUM), 0);
+    for (int i = 1; i <= 3; i++) {
+        char key[] = {'c', (char)('0' + i), 0};
+        assert_int_equal(put_text(&cluster, i, key, "3", CAKE_ALL), 0);
+        assert_text(&cluster, 2, key, "3");
+        assert_text(&cluster, i, "b", NULL);
+    }
+    assert_int_equal(cake__peer_find(cluster.members[1].store, 2)->actor, actor);
+    assert_int_equal(cake__peer_find(cluster.members[3].store, 2)->actor, actor);
+    assert_int_equal(cake_node_stop(second->node), 0);
+    cluster_close(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +273,7 @@ int main(void)
         cmocka_unit_test(waiting_for_one_who_is_not_there_ends_with_a_time_out),
         cmocka_unit_test(a_session_ends_when_its_receiver_runs_anew),
         cmocka_unit_test(a_session_that_nobody_asks_for_any_more_is_given_up),
+        cmocka_unit_test(a_node_id_used_again_while_its_owner_lives_harms_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
