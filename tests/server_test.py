@@ -509,8 +509,29 @@ def test_a_second_node_of_the_same_id_is_refused(cluster):
     refused_later = serve(cluster, *seed)  # ends by itself, with one line that names both
     assert refused_later.status == 5 and f"127.0.0.1:{node.listen}" in refused_later.err, refused_later.err
     assert "twice" in refused_later.err.splitlines()[-2 if refused_later.err.endswith("leaves\n") else -1], refused_later.err
+    assert len(set(re.findall(r"127\.0\.0\.1:\d+", refused_later.err))) == 2, refused_later.err
+    wait_for("the same line in the first one's log", lambda: "twice" in (node.dir / "log").read_text())
     assert node.put("books", "x", b"1", "all").status == 200  # the first one goes on
     assert serve(cluster, *seed, "--node-id", "2", "--cluster-id", "other", "--lanes", "0").status == 2
+
+
+def test_a_node_that_is_gone_for_good_is_forgotten(cluster):
+    one, two, three = cluster.of(3, "--timeout-ms", "2000")
+    assert one.put("books", "before", b"1", "all").status == 200
+    refused(one.run("forget", "3"), 5)  # it is alive
+    refused(one.run("forget", "9"), 1)
+    three.kill()
+    wait_for("a death that is known", lambda: all(node.status()["cluster"]["dead"] == 1 for node in (one, two)))
+    assert one.put("books", "x", b"1", "all").code == "not_enough_nodes"
+    result = one.run("forget", "3")
+    assert result.status == 0, result.err
+    for node in (one, two):
+        wait_for("writes without it", lambda: node.put("books", "x", b"2", "all").status == 200)
+        assert node.status()["store"]["replicas"] == 2
+    three.start()  # it was not gone for good: it is a replica again, with what it missed
+    cluster.wait_whole()
+    cluster.wait_equal()
+    assert three.get("books", "x").body == b"2" and three.get("books", "before").body == b"1"
 
 
 def test_damaged_files_are_named_and_nothing_is_lost(cluster):
