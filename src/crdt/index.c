@@ -1,7 +1,8 @@
 /* index.c: see index.h. Joining segments again: index_tidy.c. */
 #include "crdt/index_internal.h"
 
-#define DEPTH_MAX 28u
+#define DEPTH_MAX         28u
+#define CELLS_PER_SEGMENT 64u /* of the directory; more only where hashes are equal on purpose */
 
 /* What every index without a segment leads to: one empty group of a segment without room. */
 static const struct {
@@ -196,7 +197,7 @@ static int split(cake__index_t *index, uintptr_t old, uint64_t hash, const uint6
 {
     cake__segment_t *segment = cake__cell_segment(old);
     uint32_t depth = segment->depth;
-    if (depth >= DEPTH_MAX) /* only hashes that are equal on purpose come here */
+    if (depth >= DEPTH_MAX || (depth == index->depth && 1u << depth > CELLS_PER_SEGMENT * index->segments))
         return CAKE_ENOMEM;
     uintptr_t to[2] = {cake__segment_new(index, CAKE__SEGMENT_GROUPS_MAX, depth + 1), 0};
     to[1] = cake__segment_new(index, CAKE__SEGMENT_GROUPS_MAX, depth + 1);
