@@ -1,6 +1,7 @@
 /* bench/storage: the storages beside raw SQLite and raw LMDB, doing the same in the same run.
  *
  *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME] [--no-writes 1]
+ *           [--sequential 1]
  *
  * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
  * loaded as a store does when it is opened, scanned. Rows named writers are puts of that many concurrent writers in a store of
@@ -336,6 +337,8 @@ int main(int argc, char **argv)
             settings.only = given;
         else if (strcmp(name, "--no-writes") == 0)
             settings.without_writes = true;
+        else if (strcmp(name, "--sequential") == 0)
+            is_sequential = true;
         else if (strcmp(name, "--key-bytes") == 0)
             key_bytes = (unsigned)strtoul(given, NULL, 10);
         else
