@@ -222,14 +222,14 @@ typedef struct cake_change {
     cake_slice_t value; /* empty for deletes */
     cake_hlc_t timestamp;
     bool is_delete, is_local;
-    bool
-        is_reset; /* cake_store_watch_from only: deletes were missed; forget what was told, all that is there follows */
+    bool is_reset; /* of cake_store_watch_from: deletes were missed; forget all, what is there follows */
 } cake_change_t;
 
 typedef void (*cake_change_fn)(void *arg, const cake_change_t *change);
 
 /* Every change from now on, once, in the order in which it was applied here; keyspace NULL: of all. On the loop: must not
- * block. End it with cake_watch_stop. */
+ * block. End it with cake_watch_stop. A document that a repair session removes here (deleted elsewhere, so long ago that its
+ * tombstone is gone) is not told; cake_store_watch_from tells of it by is_reset. */
 CAKE_API int cake_store_watch(cake_store_t *store, const char *keyspace, cake_change_fn fn, void *arg,
                               cake_watch_t **watch);
 

@@ -272,6 +272,42 @@ static void a_reader_without_credit_holds_purges_up_for_a_minute(void **state)
     cluster_close(&cluster);
 }
 
+static bool one_and_two_have_no_tombstones(void *arg)
+{
+    cluster_t *cluster = arg;
+    return has_no_tombstones(cluster) && cake__list_is_empty(&cluster->members[2].store->with_tombstones);
+}
+
+/* Node 3 was away for so long that the tombstone went without it: a repair removes the document there, which is no write. */
+static void a_reader_hears_of_documents_that_a_repair_removes(void **state)
+{
+    (void)state;
+    cluster_t cluster = {.options.forget_after_ms = 20000};
+    reader_t reader = {0};
+    cluster_open(&cluster, 3, 98, NULL);
+    for (int i = 0; i < 10; i++)
+        put_key(&cluster, 1, i);
+    cluster_wait(&cluster, cluster_is_equal, 20000);
+    open_watch(&cluster, 3, &reader, 0);
+    run_for_ms(&cluster, 10);
+    assert_int_equal(reader.told, 10);
+    cake__world_cut_both(cluster.world, 1, 3, true);
+    cake__world_cut_both(cluster.world, 2, 3, true);
+    run_for_ms(&cluster, 30000); /* it is dead to them: nothing is queued for it */
+    delete_key(&cluster, 1, 2);
+    run_for_ms(&cluster, 1000);
+    cluster_wait(&cluster, one_and_two_have_no_tombstones, 120000);
+    cake__world_heal(cluster.world);
+    cluster_wait(&cluster, cluster_is_equal, 60000);
+    run_for_ms(&cluster, 100);
+    assert_false(reader.is_there[2]);
+    assert_in_range(reader.resets, 1, 3);
+    assert_knows_all(&cluster, 3, &reader);
+    leave(&reader);
+    cake_position_free(&reader.position);
+    cluster_close(&cluster);
+}
+
 static void bytes_that_are_no_position_are_refused(void **state)
 {
     (void)state;
@@ -361,6 +397,7 @@ int main(void)
         cmocka_unit_test(a_position_taken_in_the_middle_of_a_batch_is_exact),
         cmocka_unit_test(a_reader_that_missed_deletes_for_good_begins_anew),
         cmocka_unit_test(a_reader_without_credit_holds_purges_up_for_a_minute),
+        cmocka_unit_test(a_reader_hears_of_documents_that_a_repair_removes),
         cmocka_unit_test(bytes_that_are_no_position_are_refused),
         cmocka_unit_test(readers_that_wander_end_with_exactly_what_is_there),
     };
