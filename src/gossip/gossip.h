@@ -114,10 +114,13 @@ typedef struct cake__gossip_member {
     const char *data_center;
     cake__gossip_status_t status;
     bool is_self;
-    bool is_degraded; /* flapping: alive, but selectors should skip it */
-    bool is_observed; /* this node pings it, and phi means something */
-    double phi;       /* 0 when not observed */
-    uint64_t version; /* of its newest key/value; 0: none yet */
+    bool is_degraded;    /* flapping: alive, but selectors should skip it */
+    bool is_observed;    /* this node pings it, and phi means something */
+    double phi;          /* 0 when not observed */
+    uint64_t silent_ms;  /* since its last answer; 0 when not observed */
+    uint32_t refutation; /* how often it has refuted an accusation */
+    uint32_t accusers;   /* while SUSPECT: who has accused it, as far as known; at most 4 */
+    uint64_t version;    /* of its newest key/value; 0: none yet */
     const struct cake__gossip_keys *keys;
 } cake__gossip_member_t;
 

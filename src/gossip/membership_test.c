@@ -413,10 +413,17 @@ static void fall_silent_and_return(virtual_t *cluster)
     for (int i = 0; i < 500 && virtual_status(cluster, 0, 1) == CAKE__GOSSIP_ALIVE; i++)
         virtual_run(cluster, 10 * VIRTUAL_MS);
     CHECK(cluster, virtual_status(cluster, 0, 1) == CAKE__GOSSIP_SUSPECT);
+    cake__gossip_member_t before, after;
+    CHECK(cluster, cake__gossip_find_member(cluster->nodes[0].gossip, 2, &before));
+    CHECK(cluster, before.is_observed && before.silent_ms > 1000 && before.silent_ms < 4500 && before.phi > 0 &&
+                       before.accusers > 0);
     cluster->is_datagram_lost = NULL;
     for (int i = 0; i < 300 && virtual_status(cluster, 0, 1) != CAKE__GOSSIP_ALIVE; i++)
         virtual_run(cluster, 10 * VIRTUAL_MS);
     CHECK(cluster, virtual_status(cluster, 0, 1) == CAKE__GOSSIP_ALIVE);
+    virtual_run(cluster, 50 * VIRTUAL_MS);
+    CHECK(cluster, cake__gossip_find_member(cluster->nodes[0].gossip, 2, &after));
+    CHECK(cluster, after.refutation > before.refutation && after.accusers == 0);
 }
 
 /* Accused and back three times in a minute: alive, but to be left alone for 5 s; each time more for twice as long, up to a

@@ -289,6 +289,9 @@ void cake__gossip_peer_view(const cake__gossip_t *gossip, const cake__gossip_pee
                                    .is_degraded = peer->is_degraded,
                                    .is_observed = cake__gossip_is_edge(gossip, peer),
                                    .phi = cake__gossip_edge_phi(gossip, peer),
+                                   .silent_ms = cake__gossip_edge_silent_ms(gossip, peer),
+                                   .refutation = peer->refutation,
+                                   .accusers = peer->accuser_count,
                                    .version = peer->keys.max_version,
                                    .keys = &peer->keys};
 }

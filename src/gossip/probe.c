@@ -135,6 +135,12 @@ double cake__gossip_edge_phi(const cake__gossip_t *gossip, const cake__gossip_pe
     return at == gossip->edge_count ? 0 : phi_of(gossip, &gossip->edges[at]);
 }
 
+uint64_t cake__gossip_edge_silent_ms(const cake__gossip_t *gossip, const cake__gossip_peer_t *peer)
+{
+    size_t at = edge_to(gossip, peer);
+    return at == gossip->edge_count ? 0 : (gossip->now_ns - gossip->edges[at].evidence_ns) / GOSSIP_NS_PER_MS;
+}
+
 void cake__gossip_edge_alive(cake__gossip_t *gossip, const cake__gossip_peer_t *peer)
 {
     size_t at = edge_to(gossip, peer);

@@ -170,7 +170,8 @@ static void check_view(virtual_t *cluster, uint32_t viewer, uint32_t subject)
     if (peer == NULL)
         return;
     DEMAND(cluster, peer->who.generation >= past->generation); /* 5: an old generation never comes back */
-    bool is_same = memcmp(past->nonce, peer->who.nonce, sizeof past->nonce) == 0;
+    bool is_same = past->generation == peer->who.generation && /* else another run may have been there in between */
+                   memcmp(past->nonce, peer->who.nonce, sizeof past->nonce) == 0;
     if (is_same) /* 1 */
         DEMAND(cluster, peer->keys.gc_version > past->gc_version ||
                             (peer->keys.gc_version == past->gc_version && peer->keys.max_version >= past->max_version));

@@ -430,6 +430,7 @@ void cake__gossip_edges_discount(cake__gossip_t *gossip, uint64_t gap_ns);
 void cake__gossip_edge_alive(cake__gossip_t *gossip, const cake__gossip_peer_t *peer); /* proof from elsewhere */
 bool cake__gossip_is_edge(const cake__gossip_t *gossip, const cake__gossip_peer_t *peer);
 double cake__gossip_edge_phi(const cake__gossip_t *gossip, const cake__gossip_peer_t *peer);
+uint64_t cake__gossip_edge_silent_ms(const cake__gossip_t *gossip, const cake__gossip_peer_t *peer);
 void cake__gossip_ping_now(cake__gossip_t *gossip, cake__gossip_peer_t *peer); /* one ping outside of the schedule */
 void cake__gossip_on_ping(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from,
                           cake__gossip_peer_t *sender);

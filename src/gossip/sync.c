@@ -283,8 +283,7 @@ static void put_stale(cake__gossip_t *gossip, cake__buf_t *frame, cake__gossip_s
         cake__gossip_put_entry(frame, keys->entries[stale->first + i]);
     stale->first += stale->count;
     stale->count = 0;
-    stale->from = to;
-    stale->has_identity = false;
+    stale->from = to; /* the identity goes with every part: another run may have this generation, too */
     stale->is_done = is_whole;
 }
 
