@@ -329,6 +329,73 @@ static bool keepsession(void)
     return is_fine;
 }
 
+/* r has x of z and repairs, because z dropped w. Meanwhile z writes at key 0 after it said all it had to say (latecompare), or
+ * deletes it and drops that (repairepoch), after it said what it holds there. If r ends with the deletion in C, x is gone. */
+static bool change_of_z_during_repair(bool is_late)
+{
+    replica_t r = replica_new(1, true), z = replica_new(2, true);
+    part_t part, more;
+    cake_record_t x = put(&z, 0, false), w = put(&z, 1, false), current;
+    (void)receive(&r, &x);
+    (void)receive(&r, &w);
+    cake_record_t deletion = put(&z, is_late ? 0 : 1, true);
+    drop(&z, is_late ? 0 : 1);
+    cake__receiver_t *session = open_session_of(&r, 1);
+    cake__sender_t *sender = answer(&z, session, 5);
+    welcome(&r, session, sender);
+    next_part(sender, 1, 9, &part);
+    if (is_late)
+        (void)put(&z, 0, false);
+    while (compare_once(&r, session, sender))
+        ;
+    if (!is_late) {
+        deletion = put(&z, 0, true);
+        drop(&z, 0);
+    }
+    next_part(sender, 1, 9, &more);
+    if (more.chunk.count > 0)
+        take_chunk(&r, session, &more);
+    take_fin(&r, session, &part);
+    take_fin(&r, session, &more);
+    bool has_x = cake_orswot_get(r.set, &x.id, &current) && current.dot.seq == x.dot.seq;
+    bool is_fine = !has_x || !cake__context_contains(&cake__orswot_summary(r.set)->context, deletion.dot);
+    cake__receiver_free(session);
+    cake__sender_free(sender);
+    is_fine = theorem_holds(&r, &z) && is_fine;
+    cake_orswot_free(r.set);
+    cake_orswot_free(z.set);
+    return is_fine;
+}
+
+static bool latecompare(void)
+{
+    return change_of_z_during_repair(true);
+}
+
+static bool repairepoch(void)
+{
+    return change_of_z_during_repair(false);
+}
+
+/* A dot below a tombstone never comes, and the tombstone is old: it goes all the same. */
+static bool holeforever(void)
+{
+    replica_t r = replica_new(1, true), z = replica_new(2, true);
+    (void)put(&z, 0, false);
+    cake_record_t deletion = put(&z, 0, true);
+    (void)receive(&r, &deletion);
+    cake__purge_t policy = {.hole_age_ms = 1000, .max_count = 9};
+    size_t young, old;
+    must_be_ok(cake__change_purge(begin(&r), &policy, &young));
+    commit(&r);
+    r.wall_ms += 5000;
+    must_be_ok(cake__change_purge(begin(&r), &policy, &old));
+    commit(&r);
+    cake_orswot_free(r.set);
+    cake_orswot_free(z.set);
+    return young == 0 && old == 1;
+}
+
 /* r asks about one range at a time, and has the answers late: what it lost must be killed all the same. */
 static bool rangeround(void)
 {
@@ -390,7 +457,18 @@ static bool foldnoG(void)
 }
 
 const directed_t directed_schedules[] = {
-    {"foldnoG", foldnoG},     {"rangeround", rangeround},     {"nofloor", nofloor}, {"nohold", nohold},
-    {"shared", shared},       {"notoken", notoken},           {"seen", seen},       {"keepsession", keepsession},
-    {"joinepoch", joinepoch}, {"noclockraise", noclockraise}, {NULL, NULL},
+    {"latecompare", latecompare},
+    {"repairepoch", repairepoch},
+    {"holeforever", holeforever},
+    {"foldnoG", foldnoG},
+    {"rangeround", rangeround},
+    {"nofloor", nofloor},
+    {"nohold", nohold},
+    {"shared", shared},
+    {"notoken", notoken},
+    {"seen", seen},
+    {"keepsession", keepsession},
+    {"joinepoch", joinepoch},
+    {"noclockraise", noclockraise},
+    {NULL, NULL},
 };
