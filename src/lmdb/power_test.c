@@ -1,4 +1,6 @@
-/* Power cuts, kills, full disks and I/O errors at every call of LMDB that changes its file. */
+/* Power cuts, kills, full disks and I/O errors at every call of LMDB that changes its file.
+ *
+ * ctest: no-tsan: one thread */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,7 @@
 /* Power cuts, kills, full disks and I/O errors at every system call of SQLite that changes a file: what power_test.c does
- * through a VFS, with the VFS that is used. */
+ * through a VFS, with the VFS that is used.
+ *
+ * ctest: no-tsan: one thread */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,6 @@
-/* SQLite's own allocations fail in turn. */
+/* SQLite's own allocations fail in turn.
+ *
+ * ctest: no-tsan: one thread */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
