@@ -37,15 +37,17 @@ static const struct {
     const char *faults;
     bool force;
     const char *what;
+    uint32_t nodes; /* 0: 5 */
 } regressions[] = {
-    {2, "none", false, "an answer to a pulse acknowledged writes that were committed after the question"},
-    {24, "all", false, "a store that failed to open was freed off the loop, with timers"},
-    {43, "all", false, "a queue stood still once its batches were answered, when all were under way as it was due"},
-    {12, "all", false, "each restart pushed the clock of the whole cluster ten seconds further ahead"},
-    {69, "all", false, "a joining node did not count replicas that were down"},
+    {2, "none", false, "an answer to a pulse acknowledged writes that were committed after the question", 0},
+    {24, "all", false, "a store that failed to open was freed off the loop, with timers", 0},
+    {43, "all", false, "a queue stood still once its batches were answered, when all were under way as it was due", 0},
+    {12, "all", false, "each restart pushed the clock of the whole cluster ten seconds further ahead", 0},
+    {69, "all", false, "a joining node did not count replicas that were down", 0},
     {411, "duplicate-id,loss,partition,crash,stop,disk-loss,join,clock", false,
-     "a clock that came back from a day behind made replicas that were away count as silent for a day"},
-    {57, "forget,crash,partition,loss", true, "forgetting, repairs and restarts together"},
+     "a clock that came back from a day behind made replicas that were away count as silent for a day", 0},
+    {226, "all", false, "levels per data centre did not count replicas whose data centre was not known yet", 7},
+    {57, "forget,crash,partition,loss", true, "forgetting, repairs and restarts together", 0},
 };
 
 static void say_seed(int number)
@@ -166,7 +168,7 @@ static void old_bugs_stay_away(void **state)
         uint64_t repairs = 0;
         assert_int_equal(cake_sim_faults_parse(regressions[i].faults, &options.faults), 0);
         options.force_faults = regressions[i].force;
-        options.nodes = 5;
+        options.nodes = regressions[i].nodes != 0 ? regressions[i].nodes : 5;
         if (run(regressions[i].seed, 1, &options, &repairs) != 0)
             fail_msg("this seed once found: %s", regressions[i].what);
     }
