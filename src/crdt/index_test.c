@@ -148,6 +148,7 @@ static void equal_hashes_without_end_are_refused_and_nothing_is_lost(void **stat
         }
     }
     assert_true(slot > 2000 && slot < 4000);
+    assert_true(index.bytes < 1000000);
     same(&index);
     cake__index_free(&index);
 }

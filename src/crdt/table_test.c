@@ -125,8 +125,8 @@ static void sweep(cake__table_t *table, plain_t *plain, cake__random_t *random)
     uint64_t last = cake__random_below(random, plain->next_seq[actor - 100] + 10), expected = 0;
     if (lane == NULL)
         return;
-    cake_hlc_t oldest = 0;
-    uint64_t least = UINT64_MAX;
+    cake_hlc_t oldest = 0, newest = 0;
+    uint64_t least = UINT64_MAX, greatest = 0;
     for (uint32_t key = 0; key < KEYS; key++) {
         cake_record_t *record = &plain->records[key];
         if (!plain->is_present[key] || !record->is_tombstone || record->dot.actor != actor)
@@ -137,6 +137,8 @@ static void sweep(cake__table_t *table, plain_t *plain, cake__random_t *random)
         }
         if (record->dot.seq <= last) {
             plain->is_present[key] = false;
+            greatest = cake__max_u64(greatest, record->dot.seq);
+            newest = cake__max_u64(newest, record->hlc);
             expected++;
         }
     }
@@ -146,10 +148,11 @@ static void sweep(cake__table_t *table, plain_t *plain, cake__random_t *random)
     sweep.ids = ids;
     cake__table_sweep(table, lane, &sweep);
     assert_int_equal(sweep.count, expected);
-    sweep.ids = NULL;
-    sweep.count = 0;
+    assert_true(sweep.max_seq == greatest && sweep.max_hlc == newest);
+    sweep = (cake__sweep_t){.last = last, .newest = UINT64_MAX, .limit = KEYS};
     cake__table_sweep(table, lane, &sweep);
     assert_int_equal(sweep.count, expected);
+    assert_true(sweep.max_seq == greatest && sweep.max_hlc == newest);
 }
 
 static void run(uint64_t seed, uint64_t stride, bool is_wide)
