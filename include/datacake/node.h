@@ -184,8 +184,9 @@ CAKE_API int cake_node_published(cake_node_t *node, uint16_t id, const char *nam
 CAKE_API int cake_node_add_service(cake_node_t *node, const cake_rpc_service_t *service);
 CAKE_API int cake_node_remove_service(cake_node_t *node, const char *name);
 
-/* The channel to a member: shared, owned by the node, valid until the node stops or the member's address changes for good;
- * fetch it for each use. CAKE_ENOTFOUND: no such member known. Calls carry the cluster's clock. */
+/* The channel to a member: shared, owned by the node, valid until the node stops (asked for on the loop thread: until the callback
+ * returns). It leads to the address that the member had: fetch it for each use. Calls under way when the member is found dead end with
+ * CAKE_ECONNECTION. CAKE_ENOTFOUND: no such member known. Calls carry the cluster's clock. */
 CAKE_API int cake_node_channel(cake_node_t *node, uint16_t id, cake_channel_t **channel);
 
 /* ---- extensions -----------------------------------------------------------------------------------------------------------

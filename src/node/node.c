@@ -336,6 +336,7 @@ int cake_node_start(const cake_node_config_t *config, cake_node_t **out)
     node->log = &env->log;
     node->owns_env = config->env == NULL;
     cake__map_init(&node->channels, node->alloc);
+    cake__list_init(&node->lent);
     cake__list_init(&node->watches);
     cake__list_init(&node->waits);
     cake__list_init(&node->extensions);

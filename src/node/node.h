@@ -83,9 +83,12 @@ typedef struct cake__node_extension {
     void *removed_arg;
 } cake__node_extension_t;
 
-/* The shared channel to one node id. */
+/* The shared channel to one node id. One that an application's thread was given stays until the node stops, in `lent` once the
+ * member has moved: that thread may be about to call over it. */
 typedef struct cake__node_channel {
     cake_node_t *node;
+    cake__list_t link;
+    bool is_lent;
     uint16_t node_id;
     cake_addr_t addr;
     cake_channel_t *channel;
@@ -138,6 +141,7 @@ struct cake_node {
     cake_rpc_server_t *server;
     cake_datagram_t *datagram;
     cake__map_t channels; /* node id -> cake__node_channel_t */
+    cake__list_t lent;    /* cake__node_channel_t of addresses that members had */
 
     cake__gossip_t *gossip;
     cake__node_keys_t keys;

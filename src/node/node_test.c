@@ -337,6 +337,33 @@ static void extensions_come_and_go_while_the_node_runs(void **state)
     assert_int_equal(log.stops, 2);
 }
 
+static void a_channel_outlives_the_death_of_its_member(void **state)
+{
+    (void)state;
+    static const cake_rpc_method_t methods[] = {{"ping", answer, 0}};
+    const cake_rpc_service_t service = {"test", methods, 1, NULL, NULL};
+    net_t net;
+    seen_t seen = {0};
+    cake_watch_t *watch;
+    cake_channel_t *channel;
+    open_net(&net, 11, 2);
+    for (int i = 1; i <= 2; i++)
+        start_plain(&net, i);
+    assert_int_equal(cake_node_wait_for(net.nodes[1], ids, 2, 5000), 0);
+    assert_int_equal(cake_node_channel(net.nodes[1], 2, &channel), 0);
+    assert_int_equal(cake_node_watch(net.nodes[1], on_membership, &seen, &watch), 0);
+    cake__host_crash(net.hosts[2], CAKE__CRASH_SILENT);
+    net.nodes[2] = NULL;
+    uint64_t end_ns = cake__world_now_ns(net.world) + 15000 * CAKE_NS_PER_MS;
+    assert_true(cake__world_run_until(net.world, has_left, &seen, end_ns));
+    assert_int_equal(cake_channel_call(channel, "/test/ping", NULL, 0, NULL, NULL), CAKE_ECONNECTION);
+    start_plain(&net, 2);
+    assert_int_equal(cake_node_add_service(net.nodes[2], &service), 0);
+    assert_int_equal(cake_node_wait_for(net.nodes[1], ids, 2, 5000), 0);
+    assert_int_equal(cake_channel_call(channel, "/test/ping", NULL, 0, NULL, NULL), 0);
+    close_net(&net);
+}
+
 /* Each allocation of a start fails once: an error, and nothing is left. */
 static void a_start_that_runs_out_of_memory_leaves_nothing(void **state)
 {
@@ -377,6 +404,7 @@ int main(void)
         cmocka_unit_test(stamps_only_grow_and_carry_between_nodes),
         cmocka_unit_test(published_keys_reach_the_others),
         cmocka_unit_test(extensions_come_and_go_while_the_node_runs),
+        cmocka_unit_test(a_channel_outlives_the_death_of_its_member),
         cmocka_unit_test(a_start_that_runs_out_of_memory_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -443,6 +443,22 @@ static int close_on_loop(void *arg)
     return 0;
 }
 
+void cake__channel_reset(cake_channel_t *channel)
+{
+    if (channel->is_closing)
+        return;
+    cancel_resolve(channel);
+    channel->env->ops->timer_cancel(channel->env, &channel->connect_timer);
+    drop_current(channel); /* first: what ends below is no attempt that failed */
+    channel->state = CAKE__CHANNEL_IDLE;
+    while (!cake__list_is_empty(&channel->calls)) {
+        cake_call_t *call = CAKE_CONTAINER_OF(channel->calls.next, cake_call_t, link);
+        cake__call_over(call, CAKE_ECONNECTION, NULL);
+    }
+    CAKE_LIST_FOR_EACH(link, &channel->conns)
+    cake__conn_end(CAKE_CONTAINER_OF(link, cake__conn_t, link), CAKE_ECONNECTION);
+}
+
 int cake__channel_close(cake_channel_t *channel, cake_event_fn closed, void *arg)
 {
     CAKE_ASSERT(channel->closed == NULL && closed != NULL);

@@ -15,6 +15,10 @@
 int cake__rpc_server_close(cake_rpc_server_t *server, cake_event_fn closed, void *arg);
 int cake__channel_close(cake_channel_t *channel, cake_event_fn closed, void *arg);
 
+/* Ends the calls under way with CAKE_ECONNECTION and the connection with them; the channel stays, and its next call connects.
+ * Loop thread. */
+void cake__channel_reset(cake_channel_t *channel);
+
 /* For an owner of many channels and servers that all use one TLS context of its own: connections made from now on are
  * secured by it. Instead of `tls` in their configurations, and never with reload_tls. tls outlives them, or another one is lent
  * before it is closed. Loop thread; before the first call, or the next step of the loop after listening. */
