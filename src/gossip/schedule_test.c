@@ -108,7 +108,7 @@ typedef struct seen {
 } seen_t;
 static seen_t seen[NODES_MAX + 1][NODES_MAX + 2];
 static uint32_t own_refutation[NODES_MAX + 1]; /* the highest of its run, as of its last step that was looked at */
-static uint64_t own_generation[NODES_MAX + 1];
+static cake__gossip_who_t own_run[NODES_MAX + 1];
 
 static void violate(const virtual_t *cluster, const char *what)
 {
@@ -180,7 +180,10 @@ static void check_view(virtual_t *cluster, uint32_t viewer, uint32_t subject)
     past->has_left = past->has_left && past->generation == peer->who.generation;
     past->generation = peer->who.generation;
     memcpy(past->nonce, peer->who.nonce, sizeof past->nonce);
-    if (peer->who.generation == own_generation[subject]) /* 5: only the subject raises it */
+    bool is_own_run =
+        peer->who.generation == own_run[subject].generation && /* two in a row may have had one generation */
+        memcmp(peer->who.nonce, own_run[subject].nonce, sizeof peer->who.nonce) == 0;
+    if (is_own_run) /* 5: only the subject raises it */
         DEMAND(cluster, peer->refutation <= own_refutation[subject]);
     if (node->is_up && memcmp(peer->who.nonce, node->who.nonce, sizeof node->who.nonce) == 0)
         check_prefix(cluster, &peer->keys, &node->gossip->self->keys);
@@ -191,7 +194,7 @@ static void note_own(const virtual_t *cluster, uint32_t index)
     if (!cluster->nodes[index].is_up)
         return;
     own_refutation[index] = cluster->nodes[index].gossip->self->refutation;
-    own_generation[index] = cluster->nodes[index].gossip->self->who.generation;
+    own_run[index] = cluster->nodes[index].gossip->self->who;
 }
 
 static void crash(virtual_t *cluster, uint32_t index)
@@ -424,7 +427,7 @@ static const char *run(const schedule_t *schedule)
     violation[0] = '\0';
     memset(seen, 0, sizeof seen);
     memset(own_refutation, 0, sizeof own_refutation);
-    memset(own_generation, 0, sizeof own_generation);
+    memset(own_run, 0, sizeof own_run);
     virtual_init(&cluster, schedule->nodes + 1, schedule->seed);
     cluster.nodes[schedule->nodes].who.node_id = 0; /* room for a twin */
     cluster.params.tombstone_ms = schedule->tombstone_ms;

@@ -117,6 +117,8 @@ class Node:
         self.environment = dict(ENVIRONMENT)
         if skew_library:
             self.environment.update(LD_PRELOAD=str(skew_library), DATACAKE_SKEW=str(self.dir / "skew"))
+            options = self.environment.get("ASAN_OPTIONS", "")  # a sanitizer would not be the second library
+            self.environment["ASAN_OPTIONS"] = f"{options}:verify_asan_link_order=0" if options else "verify_asan_link_order=0"
         self.set_skew(0)
         self.process, self.life, self.blocked, self.applied = None, 0, set(), set()
         self.is_heard = self.is_wanted = self.is_paused = False
