@@ -81,6 +81,7 @@ typedef struct question {
 
 static void *begin(cake_sim_t *sim, void *arg)
 {
+    (void)sim;
     run_t *run = calloc(1, sizeof *run);
     for (uint16_t id = 0; id < NODES_MAX; id++)
         run->tickets[id] = (tickets_t){.node_id = id, .is_fixed = *(bool *)arg};
@@ -89,6 +90,7 @@ static void *begin(cake_sim_t *sim, void *arg)
 
 static int start(void *run, cake_sim_t *sim, uint16_t id, cake_node_t *node, cake_store_t *store)
 {
+    (void)sim;
     return start_tickets(&((run_t *)run)->tickets[id], node, store);
 }
 
@@ -110,6 +112,8 @@ static void on_number(cake_reply_t *reply, void *arg)
 
 static void step(void *arg, cake_sim_t *sim, uint16_t id, cake_node_t *node, cake_store_t *store)
 {
+    (void)id;
+    (void)store;
     static question_t questions[NODES_MAX]; /* kept: a crash takes the callback along */
     run_t *run = arg;
     uint16_t asked = (uint16_t)(cake_sim_draw(sim) % cake_sim_node_count(sim) + 1);
