@@ -141,6 +141,15 @@ void cake__change_abort(cake__change_t *change)
     end(change, false);
 }
 
+int cake__change_end(cake__change_t *change, int err)
+{
+    if (err == 0)
+        cake__change_commit(change);
+    else
+        cake__change_abort(change);
+    return err;
+}
+
 /* ---- what it holds ----------------------------------------------------------------------------------------------------- */
 
 const cake__staged_t *cake__change_puts(const cake__change_t *change, size_t *count)

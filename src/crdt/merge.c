@@ -13,15 +13,6 @@ typedef struct session {
     bool has_sent_fin;
 } session_t;
 
-static int end_change(cake__change_t *change, int err)
-{
-    if (err == 0)
-        cake__change_commit(change);
-    else
-        cake__change_abort(change);
-    return err;
-}
-
 static int open_session(session_t *session)
 {
     cake__welcome_t welcome;
@@ -31,7 +22,7 @@ static int open_session(session_t *session)
         return err;
     err = cake__change_begin(session->set, session->wall_ms, &change);
     if (err == 0)
-        err = end_change(change, cake__receiver_on_welcome(session->receiver, change, &welcome));
+        err = cake__change_end(change, cake__receiver_on_welcome(session->receiver, change, &welcome));
     cake__welcome_free(&welcome);
     return err;
 }
@@ -48,7 +39,7 @@ static int compare_part(session_t *session, bool *did)
     if (err == 0) {
         err = cake__change_begin(session->set, session->wall_ms, &change);
         if (err == 0)
-            err = end_change(change, cake__receiver_on_compared(session->receiver, change, &reply));
+            err = cake__change_end(change, cake__receiver_on_compared(session->receiver, change, &reply));
         cake__compared_free(&reply, session->set->alloc);
     }
     cake__compare_free(&request, session->set->alloc);
@@ -73,7 +64,7 @@ static int send_part(session_t *session)
         err = chunk.count > 0 ? cake__receiver_on_chunk(session->receiver, change, &chunk) : 0;
         if (err == 0 && has_fin)
             err = cake__receiver_on_fin(session->receiver, change, &fin);
-        err = end_change(change, err);
+        err = cake__change_end(change, err);
     }
     if (has_fin)
         cake__fin_free(&fin);
@@ -84,7 +75,7 @@ static int finish_part(session_t *session)
 {
     cake__change_t *change;
     int err = cake__change_begin(session->set, session->wall_ms, &change);
-    return err == 0 ? end_change(change, cake__receiver_go_on(session->receiver, change)) : err;
+    return err == 0 ? cake__change_end(change, cake__receiver_go_on(session->receiver, change)) : err;
 }
 
 static int run(session_t *session)

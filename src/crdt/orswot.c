@@ -22,11 +22,7 @@ static int write_in_change(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t
     int err = cake__change_begin(set, wall_ms, &change);
     if (err == 0)
         err = cake__change_write(change, id, is_tombstone, NULL, out);
-    if (err == 0)
-        cake__change_commit(change);
-    else
-        cake__change_abort(change);
-    return err;
+    return cake__change_end(change, err);
 }
 
 static int write_now(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, bool is_tombstone, cake_record_t *out)
@@ -76,11 +72,7 @@ static int receive_in_change(cake_orswot_t *set, uint64_t wall_ms, const cake_re
     int err = cake__change_begin(set, wall_ms, &change);
     if (err == 0)
         err = cake__change_receive(change, record, source, NULL, verdict);
-    if (err == 0)
-        cake__change_commit(change);
-    else
-        cake__change_abort(change);
-    return err;
+    return cake__change_end(change, err);
 }
 
 int cake_orswot_receive(cake_orswot_t *set, uint64_t wall_ms, const cake_record_t *record, cake_source_t source,

@@ -85,15 +85,6 @@ static int finish_request(cake_pull_t *pull, cake_slice_t *request)
     return pull->request.err != 0 ? pull->request.err : 1;
 }
 
-static int end_change(cake__change_t *change, int err)
-{
-    if (err == 0)
-        cake__change_commit(change);
-    else
-        cake__change_abort(change);
-    return err;
-}
-
 static int step_error(int result)
 {
     return result < 0 ? result : 0;
@@ -107,7 +98,7 @@ int cake_pull_step(cake_pull_t *pull)
     if (cake__receiver_is_finishing(pull->receiver)) {
         err = cake__change_begin(pull->set, pull->wall_ms, &change);
         if (err == 0)
-            err = end_change(change, cake__receiver_go_on(pull->receiver, change));
+            err = cake__change_end(change, cake__receiver_go_on(pull->receiver, change));
         has_more = cake__receiver_is_finishing(pull->receiver);
     } else {
         err = cake__receiver_step(pull->receiver, &has_more);
@@ -241,7 +232,7 @@ int cake_pull_take(cake_pull_t *pull, uint64_t wall_ms, cake_slice_t reply)
         err = CAKE_EPARSE;
     }
     pull->wall_ms = wall_ms;
-    if (end_change(change, err) != 0)
+    if (cake__change_end(change, err) != 0)
         cake__receiver_abort(pull->receiver, "a reply makes no sense");
     return err;
 }

@@ -14,48 +14,12 @@
 
 #include "base/random.h"
 #include "crdt/ranges.h"
-#include "crdt/set.h"
-
-#define WALL_MS UINT64_C(1795342830123)
+#include "crdt/sets_test.h"
 
 static uint64_t records_of_a_large_set(void)
 {
     const char *text = getenv("CRDT_REPAIR_RECORDS");
     return text == NULL ? 20000 : strtoull(text, NULL, 10);
-}
-
-static cake_orswot_t *set_with(uint64_t actor, const cake_alloc_t *alloc)
-{
-    cake_orswot_config_t config = CAKE_ORSWOT_CONFIG_INIT;
-    cake_orswot_t *set;
-    config.actor = actor;
-    config.alloc = alloc;
-    assert_int_equal(cake_orswot_new(&config, &set), 0);
-    return set;
-}
-
-static cake_orswot_t *set_new(uint64_t actor)
-{
-    return set_with(actor, NULL);
-}
-
-static void put_key(cake_orswot_t *set, uint64_t key)
-{
-    cake_id_t id = cake_id_of_u64(key);
-    assert_int_equal(cake_orswot_insert(set, WALL_MS, &id, NULL), 0);
-}
-
-static void delete_key(cake_orswot_t *set, uint64_t key)
-{
-    cake_id_t id = cake_id_of_u64(key);
-    assert_int_equal(cake_orswot_delete(set, WALL_MS, &id, NULL), 0);
-}
-
-static bool is_live(const cake_orswot_t *set, uint64_t key)
-{
-    cake_id_t id = cake_id_of_u64(key);
-    cake_record_t record;
-    return cake_orswot_get(set, &id, &record) && !record.is_tombstone;
 }
 
 static void purge_all(cake_orswot_t *set)
@@ -344,21 +308,6 @@ static void a_sender_that_lies_breaks_nothing(void **state)
 }
 
 /* ---- memory that runs out ------------------------------------------------------------------------------------------------ */
-
-typedef struct fuse {
-    size_t left, burnt;
-} fuse_t;
-
-static void *burn(void *ctx, void *block, size_t size)
-{
-    fuse_t *fuse = ctx;
-    if (size != 0 && fuse->left == 0) {
-        fuse->burnt++;
-        return NULL;
-    }
-    fuse->left -= size != 0;
-    return cake__libc_alloc.resize(NULL, block, size);
-}
 
 static int try_pull(cake_orswot_t *r, cake_orswot_t *z, bool has_steps)
 {

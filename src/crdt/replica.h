@@ -108,6 +108,7 @@ const cake__reissue_t *cake__change_reissues(const cake__change_t *change, size_
 void cake__change_commit(cake__change_t *change); /* cannot fail: everything was allocated before; frees the change */
 /* Sessions that staged something in the change are aborted too. Frees the change. NULL allowed. */
 void cake__change_abort(cake__change_t *change);
+int cake__change_end(cake__change_t *change, int err); /* commits for 0, aborts else; gives err back */
 
 /* ---- the stability bookkeeping -------------------------------------------------------------------------------------------*/
 size_t cake__orswot_tombstones(const cake_orswot_t *set);

@@ -10,38 +10,9 @@
 
 #include <cmocka.h>
 
-#include "crdt/set.h"
+#include "crdt/sets_test.h"
 
-#define WALL_MS  UINT64_C(1795342830123)
 #define RESTARTS 1000u
-
-static cake_orswot_t *set_new(uint64_t actor)
-{
-    cake_orswot_config_t config = CAKE_ORSWOT_CONFIG_INIT;
-    cake_orswot_t *set;
-    config.actor = actor;
-    assert_int_equal(cake_orswot_new(&config, &set), 0);
-    return set;
-}
-
-static void put_key(cake_orswot_t *set, uint64_t key)
-{
-    cake_id_t id = cake_id_of_u64(key);
-    assert_int_equal(cake_orswot_insert(set, WALL_MS, &id, NULL), 0);
-}
-
-static void delete_key(cake_orswot_t *set, uint64_t key)
-{
-    cake_id_t id = cake_id_of_u64(key);
-    assert_int_equal(cake_orswot_delete(set, WALL_MS, &id, NULL), 0);
-}
-
-static bool is_live(const cake_orswot_t *set, uint64_t key)
-{
-    cake_id_t id = cake_id_of_u64(key);
-    cake_record_t record;
-    return cake_orswot_get(set, &id, &record) && !record.is_tombstone;
-}
 
 static size_t retire(cake_orswot_t *set, uint64_t living, const cake_orswot_t *peer)
 {
@@ -327,19 +298,6 @@ static void tables_are_saved_and_loaded(void **state)
 }
 
 /* ---- memory that runs out ---------------------------------------------------------------------------------------------- */
-
-typedef struct fuse {
-    size_t left;
-} fuse_t;
-
-static void *burn(void *ctx, void *block, size_t size)
-{
-    fuse_t *fuse = ctx;
-    if (size != 0 && fuse->left == 0)
-        return NULL;
-    fuse->left -= size != 0;
-    return cake__libc_alloc.resize(NULL, block, size);
-}
 
 static void without_memory_nothing_is_folded(void **state)
 {

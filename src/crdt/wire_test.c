@@ -9,21 +9,11 @@
 
 #include <cmocka.h>
 
-#include "crdt/set.h"
+#include "crdt/sets_test.h"
 
-#define WALL_MS UINT64_C(1795342830123)
-#define DAY_MS  UINT64_C(86400000)
+#define DAY_MS UINT64_C(86400000)
 
 static const cake_alloc_t *const libc = &cake__libc_alloc;
-
-static cake_orswot_t *set_new(uint64_t actor)
-{
-    cake_orswot_config_t config = CAKE_ORSWOT_CONFIG_INIT;
-    cake_orswot_t *set;
-    config.actor = actor;
-    assert_int_equal(cake_orswot_new(&config, &set), 0);
-    return set;
-}
 
 static int write_at(cake_orswot_t *set, uint64_t wall_ms, uint64_t key, bool is_tombstone)
 {
@@ -194,23 +184,10 @@ static void messages_are_bounded(void **state)
     cake__buf_free(&buf);
 }
 
-typedef struct fuse {
-    size_t left;
-} fuse_t;
-
-static void *burn(void *ctx, void *block, size_t size)
-{
-    fuse_t *fuse = ctx;
-    if (size != 0 && fuse->left == 0)
-        return NULL;
-    fuse->left -= size != 0;
-    return cake__libc_alloc.resize(NULL, block, size);
-}
-
 /* Each message is read with the Nth allocation failing, for each N. */
 static void messages_are_read_without_memory(void **state)
 {
-    fuse_t fuse;
+    fuse_t fuse = {0};
     const cake_alloc_t alloc = {.resize = burn, .ctx = &fuse};
     struct cake__retired_entry entries[] = {{50, 2}, {70, 9}};
     cake__welcome_t welcome = {.session_id = 1};
