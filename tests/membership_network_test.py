@@ -22,21 +22,13 @@ import threading
 import time
 from datetime import datetime
 
-from processes import DATACAKE, ENVIRONMENT, wait_for
+from processes import DATACAKE, ENVIRONMENT, figure, missed, tell_missed, wait_for
 
 COUNT = int(sys.argv[2]) if len(sys.argv) > 2 else 5
 IS_FULL = os.environ.get("DATACAKE_FULL") == "1"
 NAME = f"dc{os.getpid() % 100000}"
 LINE = re.compile(r"^(\S+Z) \w+ +node (\d+) at \S+ is (alive|suspect|dead|left)")
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
-missed = []
-
-
-def figure(name, value, unit, goal=None):
-    is_reached = goal is None or value <= goal
-    print(f"{name:64} {value:8.2f} {unit:4}" + ("" if goal is None else f" goal {goal:g}{'' if is_reached else '  MISSED'}"), flush=True)
-    if not is_reached:
-        missed.append(name)
 
 
 def ip(*words):
@@ -265,7 +257,7 @@ def main():
                 member.process.wait()
         wire.close()
         shutil.rmtree(directory, ignore_errors=True)
-    print(f"goals missed: {', '.join(missed) if missed else 'none'}")
+    tell_missed()
     return 1 if missed else 0
 
 

@@ -15,20 +15,12 @@ import tempfile
 import time
 from datetime import datetime
 
-from processes import DATACAKE, ENVIRONMENT, PATIENCE_S, free_port, wait_for
+from processes import DATACAKE, ENVIRONMENT, PATIENCE_S, figure, free_port, missed, tell_missed, wait_for
 
 COUNT = int(sys.argv[2]) if len(sys.argv) > 2 else 8
 SETTLE_S, IDLE_S = (2, 3) if COUNT < 20 else (20, 30)  # to begin as a cluster takes 10 s where all are new
 STORAGE = os.environ.get("DATACAKE_STORAGE", "sqlite")
 LINE = re.compile(r"^(\S+Z) \w+ +node (\d+) at \S+ is (alive|suspect|dead|left|back)")
-missed = []
-
-
-def figure(name, value, unit, goal=None):
-    is_reached = goal is None or value <= goal
-    print(f"{name:52} {value:9.3f} {unit:6}" + ("" if goal is None else f" goal {goal:g}{'' if is_reached else '  MISSED'}"), flush=True)
-    if not is_reached:
-        missed.append(name)
 
 
 class Member:
@@ -166,7 +158,7 @@ def main():
                 member.process.kill()
                 member.process.wait()
         shutil.rmtree(directory, ignore_errors=True)
-    print(f"goals missed: {', '.join(missed) if missed else 'none'}")
+    tell_missed()
     return 1 if missed and os.environ.get("DATACAKE_GOALS") == "1" else 0
 
 

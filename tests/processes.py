@@ -188,6 +188,22 @@ def refused(result, status, *texts):
         assert text in result.err, (text, result.err)
 
 
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+missed = []  # figures whose goals were not reached
+
+
+def figure(name, value, unit, goal=None):
+    is_reached = goal is None or value <= goal
+    print(f"{name:64} {value:9.3f} {unit:6}" + ("" if goal is None else f" goal {goal:g}{'' if is_reached else '  MISSED'}"), flush=True)
+    if not is_reached:
+        missed.append(name)
+
+
+def tell_missed():
+    print(f"goals missed: {', '.join(missed) if missed else 'none'}")
+
+
 # ---- running --------------------------------------------------------------------------------------------------------
 
 def run_test(name, function):

@@ -210,30 +210,38 @@ static inline void crash_fail_allocations(crash_open_fn open_fn, crash_open_allo
     assert_true(failures > 2);
 }
 
-/* The same with the allocations of the library underneath: arm(n) makes the nth from now on fail (0: none), or all from that
- * one on. CAKE_TEST_ALLOCATIONS=all tries every one of them; otherwise the later ones are sampled. */
-typedef struct crash_heap {
-    void (*arm)(uint64_t nth, bool is_lasting);
-    bool (*has_failed)(void);
-} crash_heap_t;
+/* The same with the allocations of the library underneath, whose hook asks crash_library_fails: the nth from now on fails
+ * (0: none), or all from that one on. CAKE_TEST_ALLOCATIONS=all tries every one of them; otherwise the later ones are sampled. */
+static struct crash_library {
+    uint64_t calls, fail_at;
+    bool is_lasting, has_failed;
+} crash_library;
 
-static inline bool crash_fail_library_allocation(crash_open_fn open_fn, const crash_heap_t *heap, uint64_t nth,
-                                                 bool is_lasting)
+static inline bool crash_library_fails(void)
+{
+    struct crash_library *heap = &crash_library;
+    bool is_it =
+        heap->fail_at != 0 && (++heap->calls == heap->fail_at || (heap->is_lasting && heap->calls > heap->fail_at));
+    heap->has_failed = heap->has_failed || is_it;
+    return is_it;
+}
+
+static inline bool crash_fail_library_allocation(crash_open_fn open_fn, uint64_t nth, bool is_lasting)
 {
     cake__test_dir_t dir;
     crash_model_t model;
     cake_storage_t *storage = NULL;
     cake__test_dir_make(&dir);
     crash_model_init(&model);
-    heap->arm(nth, is_lasting);
+    crash_library = (struct crash_library){.fail_at = nth, .is_lasting = is_lasting};
     int err = open_fn(dir.path, &storage);
     for (unsigned i = 0; i < 3 && err == 0; i++)
         err = crash_write(storage, model.last + 1, &model);
     if (err == 0)
         err = crash_read_all(storage);
-    bool has_failed = heap->has_failed();
+    bool has_failed = crash_library.has_failed;
     assert_true(err == 0 || (has_failed && err == CAKE_ENOMEM));
-    heap->arm(0, false);
+    crash_library.fail_at = 0;
     if (storage != NULL) {
         crash_compare(storage, &model);
         assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
@@ -244,13 +252,13 @@ static inline bool crash_fail_library_allocation(crash_open_fn open_fn, const cr
     return has_failed;
 }
 
-static inline void crash_fail_library_allocations(crash_open_fn open_fn, const crash_heap_t *heap)
+static inline void crash_fail_library_allocations(crash_open_fn open_fn)
 {
     const char *wanted = getenv("CAKE_TEST_ALLOCATIONS");
     uint64_t nth = 1, tried = 0;
-    while (crash_fail_library_allocation(open_fn, heap, nth, false)) {
+    while (crash_fail_library_allocation(open_fn, nth, false)) {
         if (tried % 8 == 0)
-            (void)crash_fail_library_allocation(open_fn, heap, nth, true);
+            (void)crash_fail_library_allocation(open_fn, nth, true);
         nth += wanted != NULL || nth < 20 ? 1 : 1 + nth / 8;
         tried++;
     }

@@ -195,4 +195,38 @@ static inline void power_suite(crash_open_fn open_fn)
     cake__test_dir_remove(&factory.dir);
 }
 
+/* ---- the cases -------------------------------------------------------------------------------------------------------------- */
+
+static inline void loses_nothing_in_a_power_cut(void **state)
+{
+    power_cuts(*(crash_open_fn *)*state);
+}
+
+static inline void survives_io_errors(void **state)
+{
+    power_failures(*(crash_open_fn *)*state, 40);
+}
+
+static inline void survives_a_kill_in_every_call(void **state)
+{
+    power_kills(*(crash_open_fn *)*state);
+}
+
+static inline void passes_the_suite_on_failing_disks(void **state)
+{
+    power_suite(*(crash_open_fn *)*state);
+}
+
+static inline int power_main(crash_open_fn open_fn)
+{
+    struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(loses_nothing_in_a_power_cut, &open_fn),
+        cmocka_unit_test_prestate(survives_io_errors, &open_fn),
+        cmocka_unit_test_prestate(survives_a_kill_in_every_call, &open_fn),
+        cmocka_unit_test_prestate(passes_the_suite_on_failing_disks, &open_fn),
+    };
+    cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
 #endif
