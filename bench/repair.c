@@ -12,21 +12,13 @@
 
 #include <datacake/orswot.h>
 
-#define WALL_MS UINT64_C(1795342830123)
+#include "bench.h"
 
-static void check(int err, const char *what)
-{
-    if (err == 0)
-        return;
-    fprintf(stderr, "bench-repair: %s: %s\n", what, cake_strerror(err));
-    exit(1);
-}
+#define WALL_MS UINT64_C(1795342830123)
 
 static double cpu_us(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec * 1e-3;
+    return cpu_seconds() * 1e6;
 }
 
 /* CPU time of a piece, and the longest so far: other programs of a busy machine are no pause of ours. */

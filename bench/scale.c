@@ -20,33 +20,12 @@
 #include <datacake/datacake.h>
 #include <datacake/uv.h>
 
+#include "bench.h"
+
 #define VALUE_BYTES 100
 #define MANY        1000
 #define NODES_MAX   64
 #define PATIENCE_S  120
-
-static void check(int err, const char *what)
-{
-    if (err == 0)
-        return;
-    fprintf(stderr, "bench-scale: %s: %s\n", what, cake_strerror(err));
-    exit(1);
-}
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static double cpu_seconds(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
-}
 
 /* Resident, once what is free was given back. */
 static double memory_bytes(void)

@@ -30,34 +30,13 @@
 #include <datacake/lmdb.h>
 #include <datacake/sqlite.h>
 
+#include "bench.h"
+
 #define NODES_MAX   16
 #define VALUE_BYTES 100
 #define KEYS        100000
 #define START_MS    30000
 #define NO_LIMIT    UINT64_MAX
-
-static void check(int err, const char *what)
-{
-    if (err == 0)
-        return;
-    fprintf(stderr, "bench-store: %s: %s\n", what, cake_strerror(err));
-    exit(1);
-}
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static double cpu_seconds(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
-}
 
 /* ---- the cluster ------------------------------------------------------------------------------------------------------*/
 
