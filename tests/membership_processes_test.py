@@ -4,7 +4,6 @@ who notices a pause, a kill, a restart and a goodbye, and when. Usage: membershi
 
 Nobody is asked anything while figures are taken: they come from the logs of the nodes and from /proc. What is asserted has
 generous deadlines; the goals of docs/membership.md stand beside the figures, and with DATACAKE_GOALS=1 they are asserted, too."""
-import os
 import pathlib
 import re
 import shutil
@@ -15,7 +14,7 @@ import tempfile
 import time
 from datetime import datetime
 
-from processes import DATACAKE, ENVIRONMENT, PATIENCE_S, figure, free_port, missed, tell_missed, wait_for
+from processes import DATACAKE, ENVIRONMENT, PATIENCE_S, figure, free_port, tell_missed, wait_for
 
 COUNT = int(sys.argv[2]) if len(sys.argv) > 2 else 8
 SETTLE_S, IDLE_S = (2, 3) if COUNT < 20 else (20, 30)  # to begin as a cluster takes 10 s where all are new
@@ -158,8 +157,7 @@ def main():
                 member.process.kill()
                 member.process.wait()
         shutil.rmtree(directory, ignore_errors=True)
-    tell_missed()
-    return 1 if missed and os.environ.get("DATACAKE_GOALS") == "1" else 0
+    return tell_missed()
 
 
 sys.exit(main())

@@ -201,7 +201,9 @@ def figure(name, value, unit, goal=None):
 
 
 def tell_missed():
+    """The exit status: times are asserted only when DATACAKE_GOALS=1 asks for it, as a busy machine is no defect."""
     print(f"goals missed: {', '.join(missed) if missed else 'none'}")
+    return 1 if missed and os.environ.get("DATACAKE_GOALS") == "1" else 0
 
 
 # ---- running --------------------------------------------------------------------------------------------------------
