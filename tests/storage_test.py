@@ -2,7 +2,8 @@
 """What nodes keep: full disks, kills under load, backups, the files in the sqlite3 shell. Usage: storage_test.py BIN_DIR [NAME...]
 
 CAKE_TEST_KILLS says how often a node of each storage is killed (3)."""
-import concurrent.futures
+import base64
+import http.client
 import json
 import os
 import random
@@ -13,7 +14,8 @@ import subprocess
 import threading
 import time
 
-from processes import PATIENCE_S, Node, main, refused, run
+from processes import PATIENCE_S, Node, main, refused, run, wait_for
+from storage_test_files import fingerprint, rows_of
 
 STORAGES = ("sqlite", "lmdb")
 KILLS = int(os.environ.get("CAKE_TEST_KILLS", 3))
@@ -117,67 +119,137 @@ def test_a_full_disk_lmdb(cluster):
 # ---- kills under load -----------------------------------------------------------------------------------------------
 
 class Writer(threading.Thread):
-    """Puts and deletes of keys of its own, until the node is gone. expected: what was acknowledged, None for a delete; doubt: the
-    last write, of which it never heard."""
+    """Puts and deletes of keys of its own, until the node is gone or it is to end. expected: what was acknowledged, None for a
+    delete; doubt: the last write, of which it never heard; count: of all that were acknowledged."""
 
     def __init__(self, node, number, expected):
         super().__init__()
-        self.node, self.number, self.expected, self.doubt = node, number, expected, {}
+        self.node, self.keyspace, self.number, self.expected = node, f"k{number % 3}", number, expected
+        self.doubt, self.count, self.is_to_end, self.problem = {}, 0, False, None
         self.random = random.Random(time.monotonic_ns() + number)
 
     def run(self):
-        import http.client
         connection = http.client.HTTPConnection("127.0.0.1", self.node.http, timeout=PATIENCE_S)
         try:
-            while True:
-                long_key = "-with a long key, known inside by its digest" if self.random.random() < 0.5 else ""
-                key = f"{self.number}-{self.random.randrange(300)}{long_key}".replace(" ", "_")
-                value = None if self.random.random() < 0.2 else os.urandom(self.random.randrange(1, 2000))
-                self.doubt = {key: value}
-                connection.request("DELETE" if value is None else "PUT", f"/kv/k{self.number % 3}/{key}", value)
-                answer = connection.getresponse()
-                answer.read()
-                assert answer.status == 200, answer.status
-                self.expected[key] = value
-                self.doubt = {}
+            while not self.is_to_end:
+                self.write(connection)
         except (OSError, http.client.HTTPException):
             pass
+        except AssertionError as problem:
+            self.problem = problem
         finally:
             connection.close()
 
+    def write(self, connection):
+        long_key = "-with-a-long-key,-known-inside-by-its-digest" if self.random.random() < 0.5 else ""
+        key = f"{self.number}-{self.random.randrange(100)}{long_key}"
+        value = None if self.random.random() < 0.2 else self.random.randbytes(self.random.randrange(1, 2000))
+        self.doubt = {key: value}
+        connection.request("DELETE" if value is None else "PUT", f"/kv/{self.keyspace}/{key}", value)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+        self.expected[key] = value
+        self.doubt = {}
+        self.count += 1
 
-def check_writer(node, writer):
-    for key, value in {**writer.expected, **writer.doubt}.items():
-        answer = node.get(f"k{writer.number % 3}", key)
-        found = answer.body if answer.status == 200 else None
-        allowed = [writer.expected.get(key)] + ([writer.doubt[key]] if key in writer.doubt else [])
-        assert found in allowed, (key, answer.status)
-        writer.expected[key] = found
+    def end(self):
+        self.is_to_end = True
+        self.join()
+
+    def check(self, found):
+        """Every acknowledged write is there, and of the last one all or nothing. found: the keyspace."""
+        assert self.problem is None, self.problem
+        for key, value in {**self.expected, **self.doubt}.items():
+            allowed = [self.expected.get(key)] + ([self.doubt[key]] if key in self.doubt else [])
+            assert found.get(key) in allowed, (key, found.get(key), allowed)
+            self.expected[key] = found.get(key)
+
+
+def documents(node, keyspace):
+    lines = node.ask("GET", f"/kv/{keyspace}?limit=100000&values=1").body.splitlines()
+    found = {}
+    for line in map(json.loads, lines):
+        value = line["value"]
+        found[line["key"]] = base64.b64decode(value["base64"]) if isinstance(value, dict) else value.encode()
+    return found
+
+
+def about_sets(node):
+    return {one["name"]: one for one in node.ask("GET", "/kv").json()["keyspaces"]}
+
+
+def check_set_and_storage(node, storage):
+    """The set has what is in the files, dot by dot, and nothing else. Tombstones go while we look."""
+    def are_equal():
+        stored = rows_of(node.dir / "data" / "store", storage)
+        if stored is None:
+            return True
+        sets = {name: (one["live"], one["tombstones"], one["fingerprint"]) for name, one in about_sets(node).items()}
+        counted = {}
+        for name, rows in stored.items():
+            dead = sum(row.is_tombstone for row in rows)
+            counted[name] = (len(rows) - dead, dead, fingerprint(rows))
+        return all(sets.get(name, (0, 0, fingerprint([]))) == counted.get(name, (0, 0, fingerprint([])))
+                   for name in {*sets, *counted})
+    wait_for("set and storage are equal", are_equal, 15)
+
+
+def check_after_kill(node, storage, writers):
+    keyspaces = {writer.keyspace: documents(node, writer.keyspace) for writer in writers}
+    for writer in writers:
+        writer.check(keyspaces[writer.keyspace])
+        key = random.choice([*writer.expected, "never-written"])
+        answer = node.get(writer.keyspace, key)
+        assert (answer.body if answer.status == 200 else None) == writer.expected.get(key), key
+    # Nothing came back, and what the set counts is what the storage lists.
+    for name, found in keyspaces.items():
+        expected = [one.expected for one in writers if one.keyspace == name]
+        assert len(found) == sum(value is not None for one in expected for value in one.values()), name
+    sets = about_sets(node)
+    assert all(sets.get(name, {"live": 0})["live"] == len(found) for name, found in keyspaces.items()), sets
+    check_set_and_storage(node, storage)
+
+
+def kill_once(node, turn, expected):
+    """A node in the midst of its work; now and then while it starts, and once its writers have ended: then the set that grew with
+    the writes has to be the one that is made from the files."""
+    writers, sets = [Writer(node, i, one) for i, one in enumerate(expected)], None
+    for writer in writers:
+        writer.start()
+    time.sleep(random.random() * 0.15)
+    if turn % 10 == 9:
+        for writer in writers:
+            writer.end()
+        sets = {name: (one["live"], one["fingerprint"]) for name, one in about_sets(node).items()}
+    node.kill()
+    for writer in writers:
+        writer.join()
+    if turn % 10 == 4:
+        node.start(wait=False)
+        time.sleep(random.random() * 0.04)
+        node.kill()
+    node.start()
+    if sets is not None:
+        again = about_sets(node)
+        assert {name: (again[name]["live"], again[name]["fingerprint"]) for name in sets} == sets, (sets, again)
+    return writers
 
 
 def kills(cluster, storage):
     node = cluster.add("--storage", storage, "--lanes", "2")
     expected = [{} for _ in range(8)]
     began, acknowledged = time.monotonic(), 0
-    for _ in range(KILLS):
-        writers = [Writer(node, i, expected[i]) for i in range(len(expected))]
-        for writer in writers:
-            writer.start()
-        time.sleep(random.random() * 0.3)  # anywhere in its work
-        node.kill()
-        for writer in writers:
-            writer.join()
-        node.start()
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda writer: check_writer(node, writer), writers))
-        # What the set counts is what the storage lists.
-        live = sum(value is not None for one in expected for value in one.values())
-        rows = sum(len(node.ask("GET", f"/kv/k{i}?limit=10000").body.splitlines()) for i in range(3))
-        assert node.status()["store"]["live"] == rows == live, (node.status()["store"], rows, live)
-        acknowledged = sum(len(one) for one in expected)
+    for turn in range(KILLS):
+        writers = kill_once(node, turn, expected)
+        check_after_kill(node, storage, writers)
+        acknowledged += sum(writer.count for writer in writers)
+        if turn % 100 == 99:
+            check_files(node, storage)
+            print(f"{storage}: {turn + 1} kills in {time.monotonic() - began:.0f} s, {acknowledged} writes acknowledged, none lost", flush=True)
     node.stop()
     check_files(node, storage)
-    print(f"{storage}: {KILLS} kills in {time.monotonic() - began:.0f} s, {acknowledged} keys, nothing lost")
+    print(f"{storage}: {KILLS} kills in {time.monotonic() - began:.0f} s, {acknowledged} writes acknowledged, none lost", flush=True)
 
 
 def check_files(node, storage):
