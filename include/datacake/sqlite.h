@@ -21,6 +21,9 @@ typedef struct cake_sqlite_options {
     const cake_log_t *log;     /* NULL: silent */
     unsigned lanes; /* files; 0: 1. Fixed when the directory is made: another number later is CAKE_ECONFLICT. */
     bool lose_last_writes_on_power_cut; /* synchronous=NORMAL: faster, and what its name says */
+    /* A registered file system of SQLite (sqlite3_vfs) that the databases are opened with; NULL: SQLite's own. The
+     * directory and its lock are files of the machine all the same. At most 63 characters. */
+    const char *vfs;
 } cake_sqlite_options_t;
 
 #define CAKE_SQLITE_OPTIONS_INIT                                                                                       \

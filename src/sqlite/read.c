@@ -87,7 +87,7 @@ static int open_reader(cake__sqlite_lane_t *lane, cake__reader_connection_t **ou
     cake__reader_connection_t *reader = cake__calloc(&lane->storage->alloc, 1, sizeof *reader);
     if (reader == NULL)
         return CAKE_ENOMEM;
-    int err = cake__sqlite_connect(lane->path, &reader->db, log);
+    int err = cake__sqlite_connect(lane->path, cake__sqlite_vfs(lane->storage), &reader->db, log);
     if (err == 0)
         err = cake__sqlite_exec(
             reader->db,

@@ -183,7 +183,8 @@ static int fill_new(sqlite3 *db, unsigned lane, unsigned lanes, const cake_log_t
     return err != 0 ? err : cake__sqlite_exec(db, "PRAGMA journal_mode = WAL", log);
 }
 
-int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const cake_log_t *log)
+int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const char *vfs,
+                      const cake_log_t *log)
 {
     char draft[CAKE__PATH_MAX];
     sqlite3 *db = NULL;
@@ -191,7 +192,7 @@ int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned
     if (len < 0 || (size_t)len >= sizeof draft)
         return CAKE_ETOOBIG;
     (void)unlink(draft); /* of an attempt that was cut short */
-    int code = sqlite3_open_v2(draft, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    int code = sqlite3_open_v2(draft, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, vfs);
     int err = cake__sqlite_err(db, code);
     if (err == 0)
         err = fill_new(db, lane, lanes, log);
@@ -201,10 +202,10 @@ int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned
     return err != 0 ? err : cake__file_publish(dir, draft, path, log);
 }
 
-int cake__sqlite_connect(const char *path, sqlite3 **db, const cake_log_t *log)
+int cake__sqlite_connect(const char *path, const char *vfs, sqlite3 **db, const cake_log_t *log)
 {
     *db = NULL;
-    int code = sqlite3_open_v2(path, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    int code = sqlite3_open_v2(path, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs);
     if (code != SQLITE_OK) {
         int err = cake__sqlite_err(*db, code);
         cake__log(log, CAKE_LOG_ERROR, "%s: %s", path, *db == NULL ? "out of memory" : sqlite3_errmsg(*db));

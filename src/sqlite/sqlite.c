@@ -63,7 +63,7 @@ static int lane_path(const char *dir, unsigned lane, char out[CAKE__PATH_MAX])
 }
 
 /* VACUUM INTO writes one snapshot, without gaps; it does not run inside a transaction, so it gets its own connection. */
-static int copy_lane(const char *from, unsigned lane, const char *dir, const cake_log_t *log)
+static int copy_lane(const char *from, unsigned lane, const char *vfs, const char *dir, const cake_log_t *log)
 {
     char path[CAKE__PATH_MAX], draft[CAKE__PATH_MAX];
     sqlite3 *db = NULL;
@@ -71,7 +71,7 @@ static int copy_lane(const char *from, unsigned lane, const char *dir, const cak
     int len = snprintf(draft, sizeof draft, "%s.new", path);
     if (err != 0 || len < 0 || (size_t)len >= sizeof draft)
         return CAKE_ETOOBIG;
-    err = cake__sqlite_connect(from, &db, log);
+    err = cake__sqlite_connect(from, vfs, &db, log);
     char *sql = err == 0 ? sqlite3_mprintf("VACUUM INTO %Q", draft) : NULL;
     if (err == 0)
         err = sql == NULL ? CAKE_ENOMEM : cake__sqlite_exec(db, sql, log);
@@ -88,7 +88,7 @@ static int sqlite_backup(cake_storage_t *storage, const char *dir)
     if (err != 0)
         return err;
     for (unsigned i = 0; i < sqlite->lane_count && err == 0; i++)
-        err = copy_lane(sqlite->lanes[i].path, i, draft, &sqlite->log);
+        err = copy_lane(sqlite->lanes[i].path, i, cake__sqlite_vfs(sqlite), draft, &sqlite->log);
     return cake__copy_end(dir, draft, err, &sqlite->log);
 }
 
@@ -143,25 +143,26 @@ static const cake_storage_ops_t sqlite_ops = {
  * Lane 0 is made last, so a directory without it was never finished: what is there is empty and made again. A directory
  * that has lane 0 must have them all. */
 
-static int open_existing(const char *path, unsigned lane, unsigned *lanes, const cake_log_t *log, sqlite3 **db)
+static int open_existing(const char *path, unsigned lane, unsigned *lanes, const char *vfs, const cake_log_t *log,
+                         sqlite3 **db)
 {
     int err = cake__sqlite_recognise(path, log);
     if (err == CAKE_ENOTFOUND)
         cake__log(log, CAKE_LOG_ERROR, "%s is missing", path);
     if (err != 0)
         return err == CAKE_ENOTFOUND ? CAKE_ECORRUPT : err;
-    err = cake__sqlite_connect(path, db, log);
+    err = cake__sqlite_connect(path, vfs, db, log);
     return err != 0 ? err : cake__sqlite_upgrade(*db, path, lane, lanes, log);
 }
 
-static int check_unfinished(const char *path, unsigned lane, const cake_log_t *log)
+static int check_unfinished(const char *path, unsigned lane, const char *vfs, const cake_log_t *log)
 {
     sqlite3 *db = NULL;
     unsigned lanes = 0;
     int64_t found = 0;
     if (!cake__path_exists(path))
         return 0;
-    int err = open_existing(path, lane, &lanes, log, &db);
+    int err = open_existing(path, lane, &lanes, vfs, log, &db);
     if (err == 0)
         err = cake__sqlite_number(db, "SELECT (SELECT count(*) FROM keyspaces) + (SELECT count(*) FROM metas)", &found);
     sqlite3_close(db);
@@ -174,34 +175,36 @@ static int check_unfinished(const char *path, unsigned lane, const cake_log_t *l
     return err;
 }
 
-static int make_files(const char *dir, unsigned lanes, const cake_log_t *log)
+static int make_files(const char *dir, unsigned lanes, const char *vfs, const cake_log_t *log)
 {
     char path[CAKE__PATH_MAX];
     int err = 0;
     for (unsigned i = CAKE_STORAGE_LANES_MAX; i > 1 && err == 0; i--) {
         err = lane_path(dir, i - 1, path);
         if (err == 0)
-            err = check_unfinished(path, i - 1, log);
+            err = check_unfinished(path, i - 1, vfs, log);
     }
     for (unsigned i = lanes; i > 0 && err == 0; i--) {
         err = lane_path(dir, i - 1, path);
         if (err == 0)
-            err = cake__sqlite_make(dir, path, i - 1, lanes, log);
+            err = cake__sqlite_make(dir, path, i - 1, lanes, vfs, log);
     }
     return err;
 }
 
 /* The number of lanes, in a directory that has been made if need be. */
-static int settle_dir(const char *dir, unsigned wanted, const cake_log_t *log, unsigned *lanes)
+static int settle_dir(const char *dir, const cake_sqlite_options_t *options, unsigned *lanes)
 {
+    const cake_log_t *log = options->log;
+    unsigned wanted = options->lanes;
     char path[CAKE__PATH_MAX];
     sqlite3 *db = NULL;
     int err = lane_path(dir, 0, path);
     if (err == 0 && !cake__path_exists(path))
-        err = make_files(dir, wanted == 0 ? 1 : wanted, log);
+        err = make_files(dir, wanted == 0 ? 1 : wanted, options->vfs, log);
     *lanes = 0;
     if (err == 0)
-        err = open_existing(path, 0, lanes, log, &db);
+        err = open_existing(path, 0, lanes, options->vfs, log, &db);
     sqlite3_close(db);
     if (err == 0 && wanted != 0 && *lanes != wanted) {
         cake__log(log, CAKE_LOG_ERROR, "%s was made with %u lanes, not %u", dir, *lanes, wanted);
@@ -216,7 +219,7 @@ static int open_lane(cake__sqlite_t *sqlite, unsigned number)
     unsigned lanes = sqlite->lane_count;
     int err = lane_path(sqlite->dir, number, lane->path);
     if (err == 0)
-        err = open_existing(lane->path, number, &lanes, &sqlite->log, &lane->db);
+        err = open_existing(lane->path, number, &lanes, cake__sqlite_vfs(sqlite), &sqlite->log, &lane->db);
     return err != 0 ? err : cake__sqlite_writer_open(lane);
 }
 
@@ -230,6 +233,8 @@ static int open_lanes(const char *dir, const cake_sqlite_options_t *options, uns
     sqlite->base.ops = &sqlite_ops;
     sqlite->alloc = *alloc;
     sqlite->is_relaxed = options->lose_last_writes_on_power_cut;
+    if (options->vfs != NULL)
+        snprintf(sqlite->vfs, sizeof sqlite->vfs, "%s", options->vfs);
     sqlite->lock_fd = -1;
     sqlite->lane_count = lanes;
     if (options->log != NULL)
@@ -263,10 +268,12 @@ int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_s
         memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
     if (dir == NULL || dir[0] == '\0' || options.lanes > CAKE_STORAGE_LANES_MAX || sqlite3_threadsafe() == 0)
         return CAKE_EINVAL;
+    if (options.vfs != NULL && (strlen(options.vfs) >= CAKE__SQLITE_VFS_MAX || sqlite3_vfs_find(options.vfs) == NULL))
+        return CAKE_EINVAL;
     int err = cake__dir_lock(dir, options.log, &lock_fd);
     if (err != 0)
         return err;
-    err = settle_dir(dir, options.lanes, options.log, &lanes);
+    err = settle_dir(dir, &options, &lanes);
     if (err == 0)
         err = open_lanes(dir, &options, lanes, lock_fd, storage);
     if (err != 0)
@@ -286,11 +293,11 @@ static int copy_lanes(const char *from, const char *draft, const cake_log_t *log
         unsigned count = i == 0 ? 0 : lanes; /* the first one tells */
         err = lane_path(from, i, path);
         if (err == 0)
-            err = open_existing(path, i, &count, log, &db);
+            err = open_existing(path, i, &count, NULL, log, &db);
         sqlite3_close(db);
         lanes = count;
         if (err == 0)
-            err = copy_lane(path, i, draft, log);
+            err = copy_lane(path, i, NULL, draft, log);
     }
     return err;
 }

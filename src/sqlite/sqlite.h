@@ -24,6 +24,7 @@
 #define CAKE__SQLITE_APPLICATION_ID 0x43414b45 /* "CAKE" */
 #define CAKE__SQLITE_VERSION        1          /* user_version */
 #define CAKE__SQLITE_BUSY_MS        5000       /* for a sqlite3 shell that writes */
+#define CAKE__SQLITE_VFS_MAX        64u
 
 typedef enum cake__read_statement {
     CAKE__READ_BEGIN,
@@ -81,13 +82,19 @@ typedef struct cake__sqlite {
     cake_storage_t base;
     cake_alloc_t alloc;
     cake_log_t log;
-    bool is_relaxed; /* synchronous=NORMAL */
+    bool is_relaxed;                /* synchronous=NORMAL */
+    char vfs[CAKE__SQLITE_VFS_MAX]; /* "": SQLite's own */
     int lock_fd;
     unsigned lane_count;
     cake__names_t names;
     char dir[1024];
     cake__sqlite_lane_t lanes[];
 } cake__sqlite_t;
+
+static inline const char *cake__sqlite_vfs(const cake__sqlite_t *sqlite)
+{
+    return sqlite->vfs[0] == '\0' ? NULL : sqlite->vfs;
+}
 
 static inline cake__sqlite_t *cake__sqlite_of(cake_storage_t *storage)
 {
@@ -109,10 +116,11 @@ int cake__sqlite_prepare(sqlite3 *db, const char *const *texts, size_t count, sq
 int cake__sqlite_recognise(const char *path, const cake_log_t *log);
 
 /* Makes a new file with everything in it, under another name until it is whole. */
-int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const cake_log_t *log);
+int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const char *vfs,
+                      const cake_log_t *log);
 
 /* A connection to a file that was recognised, with the settings all connections share. */
-int cake__sqlite_connect(const char *path, sqlite3 **db, const cake_log_t *log);
+int cake__sqlite_connect(const char *path, const char *vfs, sqlite3 **db, const cake_log_t *log);
 
 /* Brings an older schema up to this version and checks that the file is lane `lane` of *lanes (0: tells). */
 int cake__sqlite_upgrade(sqlite3 *db, const char *path, unsigned lane, unsigned *lanes, const cake_log_t *log);

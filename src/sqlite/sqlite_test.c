@@ -83,6 +83,35 @@ static void check_finds_damage(void **state)
     cake__test_dir_remove(&dir);
 }
 
+static unsigned opened;
+
+static int open_counted(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags)
+{
+    opened++;
+    return sqlite3_vfs_find(NULL)->xOpen(vfs, name, file, flags, out_flags);
+}
+
+static void takes_another_file_system(void **state)
+{
+    (void)state;
+    cake__test_dir_t dir;
+    cake_storage_t *storage;
+    cake_sqlite_options_t options = CAKE_SQLITE_OPTIONS_INIT;
+    sqlite3_vfs vfs = *sqlite3_vfs_find(NULL);
+    vfs.zName = "counted";
+    vfs.pNext = NULL;
+    vfs.xOpen = open_counted;
+    options.vfs = vfs.zName;
+    cake__test_dir_make(&dir);
+    assert_int_equal(cake_sqlite_open(dir.path, &options, &storage), CAKE_EINVAL); /* not registered */
+    assert_int_equal(sqlite3_vfs_register(&vfs, 0), SQLITE_OK);
+    assert_int_equal(cake_sqlite_open(dir.path, &options, &storage), 0);
+    cake_storage_close(storage);
+    assert_true(opened > 0);
+    sqlite3_vfs_unregister(&vfs);
+    cake__test_dir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -90,6 +119,7 @@ int main(void)
         DISK_CASE(survives_damaged_files, &sqlite_kind),
         cmocka_unit_test(refuses_what_is_not_its_own),
         cmocka_unit_test(check_finds_damage),
+        cmocka_unit_test(takes_another_file_system),
     };
     cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));
     return cmocka_run_group_tests(tests, NULL, NULL);
