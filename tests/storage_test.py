@@ -33,7 +33,7 @@ class SmallDisk:
         self.is_there = done.returncode == 0
 
     def fill(self):
-        with open(self.path / "ballast", "wb", buffering=0) as file:
+        with open(self.path / "ballast", "ab", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(65536))
@@ -67,6 +67,38 @@ def check_all(node, stored):
     assert len(listed) == len(stored), (len(listed), len(stored))
 
 
+def delete_some(node, stored):
+    """On a full disk deletes go through."""
+    for key in list(stored)[:20]:
+        assert node.delete("docs", key).status == 200, key
+        del stored[key]
+    check_all(node, stored)
+    assert node.is_ready()
+
+
+def fill_disk(node, disk, stored, prefix, leave=None):
+    """Reads and deletes go on, also when the node is started again there. leave: how it ends."""
+    disk.fill()
+    put_until_full(node, stored, prefix)
+    check_all(node, stored)
+    if leave is not None:
+        leave()
+        disk.fill()
+        node.start()
+        check_all(node, stored)
+        assert node.put("docs", "too-large-for-any-gap", bytes(1 << 20)).status == 507
+    delete_some(node, stored)  # the room they make is not what puts wait for
+    if leave is not None:
+        leave()
+        node.start()
+        check_all(node, stored)
+        delete_some(node, stored)
+    disk.make_room()
+    stored[f"after-{prefix}"] = b"there is room again"
+    assert node.put("docs", f"after-{prefix}", stored[f"after-{prefix}"]).status == 200
+    check_all(node, stored)
+
+
 def full_disk(cluster, storage):
     disk = SmallDisk(cluster.dir / "node-1", 48)
     if not disk.is_there:
@@ -77,25 +109,9 @@ def full_disk(cluster, storage):
         for i in range(50):
             stored[f"first-{i}"] = os.urandom(4000)
             assert node.put("docs", f"first-{i}", stored[f"first-{i}"]).status == 200
-        for turn in range(2):
-            disk.fill()
-            put_until_full(node, stored, f"turn-{turn}")
-            check_all(node, stored)
-            # Deletes go through, and the room they make is not what puts wait for.
-            for key in list(stored)[:20]:
-                assert node.delete("docs", key).status == 200, key
-                del stored[key]
-            check_all(node, stored)
-            assert node.is_ready()
-            if turn == 1:
-                node.kill()
-            disk.make_room()
-            if turn == 1:
-                node.start()
-                check_all(node, stored)
-            stored[f"after-{turn}"] = b"there is room again"
-            assert node.put("docs", f"after-{turn}", stored[f"after-{turn}"]).status == 200
-            check_all(node, stored)
+        fill_disk(node, disk, stored, "runs")
+        fill_disk(node, disk, stored, "is-killed", node.kill)
+        fill_disk(node, disk, stored, "ends", node.stop)
         node.kill()
         node.start()
         check_all(node, stored)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define SMALL_FILE_MAX 512
+#define SLOT_BYTES     512
 
 static int report(datadir_t *datadir, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
@@ -102,9 +103,9 @@ static int take_lock(datadir_t *datadir)
         return report(datadir, CAKE_EBUSY, "the data directory %s is in use by process %s; stop it first",
                       datadir->path, *holder ? holder : "of another datacake");
     }
-    char text[24];
-    int len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-    if (ftruncate(datadir->lock, 0) != 0 || pwrite(datadir->lock, text, (size_t)len, 0) != len)
+    char text[24]; /* of the same length each time: on a full disk, one cut short could not grow again */
+    int len = snprintf(text, sizeof(text), "%-20ld\n", (long)getpid());
+    if (pwrite(datadir->lock, text, (size_t)len, 0) != len)
         return report(datadir, CAKE_EIO, "cannot write %s: %s", path, strerror(errno));
     return 0;
 }
@@ -142,27 +143,77 @@ static int check_owner(datadir_t *datadir, uint16_t node_id, const char *cluster
     return 0;
 }
 
-static int raise_generation(datadir_t *datadir)
+/* ---- generation -----------------------------------------------------------------------------------------------------
+ * The file has two slots, each in a sector of its own: "1732300000123 fffffe6caa2ab434\n", the number and its complement, then
+ * spaces. A start overwrites the lower one in place: a full disk has no room for a new file, and a write that is torn leaves
+ * the other. A number alone in the first line, without its complement, is from before there were slots. */
+
+/* 0: none */
+static uint64_t read_slot(const char *text)
 {
-    char text[SMALL_FILE_MAX];
-    uint64_t stored = 0;
-    int err = read_small(datadir, "generation", text);
-    if (err != 0 && err != CAKE_ENOTFOUND)
-        return err;
-    if (err == 0) {
-        text[strcspn(text, "\n")] = 0;
-        if (parse_number(text, 1, UINT64_MAX - 1, &stored) != 0)
-            return report(datadir, CAKE_ECORRUPT,
-                          "%s/generation is damaged; it should hold one number, above that of "
-                          "every earlier start",
-                          datadir->path);
-    }
+    unsigned long long number = 0, complement = 0;
+    char end = 0, alone = 0;
+    int fields = sscanf(text, "%llu%c%16llx%c", &number, &alone, &complement, &end);
+    bool is_sound = fields == 4 ? alone == ' ' && end == '\n' && complement == ~number : fields >= 2 && alone == '\n';
+    return is_sound && number < UINT64_MAX ? number : 0;
+}
+
+static void fill_slot(char slot[SLOT_BYTES], uint64_t generation)
+{
+    char text[SLOT_BYTES];
+    int len =
+        snprintf(text, sizeof(text), "%llu %016llx\n", (unsigned long long)generation, (unsigned long long)~generation);
+    memset(slot, ' ', SLOT_BYTES);
+    memcpy(slot, text, (size_t)len);
+    slot[SLOT_BYTES - 1] = '\n';
+}
+
+static uint64_t next_generation(uint64_t stored)
+{
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     uint64_t now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-    datadir->generation = stored + 1 > now_ms ? stored + 1 : now_ms;
-    snprintf(text, sizeof(text), "%llu\n", (unsigned long long)datadir->generation);
+    return stored + 1 > now_ms ? stored + 1 : now_ms;
+}
+
+static int make_generation(datadir_t *datadir)
+{
+    char text[SLOT_BYTES * 2 + 1];
+    datadir->generation = next_generation(0);
+    fill_slot(text, datadir->generation);
+    memset(text + SLOT_BYTES, ' ', SLOT_BYTES);
+    text[sizeof(text) - 1] = 0;
     return write_small(datadir, "generation", text);
+}
+
+static int raise_in(datadir_t *datadir, int file, const char *path)
+{
+    char text[SLOT_BYTES * 2 + 1] = "", slot[SLOT_BYTES];
+    if (file < 0 || pread(file, text, sizeof(text) - 1, 0) < 0)
+        return report(datadir, CAKE_EIO, "cannot open %s: %s", path, strerror(errno));
+    uint64_t first = read_slot(text), second = read_slot(text + SLOT_BYTES);
+    if (first == 0 && second == 0)
+        return report(datadir, CAKE_ECORRUPT,
+                      "%s is damaged; it should hold a number above that of every earlier start, and its complement",
+                      path);
+    datadir->generation = next_generation(first > second ? first : second);
+    fill_slot(slot, datadir->generation);
+    if (pwrite(file, slot, sizeof(slot), first > second ? SLOT_BYTES : 0) != (ssize_t)sizeof(slot) || fsync(file) != 0)
+        return report(datadir, errno == ENOSPC ? CAKE_ENOSPC : CAKE_EIO, "cannot write %s: %s", path, strerror(errno));
+    return 0;
+}
+
+static int raise_generation(datadir_t *datadir)
+{
+    char path[DATADIR_PATH_MAX + 16];
+    snprintf(path, sizeof(path), "%s/generation", datadir->path);
+    int file = open(path, O_RDWR | O_CLOEXEC);
+    if (file < 0 && errno == ENOENT)
+        return make_generation(datadir);
+    int err = raise_in(datadir, file, path);
+    if (file >= 0)
+        close(file);
+    return err;
 }
 
 int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const char *cluster_id, const char *storage)
