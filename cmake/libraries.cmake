@@ -4,7 +4,7 @@
 #   libdatacake         everything up to store, and uv
 #   libdatacake-sqlite  sqlite                 needs libdatacake
 #   libdatacake-lmdb    lmdb                   needs libdatacake
-#   libdatacake-sim     sim simenv             needs libdatacake
+#   libdatacake-sim     sim simenv             needs libdatacake and libdatacake-sqlite
 #
 # Each is a shared library (SONAME, version script cmake/exports.map: only cake_* leaves it, never cake__*), a static
 # one, a pkg-config file and a component of the CMake package. A library whose layers have no sources is left out.
@@ -108,7 +108,9 @@ function(cake_libraries)
     PKG libuv libnghttp2 openssl libzstd libxxhash SYSTEM uv nghttp2 ssl crypto zstd xxhash pthread)
   cake_library(datacake-sqlite CORE LAYERS sqlite DESCRIPTION "SQLite storage of Datacake" PKG sqlite3 SYSTEM sqlite3)
   cake_library(datacake-lmdb CORE LAYERS lmdb DESCRIPTION "LMDB storage of Datacake" PKG lmdb SYSTEM lmdb)
-  cake_library(datacake-sim CORE LAYERS sim simenv DESCRIPTION "Deterministic simulator of Datacake clusters")
+  cake_library(datacake-sim CORE LAYERS sim simenv DESCRIPTION "Deterministic simulator of Datacake clusters"
+    LINKS libdatacake-sqlite PKG datacake-sqlite)
+  target_link_libraries(libdatacake-sim-static INTERFACE libdatacake-sqlite-static)
 
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/datacake DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
     FILES_MATCHING PATTERN "*.h")

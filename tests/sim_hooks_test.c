@@ -98,6 +98,32 @@ static void sqlite_holds_in_a_simulated_cluster(void **state)
     assert_int_equal(result.trace_hash, first);
 }
 
+/* Machines die with what was not synced, writes are torn and fail, syncs lose what they should have kept. */
+static void sqlite_survives_disks_that_fail(void **state)
+{
+    cake_sim_options_t options = CAKE_SIM_OPTIONS_INIT;
+    cake_sim_result_t result;
+    uint64_t crashes = 0, errors = 0, first = 0;
+    options.storage = CAKE_SIM_STORAGE_SQLITE;
+    options.nodes = 3;
+    options.seconds = 20;
+    options.writes = 150;
+    options.faults = CAKE_SIM_CRASH | CAKE_SIM_STOP | CAKE_SIM_DISK_ERROR | CAKE_SIM_DISK_LOSS;
+    options.force_faults = true;
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        assert_int_equal(cake_sim_run(seed, &options, &result), 0);
+        if (!result.ok)
+            fail_msg("seed %u: %s", (unsigned)seed, result.violation);
+        assert_int_equal(result.storage, CAKE_SIM_STORAGE_SQLITE);
+        crashes += result.crashes;
+        errors += result.disk_errors;
+        first = seed == 1 ? result.trace_hash : first;
+    }
+    assert_true(crashes > 6 && errors > 6);
+    assert_int_equal(cake_sim_run(1, &options, &result), 0);
+    assert_int_equal(result.trace_hash, first);
+}
+
 static int open_forgetful(void *run, cake_sim_t *sim, uint16_t id, bool is_empty, cake_storage_t **storage)
 {
     return cake_memory_open(storage);
@@ -201,6 +227,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sqlite_holds_in_a_simulated_cluster), cmocka_unit_test(a_storage_that_forgets_is_found),
+        cmocka_unit_test(sqlite_survives_disks_that_fail),
 
         cmocka_unit_test(a_failing_run_becomes_small),         cmocka_unit_test(a_run_can_be_drawn),
         cmocka_unit_test(all_of_a_small_case_holds),           cmocka_unit_test(the_bound_holds),

@@ -25,6 +25,7 @@ static const flag_t flags[] = {
     {"nodes", "N", "nodes at the beginning (drawn)"},
     {"seconds", "N", "virtual time of a run (60)"},
     {"writes", "N", "documents put and deleted in a run (500)"},
+    {"storage", "KIND", "memory or sqlite, whose files are on a disk that fails (drawn: sqlite in one run of 16)"},
     {"failures", "N", "end after so many failed seeds (1)"},
     {"jobs", "N", "seeds at once (one per core)"},
     {"trace", NULL, "with --seed: every event"},
@@ -229,8 +230,10 @@ static void print_options(const cake_sim_options_t *options, uint64_t seed)
 {
     char faults[512];
     cake_sim_faults_format(options->faults, faults, sizeof(faults));
-    printf("smaller: datacake sim --seed %llu --nodes %u --seconds %u --writes %u --faults %s\n",
-           (unsigned long long)seed, options->nodes, options->seconds, options->writes, faults);
+    static const char *const storages[] = {"", " --storage memory", " --storage sqlite"};
+    printf("smaller: datacake sim --seed %llu --nodes %u --seconds %u --writes %u --faults %s%s\n",
+           (unsigned long long)seed, options->nodes, options->seconds, options->writes, faults,
+           storages[options->storage]);
 }
 
 static int draw(campaign_t *campaign, uint64_t seed)
@@ -334,6 +337,7 @@ static int read_options(campaign_t *campaign)
     const args_t *args = campaign->args;
     cake_sim_options_t *options = &campaign->options;
     const char *faults = args_value(args, "faults", NULL), *level = args_value(args, "log-level", NULL);
+    const char *storage = args_value(args, "storage", NULL);
     uint64_t nodes = 0, seconds = 0, writes = 0;
     if (args_number(args, "nodes", 1, 32, &nodes) != 0 || args_number(args, "seconds", 1, 1000000, &seconds) != 0 ||
         args_number(args, "writes", 1, 100000000, &writes) != 0)
@@ -343,10 +347,14 @@ static int read_options(campaign_t *campaign)
     options->writes = (uint32_t)writes;
     if (faults != NULL && cake_sim_faults_parse(faults, &options->faults) != 0)
         return fail(args, EXIT_USAGE, "there is no such kind of faults in \"%s\"", faults);
+    if (storage != NULL && strcmp(storage, "memory") != 0 && strcmp(storage, "sqlite") != 0)
+        return fail(args, EXIT_USAGE, "--storage is memory or sqlite, not \"%s\"", storage);
+    if (storage != NULL)
+        options->storage = storage[0] == 'm' ? CAKE_SIM_STORAGE_MEMORY : CAKE_SIM_STORAGE_SQLITE;
     options->has_log = level != NULL;
     if (level != NULL && log_level_parse(level, &options->least_log) != 0)
         return fail(args, EXIT_USAGE, "--log-level is debug, info, warn or error, not \"%s\"", level);
-    static const char *const replayed[] = {"faults", "nodes", "seconds", "writes"};
+    static const char *const replayed[] = {"faults", "nodes", "seconds", "writes", "storage"};
     for (size_t i = 0; i < sizeof(replayed) / sizeof(replayed[0]); i++) {
         const char *value = args_value(args, replayed[i], NULL);
         size_t len = strlen(campaign->flags_text);

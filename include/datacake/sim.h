@@ -8,7 +8,7 @@
  *
  * A run starts a cluster, lets faults and clients loose, heals everything, and then demands that the replicas become equal, that
  * no acknowledged write is missing, that nothing deleted has come back, that tombstones go and memory is bounded. Nothing here
- * uses clocks, sockets, threads or files of the machine. A run belongs to the thread that calls it; several threads may each have
+ * uses clocks, sockets or threads of the machine, or its files but for those of SQLite's storage. A run belongs to the thread that calls it; several threads may each have
  * one. */
 #ifndef DATACAKE_SIM_H
 #define DATACAKE_SIM_H
@@ -54,6 +54,14 @@ enum cake_sim_fault {
 #undef CAKE_SIM_FAULT_ENUM
 };
 
+/* What nodes keep their documents in. SQLite's files are on a disk that loses what was not synced when a machine dies, tears
+ * writes, and fails; they are in a scratch directory in /dev/shm or /tmp, which is removed. */
+typedef enum cake_sim_storage {
+    CAKE_SIM_STORAGE_DRAWN,
+    CAKE_SIM_STORAGE_MEMORY,
+    CAKE_SIM_STORAGE_SQLITE
+} cake_sim_storage_t;
+
 #define CAKE_SIM_ALL     (((1u << 23) - 1) & ~(1u << 20)) /* all but ALLOC */
 #define CAKE_SIM_NOTHING (1u << 31)                       /* no fault at all: 0 means the default */
 
@@ -75,6 +83,7 @@ typedef struct cake_sim_options {
     bool has_events;                          /* each event of each host in the trace: thousands per virtual second */
     const struct cake_sim_workload *workload; /* (none) code of yours that runs in the cluster */
     uint32_t steps;                           /* (200) of the workload's clients */
+    cake_sim_storage_t storage;               /* (drawn: SQLite in one run of 16) unless the workload brings its own */
 } cake_sim_options_t;
 
 #define CAKE_SIM_OPTIONS_INIT                                                                                          \
@@ -90,6 +99,7 @@ typedef struct cake_sim_result {
     uint64_t trace_hash;               /* equal for equal runs */
     uint64_t virtual_ms, converged_ms; /* how long all took; from healing to equality */
     uint32_t nodes;                    /* at the beginning */
+    cake_sim_storage_t storage;        /* what it was */
     uint64_t events;
     uint64_t changes_told, scans;
     uint64_t writes_asked, writes_acked, writes_refused, writes_unknown, reads;

@@ -74,7 +74,7 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
         return err;
     err = cake_store_open(node->node, &node->disk.base, &options, &node->store);
     if (err != 0)
-        cake__disk_crash(&node->disk); /* it is still ours */
+        cake__disk_crash(&node->disk, false); /* it is still ours */
     if (err == 0)
         err = cake_store_watch(node->store, NULL, on_change, node, &node->changes);
     memset(node->written, 0, key_count(trial) * sizeof *node->written); /* what came before is not told */
@@ -110,7 +110,7 @@ static void retry_later(cake__trial_node_t *node)
 static void forget_process(cake__trial_node_t *node)
 {
     cake__workload_gone(node);
-    cake__disk_crash(&node->disk);
+    cake__disk_crash(&node->disk, cake__host_is_silent(node->host));
     node->node = NULL;
     node->store = NULL;
     node->watch = node->changes = NULL;

@@ -7,8 +7,8 @@
  *
  * The work of a lane runs in one event: a crash before it loses the batch, a crash after it loses the answer.
  *
- * A user's storage takes the place of those in memory. It is opened at each start, and then must have every row that it said
- * it had written. */
+ * SQLite (files.c) or a user's storage takes the place of those in memory. It is opened at each start, and then must have every
+ * row that it said it had written. */
 #include "sim/sim.h"
 
 #include "storage/storage.h"
@@ -120,9 +120,13 @@ static int apply(cake__disk_t *disk, unsigned lane, const cake_batch_t *batch)
     inner.lane = disk->rows != NULL ? lane : 0;
     int err = disk->lanes[lane]->ops->write(disk->lanes[lane], &inner);
     disk->is_unsure[lane] = err != 0;
-    for (size_t i = 0; err == 0 && i < batch->write_count; i++) {
+    for (size_t i = 0; i < batch->write_count; i++) {
         if (cake__is_foreign(disk->trial, batch->writes[i].keyspace))
             continue;
+        if (err != 0) {
+            cake__check_may_turn_up(disk->trial, &batch->writes[i]);
+            continue;
+        }
         if (batch->writes[i].kind != CAKE_WRITE_ERASE)
             cake__check_row(disk, &batch->writes[i]);
         if (batch->writes[i].kind == CAKE_WRITE_ERASE || disk->rows != NULL)
@@ -136,7 +140,7 @@ static int disk_write(cake_storage_t *storage, const cake_batch_t *batch)
     cake__disk_t *disk = disk_of(storage);
     cake__trial_t *trial = disk->trial;
     CAKE_ASSERT(disk->is_open && batch->lane < disk->lane_count);
-    if (trial->disks_hold || !disk->may_fail ||
+    if (trial->disks_hold || !disk->may_fail || disk->files != NULL ||
         !cake__chance(trial, CAKE__TRIAL_DRAW_DISK, trial->plan.write_error_rate)) {
         int err = apply(disk, batch->lane, batch);
         if (err == 0)
@@ -241,7 +245,9 @@ static void disk_close(cake_storage_t *storage)
     cake__disk_t *disk = disk_of(storage);
     CAKE_ASSERT(disk->is_open && "closed twice");
     disk->is_open = false;
-    if (disk->rows != NULL)
+    if (disk->files != NULL)
+        cake__files_end(disk->files, disk->lanes[0], CAKE__END_CLOSED);
+    else if (disk->rows != NULL)
         cake_storage_close(disk->lanes[0]);
 }
 
@@ -282,7 +288,13 @@ bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__s
     CAKE_ASSERT(err == 0 && (disk->rows == NULL || disk->is_open));
     cake_storage_t *inner = storage_of(disk, cake__slice_str(name));
     *out = (cake__stamp_t){0};
-    (void)inner->ops->fetch(inner, cake__slice_str(name), &id, 1, on_row, out);
+    bool may_fail = disk->may_fail;
+    disk->may_fail = false;
+    err = inner->ops->fetch(inner, cake__slice_str(name), &id, 1, on_row, out);
+    disk->may_fail = may_fail;
+    if (err != 0)
+        cake__violation(disk->trial, "storage", "node %u cannot read key %u of %s: %s", disk->node->id, (unsigned)key,
+                        name, cake_err_name(err));
     return out->hlc != 0;
 }
 
@@ -319,25 +331,31 @@ void cake__disk_new(cake__trial_t *trial, cake__trial_node_t *node)
     disk->base.ops = &disk->ops;
     disk->is_empty = true;
     disk->seen = cake__sim_alloc(seen_bytes(trial));
-    if (workload != NULL && workload->open_storage != NULL) {
+    bool is_of_user = workload != NULL && workload->open_storage != NULL;
+    if (is_of_user || trial->options.storage == CAKE_SIM_STORAGE_SQLITE) {
         disk->rows = cake__sim_alloc(seen_bytes(trial));
         disk->lane_count = 0; /* until it is open */
     }
+    if (disk->rows != NULL && !is_of_user)
+        disk->files = cake__files_new(disk);
     make_lanes(disk);
 }
 
 void cake__disk_free(cake__disk_t *disk)
 {
-    cake__disk_crash(disk);
+    cake__disk_crash(disk, false);
+    cake__files_free(disk->files);
     drop_lanes(disk);
     cake__free(&cake__libc_alloc, disk->seen);
     cake__free(&cake__libc_alloc, disk->rows);
 }
 
-void cake__disk_crash(cake__disk_t *disk)
+void cake__disk_crash(cake__disk_t *disk, bool with_power)
 {
     const cake_sim_workload_t *workload = disk->trial->options.workload;
-    if (disk->is_open && disk->rows != NULL && workload->crashed != NULL)
+    if (disk->is_open && disk->files != NULL)
+        cake__files_end(disk->files, disk->lanes[0], with_power ? CAKE__END_POWER : CAKE__END_KILLED);
+    else if (disk->is_open && disk->rows != NULL && workload->crashed != NULL)
         workload->crashed(disk->trial->run, disk->trial, disk->node->id, disk->lanes[0]);
     else if (disk->is_open && disk->rows != NULL)
         cake_storage_close(disk->lanes[0]);
@@ -354,13 +372,18 @@ void cake__disk_lose(cake__disk_t *disk)
         memset(disk->rows, 0, seen_bytes(disk->trial));
     disk->is_empty = true;
     disk->generation++;
+    if (disk->files != NULL)
+        cake__files_lose(disk->files);
 }
 
-static int open_users(cake__disk_t *disk)
+/* SQLite's, or the user's. */
+static int open_one(cake__disk_t *disk)
 {
     cake__trial_t *trial = disk->trial;
     cake_storage_t *storage = NULL;
-    int err = trial->options.workload->open_storage(trial->run, trial, disk->node->id, disk->is_empty, &storage);
+    int err = disk->files != NULL
+                  ? cake__files_open(disk->files, &storage)
+                  : trial->options.workload->open_storage(trial->run, trial, disk->node->id, disk->is_empty, &storage);
     if (err != 0)
         return err;
     disk->is_empty = false;
@@ -377,6 +400,19 @@ static int open_users(cake__disk_t *disk)
     return 0;
 }
 
+/* What was unsure is decided. */
+static void note_turned_up(cake__disk_t *disk, uint32_t place, const cake__stamp_t *found)
+{
+    const cake__stamp_t *row = &disk->rows[place];
+    cake__stamp_t *seen = &disk->seen[place];
+    if (found->hlc == 0 && row->hlc != 0 && !row->is_tombstone)
+        seen->was_killed = true;
+    if (found->op != CAKE__OP_NONE && found->op < disk->trial->op_count)
+        disk->trial->ops[found->op]->was_seen = true;
+    if (cake__stamp_is_above(found, seen))
+        *seen = *found;
+}
+
 /* What a storage has said it has written is there when it is opened again. */
 static void compare_rows(cake__disk_t *disk)
 {
@@ -391,6 +427,7 @@ static void compare_rows(cake__disk_t *disk)
             cake__violation(trial, "storage", "node %u starts with key %u of %s at %llx, and had written %llx",
                             disk->node->id, (unsigned)(i % trial->plan.keys), name, (unsigned long long)found.hlc,
                             (unsigned long long)row->hlc);
+        note_turned_up(disk, i, &found);
         *row = found;
     }
     memset(disk->is_unsure, 0, sizeof disk->is_unsure);
@@ -399,7 +436,7 @@ static void compare_rows(cake__disk_t *disk)
 int cake__disk_open(cake__disk_t *disk)
 {
     CAKE_ASSERT(!disk->is_open);
-    int err = disk->rows != NULL ? open_users(disk) : 0;
+    int err = disk->rows != NULL ? open_one(disk) : 0;
     if (err != 0)
         return err;
     disk->is_open = true;

@@ -122,6 +122,9 @@ static void draw_nodes(cake__trial_t *trial)
     bool has_calls = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 3) != 0;
     uint32_t calls = 10 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 100);
     trial->plan.calls = has_calls && trial->options.writes > 0 ? calls : 0;
+    bool has_files = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 16) == 0;
+    if (trial->options.storage == CAKE_SIM_STORAGE_DRAWN)
+        trial->options.storage = has_files ? CAKE_SIM_STORAGE_SQLITE : CAKE_SIM_STORAGE_MEMORY;
 }
 
 void cake__plan_draw(cake__trial_t *trial)
@@ -162,9 +165,11 @@ void cake__plan_print(const cake__trial_t *trial, char *out, size_t size)
     const cake__plan_t *plan = &trial->plan;
     const cake__faults_t *net = &plan->net;
     out[0] = '\0';
-    append(out, size, "%u nodes, %u writes, %u x %u keys, %u lanes, latency up to %llu ms,",
+    append(out, size, "%u nodes, %u writes, %u x %u keys, %u lanes%s, latency up to %llu ms,",
            (unsigned)trial->options.nodes, (unsigned)trial->options.writes, (unsigned)plan->keyspaces,
-           (unsigned)plan->keys, (unsigned)plan->lanes, (unsigned long long)(plan->latency_max_ns / CAKE_NS_PER_MS));
+           (unsigned)plan->keys, (unsigned)plan->lanes,
+           trial->options.storage == CAKE_SIM_STORAGE_SQLITE ? " of SQLite" : "",
+           (unsigned long long)(plan->latency_max_ns / CAKE_NS_PER_MS));
     append_rate(out, size, "loss", net->loss_rate);
     append_rate(out, size, "duplicates", net->duplicate_rate);
     append_rate(out, size, "reordering", net->reorder_rate);

@@ -146,6 +146,7 @@ unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_re
     if (cake_sim_run(seed, options, result) != 0 || result->ok)
         return 1;
     options->nodes = result->nodes;
+    options->storage = result->storage;
     while (has_shrunk && shrinking.runs < runs_max) {
         has_shrunk = shrink_number(&shrinking, offsetof(cake_sim_options_t, nodes), 1);
         has_shrunk |= shrink_number(&shrinking, offsetof(cake_sim_options_t, writes), 1);

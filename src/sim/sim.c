@@ -35,7 +35,7 @@ static int fill_options(cake__trial_t *trial, const cake_sim_options_t *options)
         return CAKE_EINVAL;
     to->faults = to->faults == CAKE_SIM_NOTHING ? 0 : or_default(to->faults, CAKE_SIM_ALL);
     if (to->nodes > 32 || to->keys > CAKE__TRIAL_KEYS_MAX || to->keyspaces > CAKE__TRIAL_KEYSPACES_MAX ||
-        to->writes > CAKE__TRIAL_OPS_MAX / 4 || to->seconds > 86400)
+        to->writes > CAKE__TRIAL_OPS_MAX / 4 || to->storage > CAKE_SIM_STORAGE_SQLITE || to->seconds > 86400)
         return CAKE_EINVAL;
     return 0;
 }
@@ -135,6 +135,7 @@ static void free_trial(cake__trial_t *trial)
     cake__world_free(trial->world);
     cake__chaos_free(trial);
     cake__cluster_free(trial);
+    cake__files_clean(trial);
     cake__workload_end(trial);
     cake__calls_free(trial);
     cake__clients_free(trial);
@@ -165,6 +166,7 @@ int cake__sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_res
         cake__random_init(&trial->draws[i], cake__mix64(seed + 1) ^ cake__mix64(i + 1000));
     cake__plan_draw(trial);
     result->nodes = trial->options.nodes;
+    result->storage = trial->options.storage;
     cake__plan_print(trial, result->faults, sizeof result->faults);
     cake__note(trial, "seed %llu: %s", (unsigned long long)seed, result->faults);
     trial->quorum_floor = cake__sim_alloc((size_t)trial->plan.keyspaces * trial->plan.keys * sizeof(cake_hlc_t));

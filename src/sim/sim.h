@@ -5,7 +5,7 @@
  *   disk.c      storages that survive their host        clients.c   operations and what came of them
  *   settle.c    healing, and what must hold then        check_*.c   the checkers, one each
  *   workload.c  code of users: services, clients        picture.c   what happened, drawn
- *   calls.c     calls between the nodes
+ *   calls.c     calls between the nodes                 files.c     SQLite on a disk that fails
  *   trace.c     what happened, for people               range.c     many seeds, determinism, shrinking
  *
  *      trial --- world of sim/env --- host n --- environment while it is up
@@ -88,9 +88,11 @@ typedef struct cake__disk {
     cake_storage_ops_t ops; /* as the storage behind it allows for */
     bool is_open, is_empty;
     uint32_t lane_count;
-    cake_storage_t *lanes[CAKE__TRIAL_LANES_MAX]; /* storages in memory; or all the same, of a user, while it is open */
-    cake__stamp_t *rows;                          /* of a user's storage: what each key shows; NULL without one */
-    bool is_unsure[CAKE__TRIAL_LANES_MAX];        /* of a user's storage: its last write failed */
+    cake_storage_t *lanes[CAKE__TRIAL_LANES_MAX]; /* storages in memory; or all the same one while it is open: SQLite's
+                                                     or a user's, which rows stands for */
+    struct cake__files *files;                    /* of SQLite's; or NULL */
+    cake__stamp_t *rows;                          /* what each key shows; NULL: lanes has storages in memory */
+    bool is_unsure[CAKE__TRIAL_LANES_MAX];        /* the last write failed */
     cake__pending_t pending[CAKE__TRIAL_LANES_MAX];
     cake__stamp_t *seen; /* keyspace * plan.keys + key */
     uint32_t generation; /* counts losses */
@@ -100,11 +102,28 @@ typedef struct cake__disk {
 void cake__disk_new(cake__trial_t *trial, cake__trial_node_t *node);
 void cake__disk_free(cake__disk_t *disk);
 void cake__disk_lose(cake__disk_t *disk);
-int cake__disk_open(cake__disk_t *disk);   /* what was undecided is drawn now; fails as a user's storage does */
-void cake__disk_crash(cake__disk_t *disk); /* the process is gone */
+int cake__disk_open(cake__disk_t *disk); /* what was undecided is drawn now; fails as the storage does */
+void cake__disk_crash(cake__disk_t *disk, bool with_power); /* the process is gone, or its machine, too */
 bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b);
 /* The row of a key as the disk has it now; false: none. */
 bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__stamp_t *out);
+
+/* ---- files.c -------------------------------------------------------------------------------------------------------------*/
+
+typedef struct cake__files cake__files_t;
+
+typedef enum cake__end {
+    CAKE__END_CLOSED, /* by the store */
+    CAKE__END_KILLED, /* what was written is there */
+    CAKE__END_POWER   /* what was synced is there */
+} cake__end_t;
+
+cake__files_t *cake__files_new(cake__disk_t *disk); /* NULL, and a violation: this machine has no place for them */
+void cake__files_free(cake__files_t *files);
+int cake__files_open(cake__files_t *files, cake_storage_t **storage);
+void cake__files_end(cake__files_t *files, cake_storage_t *storage, cake__end_t how); /* closes it */
+void cake__files_lose(cake__files_t *files);
+void cake__files_clean(cake__trial_t *trial); /* after those of all nodes are freed */
 
 /* ---- cluster.c -----------------------------------------------------------------------------------------------------------*/
 
@@ -289,6 +308,7 @@ struct cake_sim {
     uint64_t hash;
     cake_sim_result_t *result;
     struct cake__picture *picture; /* or NULL */
+    char scratch[40];              /* directory of all files; empty: none yet */
 };
 
 static inline uint64_t cake__below(cake__trial_t *trial, cake__trial_draw_t draw, uint64_t bound)

@@ -1,5 +1,5 @@
 /* hunt FROM COUNT: runs seeds until one fails, and prints how many it took and what it saw. Every fourth seed is one with
- * everything that leads to repairs. Built by run.sh with a mutant; an assertion that ends the program is a catch, too. */
+ * everything that leads to repairs, every eighth has the storages of SQLite. Built by run.sh with a mutant; an assertion that ends the program is a catch, too. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +51,8 @@ int main(int argc, char **argv)
             options.faults = CAKE_SIM_FORGET | CAKE_SIM_CRASH | CAKE_SIM_PARTITION | CAKE_SIM_LOSS;
             options.force_faults = true;
         }
+        if (seed % 8 == 5)
+            options.storage = CAKE_SIM_STORAGE_SQLITE;
         seeds++;
         if (cake_sim_run(seed, &options, &result) != 0)
             return 2;

@@ -23,11 +23,12 @@ cd "$work" || exit 2
 
 cc=${CC:-cc}
 flags="-std=c11 -O1 -g -D_GNU_SOURCE -DCAKE_MUTANTS -DCAKE_VERSION=\"mutant\" -Isrc -Iinclude -w"
-libraries="-lnghttp2 -luv -lssl -lcrypto -lzstd -lxxhash -lpthread"
+libraries="-lsqlite3 -lnghttp2 -luv -lssl -lcrypto -lzstd -lxxhash -lpthread"
 export cc flags libraries seeds from work
 
 sources() {
-    find src/base src/hlc src/crdt src/env src/sim src/uv src/view src/rpc src/gossip src/storage src/node src/store \
+    find src/base src/hlc src/crdt src/env src/sim src/uv src/view src/rpc src/gossip src/storage src/sqlite src/node \
+        src/store \
         -name '*.c' ! -name '*_test.c' ! -path '*/model/*' | sort
 }
 object() { echo "obj/$(echo "$1" | tr / _).o"; }

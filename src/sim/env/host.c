@@ -249,6 +249,11 @@ void cake__sim_host_free(cake__host_t *host)
     cake__free(host->world->alloc, host);
 }
 
+bool cake__host_is_silent(const cake__host_t *host)
+{
+    return host->is_silent;
+}
+
 void cake__host_pause(cake__host_t *host)
 {
     host->is_paused = true;

@@ -121,7 +121,8 @@ typedef enum cake__crash {
 /* Never inside one of its own events. Its environment and every block of its heap are gone at once; no callback of it
  * runs again. Work that ran on a lane has had its effect, its done is never called. */
 void cake__host_crash(cake__host_t *host, cake__crash_t how);
-cake_env_t *cake__host_start(cake__host_t *host); /* a down host: after a crash or a close; a new environment */
+bool cake__host_is_silent(const cake__host_t *host); /* its machine died, and has not started again */
+cake_env_t *cake__host_start(cake__host_t *host);    /* a down host: after a crash or a close; a new environment */
 
 void cake__host_pause(cake__host_t *host); /* its events wait, as by SIGSTOP */
 void cake__host_resume(cake__host_t *host);
