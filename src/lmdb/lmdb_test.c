@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "lmdb/lmdb.h"
+#include "lmdb/version_test.h"
 #include "storage/disk_test.h"
 
 #define LATE_LEAST 7 /* a half of late ids is full at once, so that merging goes on all the time */
@@ -38,25 +39,6 @@ static disk_kind_t lmdb_kind = {"mdb", open_with, open_dir, open_with_alloc, cak
 
 /* ---- files of others, and of other versions ----------------------------------------------------------------------------- */
 
-/* Opens the file as any program can, and puts a number into table "about". */
-static void set_about(const char *dir, const char *name, uint32_t number, bool drop)
-{
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi table;
-    char path[128];
-    snprintf(path, sizeof path, "%s/lane-000.mdb", dir);
-    assert_int_equal(mdb_env_create(&env), 0);
-    assert_int_equal(mdb_env_set_maxdbs(env, CAKE__TABLES), 0);
-    assert_int_equal(mdb_env_open(env, path, MDB_NOSUBDIR, 0666), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    assert_int_equal(mdb_dbi_open(txn, "about", 0, &table), 0);
-    MDB_val key = cake__val(name, strlen(name)), value = cake__val(&number, sizeof number);
-    assert_int_equal(drop ? mdb_drop(txn, table, 1) : mdb_put(txn, table, &key, &value, 0), 0);
-    assert_int_equal(mdb_txn_commit(txn), 0);
-    mdb_env_close(env);
-}
-
 static void refuses_other_programs_and_newer_versions(void **state)
 {
     (void)state;
@@ -71,39 +53,6 @@ static void refuses_other_programs_and_newer_versions(void **state)
     set_about(dir.path, "", 0, true);
     check_refused(&lmdb_kind, dir.path, CAKE_ECORRUPT);
     cake__test_dir_remove(&dir);
-}
-
-/* Takes a file back to version 1: without late ids, all of them in their places. */
-static void make_version_1(const char *dir)
-{
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi late, ids;
-    char path[128];
-    snprintf(path, sizeof path, "%s/lane-000.mdb", dir);
-    assert_int_equal(mdb_env_create(&env), 0);
-    assert_int_equal(mdb_env_set_maxdbs(env, CAKE__TABLES), 0);
-    assert_int_equal(mdb_env_open(env, path, MDB_NOSUBDIR, 0666), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    assert_int_equal(mdb_dbi_open(txn, "ids", 0, &ids), 0);
-    for (int i = 0; i < 2; i++) {
-        MDB_cursor *cursor;
-        MDB_val number, entry;
-        assert_int_equal(mdb_dbi_open(txn, i == 0 ? "late-0" : "late-1", MDB_INTEGERKEY, &late), 0);
-        assert_int_equal(mdb_cursor_open(txn, late, &cursor), 0);
-        while (mdb_cursor_get(cursor, &number, &entry, MDB_NEXT) == 0) {
-            const uint8_t *bytes = entry.mv_data;
-            uint8_t place[20] = {bytes[3], bytes[2], bytes[1], bytes[0]};
-            memcpy(place + 4, bytes + 4, 16);
-            MDB_val id = cake__val(place, sizeof place), key = cake__val(bytes + 20, entry.mv_size - 20);
-            assert_int_equal(mdb_put(txn, ids, &id, &key, 0), 0);
-        }
-        mdb_cursor_close(cursor);
-        assert_int_equal(mdb_drop(txn, late, 1), 0);
-    }
-    assert_int_equal(mdb_txn_commit(txn), 0);
-    mdb_env_close(env);
-    set_about(dir, "version", 1, false);
 }
 
 static void opens_a_file_of_version_1(void **state)

@@ -84,10 +84,11 @@ void cake__sqlite_readers_let_go(cake__sqlite_lane_t *lane)
 static int open_reader(cake__sqlite_lane_t *lane, cake__reader_connection_t **out)
 {
     const cake_log_t *log = &lane->storage->log;
+    const cake__sqlite_way_t way = cake__sqlite_way(lane->storage);
     cake__reader_connection_t *reader = cake__calloc(&lane->storage->alloc, 1, sizeof *reader);
     if (reader == NULL)
         return CAKE_ENOMEM;
-    int err = cake__sqlite_connect(lane->path, cake__sqlite_vfs(lane->storage), &reader->db, log);
+    int err = cake__sqlite_connect(lane->path, &way, &reader->db);
     if (err == 0)
         err = cake__sqlite_exec(
             reader->db,

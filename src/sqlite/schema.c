@@ -1,4 +1,4 @@
-/* Making, recognising and upgrading the file of a lane. docs/storage.md has the same schema with words around it. */
+/* Making, recognising and migrating the file of a lane. docs/storage.md has the same schema with words around it. */
 #include "sqlite/sqlite.h"
 
 #include "storage/dir.h"
@@ -21,8 +21,9 @@ static const char schema_1[] =
     " strftime('%Y-%m-%dT%H:%M:%fZ', (d.hlc >> 16) / 1000.0, 'unixepoch') AS written"
     " FROM documents d JOIN keyspaces k ON k.number = d.keyspace WHERE d.value IS NOT NULL;";
 
-/* migrations[i] leads from user_version i to i + 1; each runs in a transaction of its own. */
-static const char *const migrations[CAKE__SQLITE_VERSION] = {schema_1};
+static const char *const steps[] = {schema_1};
+
+const cake__sqlite_schema_t cake__sqlite_schema = {steps, CAKE_COUNT_OF(steps)};
 
 int cake__sqlite_err(sqlite3 *db, int code)
 {
@@ -112,13 +113,14 @@ static bool has_log(const char *path)
     return len > 0 && (size_t)len < sizeof name && stat(name, &info) == 0 && info.st_size > 0;
 }
 
-static int check_header(const char *path, const uint8_t *header, uint64_t size, const cake_log_t *log)
+static int check_header(const char *path, const uint8_t *header, uint64_t size, const cake__sqlite_way_t *way)
 {
+    const cake_log_t *log = way->log;
     if (memcmp(header, "SQLite format 3", 16) != 0)
         return refuse(path, CAKE_ECORRUPT, "not a database of SQLite, or damaged", log);
     if (load_be32(header + HEADER_ID_AT) != CAKE__SQLITE_APPLICATION_ID)
         return refuse(path, CAKE_ECORRUPT, "a database of another program", log);
-    if (load_be32(header + HEADER_VERSION_AT) > CAKE__SQLITE_VERSION)
+    if (load_be32(header + HEADER_VERSION_AT) > (uint32_t)way->schema->version)
         return refuse(path, CAKE_EVERSION, "made by a newer version", log);
     uint64_t page = (uint64_t)header[16] << 8 | header[17];
     page = page == 1 ? 65536 : page;
@@ -128,8 +130,10 @@ static int check_header(const char *path, const uint8_t *header, uint64_t size, 
     return 0;
 }
 
-int cake__sqlite_recognise(const char *path, const cake_log_t *log)
+/* Only looks: SQLite itself would write to a file, and make others beside it. */
+static int recognise(const char *path, const cake__sqlite_way_t *way)
 {
+    const cake_log_t *log = way->log;
     uint8_t header[HEADER_BYTES];
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -144,68 +148,89 @@ int cake__sqlite_recognise(const char *path, const cake_log_t *log)
         return refuse(path, err, "cannot be read", log);
     if (got < (ssize_t)sizeof header)
         return refuse(path, CAKE_ECORRUPT, "not a database of SQLite, or damaged", log);
-    return check_header(path, header, (uint64_t)info.st_size, log);
+    return check_header(path, header, (uint64_t)info.st_size, way);
 }
 
-/* ---- making and upgrading ------------------------------------------------------------------------------------------- */
+/* ---- migrating ---------------------------------------------------------------------------------------------------------- */
 
-static int migrate(sqlite3 *db, int64_t from, const cake_log_t *log)
+static int read_version(sqlite3 *db, const char *path, const cake__sqlite_way_t *way, int64_t *version)
 {
-    for (int64_t version = from; version < CAKE__SQLITE_VERSION; version++) {
-        char set[64];
-        snprintf(set, sizeof set, "PRAGMA user_version = %d", (int)version + 1);
-        int err = cake__sqlite_exec(db, "BEGIN IMMEDIATE", log);
-        if (err == 0)
-            err = cake__sqlite_exec(db, migrations[version], log);
-        if (err == 0)
-            err = cake__sqlite_exec(db, set, log);
-        if (err == 0)
-            err = cake__sqlite_exec(db, "COMMIT", log);
-        if (err != 0) {
-            (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-            return err;
-        }
-    }
-    return 0;
+    int err = cake__sqlite_number(db, "PRAGMA user_version", version); /* the log may be ahead of the header */
+    if (err != 0)
+        return refuse(path, err, sqlite3_errmsg(db), way->log);
+    return *version > way->schema->version ? refuse(path, CAKE_EVERSION, "made by a newer version", way->log) : 0;
 }
 
-static int fill_new(sqlite3 *db, unsigned lane, unsigned lanes, const cake_log_t *log)
+static int take_step(sqlite3 *db, const char *step, int64_t version, const cake_log_t *log)
 {
+    char set[64];
+    snprintf(set, sizeof set, "PRAGMA user_version = %d", (int)version);
+    int err = cake__sqlite_exec(db, "BEGIN IMMEDIATE", log);
+    if (err != 0)
+        return err;
+    err = cake__sqlite_exec(db, step, log);
+    if (err == 0)
+        err = cake__sqlite_exec(db, set, log);
+    if (err == 0)
+        err = cake__sqlite_exec(db, "COMMIT", log);
+    if (err != 0)
+        (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    return err;
+}
+
+int cake__sqlite_migrate(sqlite3 *db, const char *path, const cake__sqlite_way_t *way)
+{
+    int64_t version = 0;
+    int err = read_version(db, path, way, &version);
+    bool is_older = err == 0 && version > 0 && version < way->schema->version;
+    for (; err == 0 && version < way->schema->version; version++)
+        err = take_step(db, way->schema->steps[version], version + 1, way->log);
+    if (err == 0 && is_older)
+        cake__log(way->log, CAKE_LOG_INFO, "%s: now of version %d", path, way->schema->version);
+    return err;
+}
+
+/* ---- making, opening ---------------------------------------------------------------------------------------------------- */
+
+static int fill_new(sqlite3 *db, const char *path, unsigned lane, unsigned lanes, const cake__sqlite_way_t *way)
+{
+    const cake_log_t *log = way->log;
     char about[128];
     snprintf(about, sizeof about, "PRAGMA application_id = %d; INSERT INTO lane VALUES (%u, %u)",
              CAKE__SQLITE_APPLICATION_ID, lane, lanes);
     /* Nobody has a draft before it is published, and that syncs it: what happens to it before does not matter. */
     int err = cake__sqlite_exec(db, "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY", log);
     if (err == 0)
-        err = migrate(db, 0, log);
+        err = cake__sqlite_migrate(db, path, way);
     if (err == 0)
         err = cake__sqlite_exec(db, about, log);
     return err != 0 ? err : cake__sqlite_exec(db, "PRAGMA journal_mode = WAL", log);
 }
 
-int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const char *vfs,
-                      const cake_log_t *log)
+int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const cake__sqlite_way_t *way)
 {
+    const cake_log_t *log = way->log;
     char draft[CAKE__PATH_MAX];
     sqlite3 *db = NULL;
     int len = snprintf(draft, sizeof draft, "%s.new", path);
     if (len < 0 || (size_t)len >= sizeof draft)
         return CAKE_ETOOBIG;
     (void)unlink(draft); /* of an attempt that was cut short */
-    int code = sqlite3_open_v2(draft, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, vfs);
+    int code = sqlite3_open_v2(draft, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, way->vfs);
     int err = cake__sqlite_err(db, code);
     if (err == 0)
-        err = fill_new(db, lane, lanes, log);
+        err = fill_new(db, draft, lane, lanes, way);
     else
         cake__log(log, CAKE_LOG_ERROR, "%s: %s", draft, db == NULL ? "out of memory" : sqlite3_errmsg(db));
     sqlite3_close(db); /* the last connection: the log is merged and removed */
     return err != 0 ? err : cake__file_publish(dir, draft, path, log);
 }
 
-int cake__sqlite_connect(const char *path, const char *vfs, sqlite3 **db, const cake_log_t *log)
+int cake__sqlite_connect(const char *path, const cake__sqlite_way_t *way, sqlite3 **db)
 {
+    const cake_log_t *log = way->log;
     *db = NULL;
-    int code = sqlite3_open_v2(path, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs);
+    int code = sqlite3_open_v2(path, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, way->vfs);
     if (code != SQLITE_OK) {
         int err = cake__sqlite_err(*db, code);
         cake__log(log, CAKE_LOG_ERROR, "%s: %s", path, *db == NULL ? "out of memory" : sqlite3_errmsg(*db));
@@ -220,26 +245,33 @@ int cake__sqlite_connect(const char *path, const char *vfs, sqlite3 **db, const 
         *db, "PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF", log);
 }
 
-int cake__sqlite_upgrade(sqlite3 *db, const char *path, unsigned lane, unsigned *lanes, const cake_log_t *log)
+/* Negative versions are of no one. */
+static int check_lane(sqlite3 *db, const char *path, unsigned lane, unsigned *lanes, const cake__sqlite_way_t *way)
 {
     int64_t version = 0, number = 0, count = 0;
-    int err = cake__sqlite_number(db, "PRAGMA user_version", &version); /* the log may be ahead of the header */
+    int err = read_version(db, path, way, &version);
     if (err != 0)
-        return refuse(path, err, sqlite3_errmsg(db), log);
-    if (version > CAKE__SQLITE_VERSION)
-        return refuse(path, CAKE_EVERSION, "made by a newer version", log);
+        return err;
     if (version < 1)
-        return refuse(path, CAKE_ECORRUPT, "has no schema", log);
-    err = migrate(db, version, log);
-    if (err == 0)
-        err = cake__sqlite_number(db, "SELECT number FROM lane", &number);
+        return refuse(path, CAKE_ECORRUPT, "has no schema", way->log);
+    err = cake__sqlite_number(db, "SELECT number FROM lane", &number);
     if (err == 0)
         err = cake__sqlite_number(db, "SELECT lanes FROM lane", &count);
     if (err != 0)
         return refuse(path, err == CAKE_EINTERNAL || err == CAKE_ENOTFOUND ? CAKE_ECORRUPT : err, sqlite3_errmsg(db),
-                      log);
+                      way->log);
     if (number != lane || count < 1 || count > CAKE_STORAGE_LANES_MAX || (*lanes != 0 && count != *lanes))
-        return refuse(path, CAKE_ECORRUPT, "is not the lane that its name says", log);
+        return refuse(path, CAKE_ECORRUPT, "is not the lane that its name says", way->log);
     *lanes = (unsigned)count;
     return 0;
+}
+
+int cake__sqlite_open_file(const char *path, unsigned lane, unsigned *lanes, const cake__sqlite_way_t *way,
+                           sqlite3 **db)
+{
+    *db = NULL;
+    int err = recognise(path, way);
+    if (err == 0)
+        err = cake__sqlite_connect(path, way, db);
+    return err != 0 ? err : check_lane(*db, path, lane, lanes, way);
 }

@@ -63,7 +63,7 @@ static int lane_path(const char *dir, unsigned lane, char out[CAKE__PATH_MAX])
 }
 
 /* VACUUM INTO writes one snapshot, without gaps; it does not run inside a transaction, so it gets its own connection. */
-static int copy_lane(const char *from, unsigned lane, const char *vfs, const char *dir, const cake_log_t *log)
+static int copy_lane(const char *from, unsigned lane, const cake__sqlite_way_t *way, const char *dir)
 {
     char path[CAKE__PATH_MAX], draft[CAKE__PATH_MAX];
     sqlite3 *db = NULL;
@@ -71,24 +71,25 @@ static int copy_lane(const char *from, unsigned lane, const char *vfs, const cha
     int len = snprintf(draft, sizeof draft, "%s.new", path);
     if (err != 0 || len < 0 || (size_t)len >= sizeof draft)
         return CAKE_ETOOBIG;
-    err = cake__sqlite_connect(from, vfs, &db, log);
+    err = cake__sqlite_connect(from, way, &db);
     char *sql = err == 0 ? sqlite3_mprintf("VACUUM INTO %Q", draft) : NULL;
     if (err == 0)
-        err = sql == NULL ? CAKE_ENOMEM : cake__sqlite_exec(db, sql, log);
+        err = sql == NULL ? CAKE_ENOMEM : cake__sqlite_exec(db, sql, way->log);
     sqlite3_free(sql);
     sqlite3_close(db);
-    return err != 0 ? err : cake__file_publish(dir, draft, path, log);
+    return err != 0 ? err : cake__file_publish(dir, draft, path, way->log);
 }
 
 static int sqlite_backup(cake_storage_t *storage, const char *dir)
 {
     cake__sqlite_t *sqlite = cake__sqlite_of(storage);
+    const cake__sqlite_way_t way = cake__sqlite_way(sqlite);
     char draft[CAKE__PATH_MAX];
     int err = cake__copy_begin(dir, draft, &sqlite->log);
     if (err != 0)
         return err;
     for (unsigned i = 0; i < sqlite->lane_count && err == 0; i++)
-        err = copy_lane(sqlite->lanes[i].path, i, cake__sqlite_vfs(sqlite), draft, &sqlite->log);
+        err = copy_lane(sqlite->lanes[i].path, i, &way, draft);
     return cake__copy_end(dir, draft, err, &sqlite->log);
 }
 
@@ -143,31 +144,27 @@ static const cake_storage_ops_t sqlite_ops = {
  * Lane 0 is made last, so a directory without it was never finished: what is there is empty and made again. A directory
  * that has lane 0 must have them all. */
 
-static int open_existing(const char *path, unsigned lane, unsigned *lanes, const char *vfs, const cake_log_t *log,
-                         sqlite3 **db)
+static int open_existing(const char *path, unsigned lane, unsigned *lanes, const cake__sqlite_way_t *way, sqlite3 **db)
 {
-    int err = cake__sqlite_recognise(path, log);
+    int err = cake__sqlite_open_file(path, lane, lanes, way, db);
     if (err == CAKE_ENOTFOUND)
-        cake__log(log, CAKE_LOG_ERROR, "%s is missing", path);
-    if (err != 0)
-        return err == CAKE_ENOTFOUND ? CAKE_ECORRUPT : err;
-    err = cake__sqlite_connect(path, vfs, db, log);
-    return err != 0 ? err : cake__sqlite_upgrade(*db, path, lane, lanes, log);
+        cake__log(way->log, CAKE_LOG_ERROR, "%s is missing", path);
+    return err == CAKE_ENOTFOUND ? CAKE_ECORRUPT : err;
 }
 
-static int check_unfinished(const char *path, unsigned lane, const char *vfs, const cake_log_t *log)
+static int check_unfinished(const char *path, unsigned lane, const cake__sqlite_way_t *way)
 {
     sqlite3 *db = NULL;
     unsigned lanes = 0;
     int64_t found = 0;
     if (!cake__path_exists(path))
         return 0;
-    int err = open_existing(path, lane, &lanes, vfs, log, &db);
+    int err = open_existing(path, lane, &lanes, way, &db);
     if (err == 0)
         err = cake__sqlite_number(db, "SELECT (SELECT count(*) FROM keyspaces) + (SELECT count(*) FROM metas)", &found);
     sqlite3_close(db);
     if (err == 0 && found != 0) {
-        cake__log(log, CAKE_LOG_ERROR, "%s has documents, but lane-000.sqlite is missing", path);
+        cake__log(way->log, CAKE_LOG_ERROR, "%s has documents, but lane-000.sqlite is missing", path);
         err = CAKE_ECORRUPT;
     }
     if (err == 0 && unlink(path) != 0)
@@ -175,39 +172,37 @@ static int check_unfinished(const char *path, unsigned lane, const char *vfs, co
     return err;
 }
 
-static int make_files(const char *dir, unsigned lanes, const char *vfs, const cake_log_t *log)
+static int make_files(const char *dir, unsigned lanes, const cake__sqlite_way_t *way)
 {
     char path[CAKE__PATH_MAX];
     int err = 0;
     for (unsigned i = CAKE_STORAGE_LANES_MAX; i > 1 && err == 0; i--) {
         err = lane_path(dir, i - 1, path);
         if (err == 0)
-            err = check_unfinished(path, i - 1, vfs, log);
+            err = check_unfinished(path, i - 1, way);
     }
     for (unsigned i = lanes; i > 0 && err == 0; i--) {
         err = lane_path(dir, i - 1, path);
         if (err == 0)
-            err = cake__sqlite_make(dir, path, i - 1, lanes, vfs, log);
+            err = cake__sqlite_make(dir, path, i - 1, lanes, way);
     }
     return err;
 }
 
 /* The number of lanes, in a directory that has been made if need be. */
-static int settle_dir(const char *dir, const cake_sqlite_options_t *options, unsigned *lanes)
+static int settle_dir(const char *dir, unsigned wanted, const cake__sqlite_way_t *way, unsigned *lanes)
 {
-    const cake_log_t *log = options->log;
-    unsigned wanted = options->lanes;
     char path[CAKE__PATH_MAX];
     sqlite3 *db = NULL;
     int err = lane_path(dir, 0, path);
     if (err == 0 && !cake__path_exists(path))
-        err = make_files(dir, wanted == 0 ? 1 : wanted, options->vfs, log);
+        err = make_files(dir, wanted == 0 ? 1 : wanted, way);
     *lanes = 0;
     if (err == 0)
-        err = open_existing(path, 0, lanes, options->vfs, log, &db);
+        err = open_existing(path, 0, lanes, way, &db);
     sqlite3_close(db);
     if (err == 0 && wanted != 0 && *lanes != wanted) {
-        cake__log(log, CAKE_LOG_ERROR, "%s was made with %u lanes, not %u", dir, *lanes, wanted);
+        cake__log(way->log, CAKE_LOG_ERROR, "%s was made with %u lanes, not %u", dir, *lanes, wanted);
         err = CAKE_ECONFLICT;
     }
     return err;
@@ -216,16 +211,25 @@ static int settle_dir(const char *dir, const cake_sqlite_options_t *options, uns
 static int open_lane(cake__sqlite_t *sqlite, unsigned number)
 {
     cake__sqlite_lane_t *lane = &sqlite->lanes[number];
+    const cake__sqlite_way_t way = cake__sqlite_way(sqlite);
     unsigned lanes = sqlite->lane_count;
     int err = lane_path(sqlite->dir, number, lane->path);
-    if (err == 0)
-        err = open_existing(lane->path, number, &lanes, cake__sqlite_vfs(sqlite), &sqlite->log, &lane->db);
+    return err != 0 ? err : open_existing(lane->path, number, &lanes, &way, &lane->db);
+}
+
+/* None is migrated before all of them were found to be in order. */
+static int start_lane(cake__sqlite_t *sqlite, unsigned number)
+{
+    cake__sqlite_lane_t *lane = &sqlite->lanes[number];
+    const cake__sqlite_way_t way = cake__sqlite_way(sqlite);
+    int err = cake__sqlite_migrate(lane->db, lane->path, &way);
     return err != 0 ? err : cake__sqlite_writer_open(lane);
 }
 
-static int open_lanes(const char *dir, const cake_sqlite_options_t *options, unsigned lanes, int lock_fd,
+static int open_lanes(const char *dir, const cake__sqlite_settings_t *settings, unsigned lanes, int lock_fd,
                       cake_storage_t **storage)
 {
+    const cake_sqlite_options_t *options = &settings->given;
     const cake_alloc_t *alloc = cake__alloc_or_default(options->alloc);
     cake__sqlite_t *sqlite = cake__calloc(alloc, 1, sizeof *sqlite + lanes * sizeof sqlite->lanes[0]);
     if (sqlite == NULL)
@@ -235,6 +239,7 @@ static int open_lanes(const char *dir, const cake_sqlite_options_t *options, uns
     sqlite->is_relaxed = options->lose_last_writes_on_power_cut;
     if (options->vfs != NULL)
         snprintf(sqlite->vfs, sizeof sqlite->vfs, "%s", options->vfs);
+    sqlite->schema = settings->schema;
     sqlite->lock_fd = -1;
     sqlite->lane_count = lanes;
     if (options->log != NULL)
@@ -249,6 +254,8 @@ static int open_lanes(const char *dir, const cake_sqlite_options_t *options, uns
     int err = 0;
     for (unsigned i = 0; i < lanes && err == 0; i++)
         err = open_lane(sqlite, i);
+    for (unsigned i = 0; i < lanes && err == 0; i++)
+        err = start_lane(sqlite, i);
     if (err != 0) {
         sqlite_close(&sqlite->base);
         return err;
@@ -258,33 +265,42 @@ static int open_lanes(const char *dir, const cake_sqlite_options_t *options, uns
     return 0;
 }
 
-int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_storage_t **storage)
+int cake__sqlite_open(const char *dir, const cake__sqlite_settings_t *settings, cake_storage_t **storage)
 {
-    cake_sqlite_options_t options = CAKE_SQLITE_OPTIONS_INIT;
+    const cake_sqlite_options_t *options = &settings->given;
+    const cake__sqlite_way_t way = {options->log, options->vfs, settings->schema};
     unsigned lanes;
     int lock_fd;
     *storage = NULL;
-    if (given != NULL)
-        memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
-    if (dir == NULL || dir[0] == '\0' || options.lanes > CAKE_STORAGE_LANES_MAX || sqlite3_threadsafe() == 0)
+    if (dir == NULL || dir[0] == '\0' || options->lanes > CAKE_STORAGE_LANES_MAX || sqlite3_threadsafe() == 0)
         return CAKE_EINVAL;
-    if (options.vfs != NULL && (strlen(options.vfs) >= CAKE__SQLITE_VFS_MAX || sqlite3_vfs_find(options.vfs) == NULL))
+    if (way.vfs != NULL && (strlen(way.vfs) >= CAKE__SQLITE_VFS_MAX || sqlite3_vfs_find(way.vfs) == NULL))
         return CAKE_EINVAL;
-    int err = cake__dir_lock(dir, options.log, &lock_fd);
+    int err = cake__dir_lock(dir, way.log, &lock_fd);
     if (err != 0)
         return err;
-    err = settle_dir(dir, &options, &lanes);
+    err = settle_dir(dir, options->lanes, &way, &lanes);
     if (err == 0)
-        err = open_lanes(dir, &options, lanes, lock_fd, storage);
+        err = open_lanes(dir, settings, lanes, lock_fd, storage);
     if (err != 0)
         cake__dir_unlock(&lock_fd);
     return err;
 }
 
-/* ---- copying the files of another process ------------------------------------------------------------------------------ */
+int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_storage_t **storage)
+{
+    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema};
+    if (given != NULL)
+        memcpy(&settings.given, given, given->size < sizeof settings.given ? given->size : sizeof settings.given);
+    return cake__sqlite_open(dir, &settings, storage);
+}
+
+/* ---- copying the files of another process ------------------------------------------------------------------------------
+ * They are not migrated: that process may be of an older version. */
 
 static int copy_lanes(const char *from, const char *draft, const cake_log_t *log)
 {
+    const cake__sqlite_way_t way = {log, NULL, &cake__sqlite_schema};
     unsigned lanes = 1;
     int err = 0;
     for (unsigned i = 0; i < lanes && err == 0; i++) {
@@ -293,11 +309,11 @@ static int copy_lanes(const char *from, const char *draft, const cake_log_t *log
         unsigned count = i == 0 ? 0 : lanes; /* the first one tells */
         err = lane_path(from, i, path);
         if (err == 0)
-            err = open_existing(path, i, &count, NULL, log, &db);
+            err = open_existing(path, i, &count, &way, &db);
         sqlite3_close(db);
         lanes = count;
         if (err == 0)
-            err = copy_lane(path, i, NULL, draft, log);
+            err = copy_lane(path, i, &way, draft);
     }
     return err;
 }

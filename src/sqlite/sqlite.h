@@ -22,7 +22,6 @@
 #include "storage/storage.h"
 
 #define CAKE__SQLITE_APPLICATION_ID 0x43414b45 /* "CAKE" */
-#define CAKE__SQLITE_VERSION        1          /* user_version */
 #define CAKE__SQLITE_BUSY_MS        5000       /* for a sqlite3 shell that writes */
 #define CAKE__SQLITE_VFS_MAX        64u
 
@@ -78,12 +77,21 @@ typedef struct cake__sqlite_lane {
     unsigned pool_count;
 } cake__sqlite_lane_t;
 
+/* steps[i] leads from version i, which is user_version in the file, to i + 1; 0 is an empty file. */
+typedef struct cake__sqlite_schema {
+    const char *const *steps;
+    int version; /* how many they are */
+} cake__sqlite_schema_t;
+
+extern const cake__sqlite_schema_t cake__sqlite_schema; /* in schema.c */
+
 typedef struct cake__sqlite {
     cake_storage_t base;
     cake_alloc_t alloc;
     cake_log_t log;
     bool is_relaxed;                /* synchronous=NORMAL */
     char vfs[CAKE__SQLITE_VFS_MAX]; /* "": SQLite's own */
+    const cake__sqlite_schema_t *schema;
     int lock_fd;
     unsigned lane_count;
     cake__names_t names;
@@ -91,10 +99,24 @@ typedef struct cake__sqlite {
     cake__sqlite_lane_t lanes[];
 } cake__sqlite_t;
 
-static inline const char *cake__sqlite_vfs(const cake__sqlite_t *sqlite)
+/* How files are opened. */
+typedef struct cake__sqlite_way {
+    const cake_log_t *log;
+    const char *vfs; /* NULL: SQLite's own */
+    const cake__sqlite_schema_t *schema;
+} cake__sqlite_way_t;
+
+static inline cake__sqlite_way_t cake__sqlite_way(const cake__sqlite_t *sqlite)
 {
-    return sqlite->vfs[0] == '\0' ? NULL : sqlite->vfs;
+    return (cake__sqlite_way_t){&sqlite->log, sqlite->vfs[0] == '\0' ? NULL : sqlite->vfs, sqlite->schema};
 }
+
+typedef struct cake__sqlite_settings {
+    cake_sqlite_options_t given;
+    const cake__sqlite_schema_t *schema; /* for tests: one with other versions */
+} cake__sqlite_settings_t;
+
+int cake__sqlite_open(const char *dir, const cake__sqlite_settings_t *settings, cake_storage_t **storage);
 
 static inline cake__sqlite_t *cake__sqlite_of(cake_storage_t *storage)
 {
@@ -112,18 +134,19 @@ int cake__sqlite_number(sqlite3 *db, const char *sql, int64_t *out); /* the firs
 int cake__sqlite_prepare(sqlite3 *db, const char *const *texts, size_t count, sqlite3_stmt **statements,
                          const cake_log_t *log);
 
-/* CAKE_ENOTFOUND: no file; CAKE_ECORRUPT: not one of ours; CAKE_EVERSION: a newer one. Only looks. */
-int cake__sqlite_recognise(const char *path, const cake_log_t *log);
-
 /* Makes a new file with everything in it, under another name until it is whole. */
-int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const char *vfs,
-                      const cake_log_t *log);
+int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const cake__sqlite_way_t *way);
 
-/* A connection to a file that was recognised, with the settings all connections share. */
-int cake__sqlite_connect(const char *path, const char *vfs, sqlite3 **db, const cake_log_t *log);
+/* A connection with the settings that all share, to a file that is known to be sound. *db: for sqlite3_close, after errors, too. */
+int cake__sqlite_connect(const char *path, const cake__sqlite_way_t *way, sqlite3 **db);
 
-/* Brings an older schema up to this version and checks that the file is lane `lane` of *lanes (0: tells). */
-int cake__sqlite_upgrade(sqlite3 *db, const char *path, unsigned lane, unsigned *lanes, const cake_log_t *log);
+/* Opens a file that may be anything, and checks that it is lane `lane` of *lanes (0: tells). CAKE_ENOTFOUND: no file;
+ * CAKE_ECORRUPT: not one of ours; CAKE_EVERSION: of a newer version. Then it is as it was. */
+int cake__sqlite_open_file(const char *path, unsigned lane, unsigned *lanes, const cake__sqlite_way_t *way,
+                           sqlite3 **db);
+
+/* Brings an older file up to this version, each step in a transaction of its own. */
+int cake__sqlite_migrate(sqlite3 *db, const char *path, const cake__sqlite_way_t *way);
 
 /* ---- write.c ----------------------------------------------------------------------------------------------------------- */
 int cake__sqlite_writer_open(cake__sqlite_lane_t *lane);

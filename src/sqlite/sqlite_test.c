@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "sqlite/sqlite.h"
+#include "sqlite/version_test.h"
 #include "storage/disk_test.h"
 
 static int open_with(const char *dir, const disk_options_t *wanted, cake_storage_t **storage)
@@ -58,6 +59,30 @@ static void refuses_what_is_not_its_own(void **state)
     write_image(&good, good.len);
     disk_check_row(&sqlite_kind, dir.path);
     free(good.bytes);
+    cake__test_dir_remove(&dir);
+}
+
+static void a_step_that_fails_changes_nothing(void **state)
+{
+    (void)state;
+    static const char *const good = "CREATE TABLE more (number INTEGER) STRICT",
+                             *const bad =
+                                 "CREATE TABLE half (number INTEGER) STRICT; INSERT INTO no_such_table VALUES (1)";
+    const char *const steps[] = {good, bad};
+    cake__test_dir_t dir;
+    cake_storage_t *storage = NULL;
+    unsigned ours = (unsigned)cake__sqlite_schema.version;
+    disk_make(&sqlite_kind, &dir, 2);
+    assert_true(version_open(dir.path, &bad, 1, NULL, &storage) < 0);
+    assert_null(storage);
+    assert_int_equal(version_number(dir.path, "PRAGMA user_version"), ours);
+    assert_int_equal(version_number(dir.path, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"), 0);
+    disk_check_row(&sqlite_kind, dir.path);
+    assert_true(version_open(dir.path, steps, 2, NULL, &storage) < 0); /* those before it are done, and stay */
+    assert_int_equal(version_number(dir.path, "PRAGMA user_version"), ours + 1);
+    check_refused(&sqlite_kind, dir.path, CAKE_EVERSION);
+    assert_int_equal(version_open(dir.path, steps, 1, NULL, &storage), 0);
+    cake_storage_close(storage);
     cake__test_dir_remove(&dir);
 }
 
@@ -118,6 +143,7 @@ int main(void)
         DISK_CASES(&sqlite_kind),
         DISK_CASE(survives_damaged_files, &sqlite_kind),
         cmocka_unit_test(refuses_what_is_not_its_own),
+        cmocka_unit_test(a_step_that_fails_changes_nothing),
         cmocka_unit_test(check_finds_damage),
         cmocka_unit_test(takes_another_file_system),
     };

@@ -195,35 +195,114 @@ static inline void power_suite(crash_open_fn open_fn)
     cake__test_dir_remove(&factory.dir);
 }
 
+/* ---- migrating ----------------------------------------------------------------------------------------------------------- */
+
+#define POWER_BATCHES 20u /* in a file of the older version */
+
+/* Programs of an older and of a newer version. */
+typedef struct power_versions {
+    void (*make_old)(const char *dir, crash_model_t *model); /* with POWER_BATCHES in it */
+    crash_open_fn open_old;                                  /* NULL: there is none any more */
+    crash_open_fn open_new;
+    unsigned (*version)(const char *dir); /* of the file; it fails where it is neither one nor the other */
+    unsigned old_version, new_version;
+} power_versions_t;
+
+/* Opened by the newer program, with a fault at the nth call. The file then is of one version, whole, and goes on with a program of
+ * that version. Returns how many calls there were. */
+static inline uint64_t power_migrate_once(const power_versions_t *versions, uint64_t nth, fault_t fault, fate_t fate,
+                                          unsigned *stayed)
+{
+    cake__test_dir_t dir;
+    crash_model_t model;
+    cake__random_t random;
+    cake_storage_t *storage = NULL;
+    cake__test_dir_make(&dir);
+    crash_model_init(&model);
+    cake__random_init(&random, nth * FATES + fate);
+    versions->make_old(dir.path, &model);
+    calls_arm(nth, fault);
+    int err = versions->open_new(dir.path, &storage);
+    assert_true(err == 0 || err == CAKE_EIO || err == CAKE_ENOSPC);
+    cake_storage_close(storage);
+    uint64_t count = calls.calls;
+    calls_settle(dir.path, fate, &random);
+    unsigned version = versions->version(dir.path);
+    assert_in_range(version, versions->old_version, versions->new_version);
+    assert_true(err != 0 || fault == FAULT_POWER || version == versions->new_version);
+    *stayed += version == versions->old_version;
+    if (versions->open_old != NULL && version == versions->old_version) {
+        storage = crash_reopen(versions->open_old, dir.path, &model, POWER_BATCHES);
+        assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+        cake_storage_close(storage);
+    } else if (versions->open_old != NULL) {
+        assert_int_equal(versions->open_old(dir.path, &storage), CAKE_EVERSION);
+        assert_null(storage);
+    }
+    cake_storage_close(crash_reopen(versions->open_new, dir.path, &model, model.last));
+    assert_int_equal(versions->version(dir.path), versions->new_version);
+    cake__test_dir_remove(&dir);
+    return count;
+}
+
+static inline void power_migrations(const power_versions_t *versions)
+{
+    static const fault_t faults[] = {FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT, FAULT_DEAD, FAULT_FULL};
+    unsigned stayed = 0, tried = 0;
+    uint64_t count = power_migrate_once(versions, 0, FAULT_NONE, FATE_KEEP_ALL, &stayed);
+    assert_int_equal(stayed, 0);
+    assert_true(count > 2);
+    for (uint64_t nth = 1; nth <= count; nth++) {
+        for (unsigned fate = 0; fate < FATES; fate++, tried++)
+            (void)power_migrate_once(versions, nth, FAULT_POWER, (fate_t)fate, &stayed);
+        for (size_t i = 0; i < CAKE_COUNT_OF(faults); i++, tried++)
+            (void)power_migrate_once(versions, nth, faults[i], (fate_t)(nth % FATES), &stayed);
+    }
+    print_message("%u migrations of %u calls cut short, %u had not happened\n", tried, (unsigned)count, stayed);
+    assert_in_range(stayed, 1, tried - 1);
+}
+
 /* ---- the cases -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct power_kind {
+    crash_open_fn open_fn;
+    const power_versions_t *versions;
+} power_kind_t;
 
 static inline void loses_nothing_in_a_power_cut(void **state)
 {
-    power_cuts(*(crash_open_fn *)*state);
+    power_cuts(((const power_kind_t *)*state)->open_fn);
 }
 
 static inline void survives_io_errors(void **state)
 {
-    power_failures(*(crash_open_fn *)*state, 40);
+    power_failures(((const power_kind_t *)*state)->open_fn, 40);
 }
 
 static inline void survives_a_kill_in_every_call(void **state)
 {
-    power_kills(*(crash_open_fn *)*state);
+    power_kills(((const power_kind_t *)*state)->open_fn);
 }
 
 static inline void passes_the_suite_on_failing_disks(void **state)
 {
-    power_suite(*(crash_open_fn *)*state);
+    power_suite(((const power_kind_t *)*state)->open_fn);
 }
 
-static inline int power_main(crash_open_fn open_fn)
+static inline void survives_a_crash_while_it_migrates(void **state)
 {
+    power_migrations(((const power_kind_t *)*state)->versions);
+}
+
+static inline int power_main(crash_open_fn open_fn, const power_versions_t *versions)
+{
+    power_kind_t kind = {open_fn, versions};
     struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(loses_nothing_in_a_power_cut, &open_fn),
-        cmocka_unit_test_prestate(survives_io_errors, &open_fn),
-        cmocka_unit_test_prestate(survives_a_kill_in_every_call, &open_fn),
-        cmocka_unit_test_prestate(passes_the_suite_on_failing_disks, &open_fn),
+        cmocka_unit_test_prestate(loses_nothing_in_a_power_cut, &kind),
+        cmocka_unit_test_prestate(survives_io_errors, &kind),
+        cmocka_unit_test_prestate(survives_a_kill_in_every_call, &kind),
+        cmocka_unit_test_prestate(passes_the_suite_on_failing_disks, &kind),
+        cmocka_unit_test_prestate(survives_a_crash_while_it_migrates, &kind),
     };
     cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));
     return cmocka_run_group_tests(tests, NULL, NULL);
