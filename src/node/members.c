@@ -41,6 +41,26 @@ static bool is_live(const cake_member_t *member)
     return member->status == CAKE_ALIVE || member->status == CAKE_SUSPECT;
 }
 
+/* ---- runs ---------------------------------------------------------------------------------------------------------------*/
+
+static uint64_t run_of(const cake__gossip_who_t *who)
+{
+    return cake__load_le(who->nonce, 8) | 1;
+}
+
+uint64_t cake__node_run(const cake_node_t *node)
+{
+    cake__gossip_member_t self;
+    cake__gossip_self(node->gossip, &self);
+    return run_of(&self.who);
+}
+
+bool cake__node_is_run(const cake_node_t *node, uint16_t id, uint64_t run)
+{
+    cake__gossip_member_t member;
+    return cake__gossip_find_member(node->gossip, id, &member) && run_of(&member.who) == run;
+}
+
 /* ---- telling watchers ------------------------------------------------------------------------------------------------*/
 
 static void tell(cake_node_t *node, cake_membership_kind_t kind, const cake_member_t *member)

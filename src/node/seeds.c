@@ -98,6 +98,33 @@ static void resolve_seeds(void *arg)
         cake__timer_arm_ms(node->env, &node->resolve_timer, CAKE__SEED_RESOLVE_MS);
 }
 
+static bool is_of_a_member(const cake_node_t *node, const cake_addr_t *addr)
+{
+    char text[CAKE_ADDR_TEXT_MAX];
+    cake_addr_format(addr, text);
+    for (size_t i = 0; i < node->told_count; i++) {
+        const cake_member_t *member = &node->told[i];
+        bool is_live = member->status == CAKE_ALIVE || member->status == CAKE_SUSPECT;
+        if (is_live && strcmp(member->address, text) == 0)
+            return true;
+    }
+    return cake_addr_equal(addr, &node->listen_addr);
+}
+
+bool cake__node_seeds_are_members(const cake_node_t *node)
+{
+    for (size_t i = 0; i < node->seed_count; i++) {
+        const cake__seed_t *seed = &node->seeds[i];
+        if (seed->addr_count == 0)
+            return false;
+        for (size_t k = 0; k < seed->addr_count; k++) {
+            if (!is_of_a_member(node, &seed->addrs[k]))
+                return false;
+        }
+    }
+    return true;
+}
+
 /* ---- while no seed has answered ---------------------------------------------------------------------------------------*/
 
 static void say_why(cake_node_t *node, const char *text, const char *why)

@@ -3,15 +3,23 @@
  *
  *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled ─> "joined" is made durable
  *
- * A node without seeds has joined when it starts; so has one that finds no joined replica within join_timeout, which
- * is how a whole cluster starts cold. The latter is alone until it meets a replica for the first time: it may be cut off from all the
- * others, and a quorum of the replicas that it knows would be itself. Until then it takes writes at NONE only.
+ * A node without seeds has joined when it starts.
+ *
+ * A cluster that is all new begins with the lowest id, where nobody can be missing: every seed of every node is a live member, every
+ * member has a store, and each of them says that it has nothing and sees the same of its own seeds. That has to hold for
+ * a second, so that who is old and just out of sight is heard of. The others then join that one. A seed that is down, cut off
+ * or still opening its store may be a replica with documents: then nobody begins but by join_timeout.
+ *
+ * A node that finds no joined replica within join_timeout declares itself joined. It is alone until it meets a replica for the first
+ * time: it may be cut off from all the others, and a quorum of the replicas that it knows would be itself. Until then it takes
+ * writes at NONE only.
  *
  * Meta "joined": 1, or 2 while it is alone. */
 #include "store/store.h"
 
-#define JOIN_TICK_MS 200u
-#define JOINED_META  "joined"
+#define JOIN_TICK_MS   200u
+#define JOIN_SETTLE_MS 1000u
+#define JOINED_META    "joined"
 
 static void on_joined(cake__task_t *task, int err)
 {
@@ -20,6 +28,7 @@ static void on_joined(cake__task_t *task, int err)
     if (err != 0)
         return; /* the timer tries again */
     store->is_joined = true;
+    store->sees_new = false;
     cake__keyspace_t *keyspace;
     for (size_t cursor = 0; (keyspace = cake__map_next(&store->keyspaces, &cursor)) != NULL;)
         cake__orswot_set_joined(keyspace->set, true);
@@ -129,12 +138,54 @@ int cake__join_load(cake_store_t *store, cake_slice_t value)
     return 0;
 }
 
+/* ---- a cluster that is all new --------------------------------------------------------------------------------------------*/
+
+static bool sees_only_new(const cake_store_t *store)
+{
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
+        const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (peer->is_replica || !peer->has_store || !peer->is_new || !cake__peer_is_there(peer))
+            return false;
+    }
+    return store->digest == 0 && !cake__list_is_empty(&store->peers) && cake__node_seeds_are_members(store->node);
+}
+
+static bool is_first_of_new(const cake_store_t *store)
+{
+    bool is_first = store->sees_new;
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
+        const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        is_first &= peer->sees_new && peer->node_id > cake_node_id(store->node);
+    }
+    return is_first;
+}
+
+static void look_for_new(cake_store_t *store)
+{
+    uint64_t now_ns = cake__now_ns(store->env);
+    bool saw_new = store->sees_new;
+    store->sees_new = sees_only_new(store);
+    if (store->sees_new != saw_new)
+        cake__pulse_all(store);
+    if (!is_first_of_new(store)) {
+        store->all_new_since_ns = 0;
+    } else if (store->all_new_since_ns == 0) {
+        store->all_new_since_ns = now_ns;
+    } else if (now_ns - store->all_new_since_ns >= JOIN_SETTLE_MS * CAKE_NS_PER_MS) {
+        cake__log(store->log, CAKE_LOG_INFO, "all seeds and members are new: the cluster begins with this node");
+        declare_joined(store, false);
+    }
+}
+
 static void on_join_timer(void *arg)
 {
     cake_store_t *store = arg;
     if (store->is_joined || store->state != CAKE__STORE_RUNNING)
         return;
     cake__join_try(store);
+    look_for_new(store);
     if (store->join_peer == 0 && cake__now_ns(store->env) >= store->join_deadline_ns) {
         cake__log(store->log, CAKE_LOG_WARN,
                   "no joined replica answered within %llu ms: this node declares itself joined%s",

@@ -315,6 +315,8 @@ cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail)
     peer->silent_before_ms = 0;
     peer->pulse_failures = 0;
     peer->reads_packed = hail->reads_packed;
+    peer->is_new = !hail->is_joined && hail->digest == 0;
+    peer->sees_new = hail->sees_new;
     bool was_ready = peer->has_store && peer->is_replica;
     if (!peer->has_store) {
         peer->has_store = true;

@@ -134,7 +134,8 @@ static void on_pulse_answered(cake_reply_t *reply, void *arg)
     cake__peer_t *peer = err == 0 ? cake__peer_heard(store, &hail) : cake__peer_find(store, asking->node_id);
     if (peer != NULL) {
         peer->is_pulsing = false;
-        peer->pulse_failures = err == 0 ? 0 : peer->pulse_failures + 1;
+        if (err != CAKE_EBUSY) /* it has not heard of this run yet, and will in a moment */
+            peer->pulse_failures = err == 0 ? 0 : peer->pulse_failures + 1;
         if (err == CAKE_EUNAVAILABLE)
             peer->has_store = false;
     }
@@ -192,7 +193,7 @@ static bool is_due(const cake__peer_t *peer, uint64_t now_ns)
     uint64_t idle_ns = now_ns - peer->pulsed_ns;
     if (!peer->has_store && peer->pulse_failures > 0)
         return idle_ns >= ABSENT_PULSE_FACTOR * CAKE__PULSE_MS * CAKE_NS_PER_MS;
-    bool is_quiet = peer->actor != 0 && !peer->has_mismatch && peer->pulse_failures == 0 &&
+    bool is_quiet = peer->store->is_joined && peer->actor != 0 && !peer->has_mismatch && peer->pulse_failures == 0 &&
                     peer->equal_version == peer->store->version;
     return !is_quiet || idle_ns >= peer->store->options.sync_interval_ms * CAKE_NS_PER_MS;
 }

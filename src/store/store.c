@@ -31,6 +31,8 @@ int cake__store_call_path(cake_store_t *store, uint16_t node_id, const char *pat
     cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     if (cake__store_is_stopping(store))
         return CAKE_ECLOSED;
+    if (cake_node_is_duplicate(store->node))
+        return CAKE_EDUPLICATE;
     int err = cake_node_channel(store->node, node_id, &channel);
     if (err != 0)
         return err;

@@ -203,7 +203,8 @@ struct cake__peer {
     bool is_urgent, is_flush_due;
     cake_timer_t flush_timer;
 
-    bool reads_packed;                   /* it said so */
+    bool reads_packed;     /* it said so */
+    bool is_new, sees_new; /* it said last that it has neither joined nor anything; that all whom it knows are new */
     uint32_t pack_misses, plain_batches; /* in a row that did not pack; so many are sent without a try */
 
     bool is_compared; /* all that it had when its run was met is here or wanted */
@@ -253,6 +254,8 @@ struct cake_store {
     bool is_alone; /* joined without having met a replica, though it has seeds: levels would promise nothing (join.c) */
     uint16_t join_peer; /* whom the first session is with; 0: nobody yet */
     bool join_is_listed;
+    bool sees_new;             /* of a cluster that is all new, as far as this node knows (join.c) */
+    uint64_t all_new_since_ns; /* and all others said so, too; 0: they do not */
     uint64_t join_deadline_ns;
     cake_timer_t join_timer;
     cake__task_t join_task;
@@ -349,10 +352,11 @@ void cake__get_operation(cake__reader_t *reader, uint64_t actor, cake_record_t *
 typedef struct cake__hail {
     uint16_t node_id;
     uint64_t actor, digest;
-    bool is_joined, reads_packed;
+    bool is_joined, reads_packed, sees_new;
 } cake__hail_t; /* what every message of the store begins with */
 void cake__put_hail(cake_store_t *store, cake__buf_t *out);
-int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out); /* CAKE_EPARSE, CAKE_EVERSION */
+int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out);
+/* CAKE_EPARSE, CAKE_EVERSION; CAKE_EBUSY: of no process that membership knows; CAKE_EDUPLICATE: this node is refused */
 
 /* ---- distributor.c ----------------------------------------------------------------------------------------------------*/
 cake__unit_t *cake__unit_new(cake_store_t *store, size_t len, uint32_t count,

@@ -1,12 +1,14 @@
 /* How operations travel, in batches and in chunks of sessions, and the head that every message of the store has.
  *
- *   hail       version u8, node id u16, actor u64, flags u8 (1: has joined, 2: reads packed payloads), digest u64
+ *   hail       version u8, node id u16, run u64, actor u64, flags u8, digest u64; flags: 1 has joined,
+ *              2 reads packed payloads, 4 has not joined, and all whom it knows are as new (join.c)
  *   operation  flags u8 (1: tombstone), seq varint, hlc u64, key string, value string unless it is a tombstone */
 #include "store/store.h"
 
-#define WIRE_VERSION      1u
+#define WIRE_VERSION      2u
 #define HAIL_JOINED       1u
 #define HAIL_READS_PACKED 2u
+#define HAIL_SEES_NEW     4u
 
 void cake__put_operation(cake__buf_t *out, const cake_record_t *record, const cake__value_t *value)
 {
@@ -38,22 +40,32 @@ void cake__put_hail(cake_store_t *store, cake__buf_t *out)
 {
     cake__put_u8(out, WIRE_VERSION);
     cake__put_u16(out, cake_node_id(store->node));
+    cake__put_u64(out, cake__node_run(store->node));
     cake__put_u64(out, store->actor);
-    cake__put_u8(out, (store->is_joined ? HAIL_JOINED : 0) | (store->options.no_compression ? 0 : HAIL_READS_PACKED));
+    cake__put_u8(out, (store->is_joined ? HAIL_JOINED : 0) | (store->options.no_compression ? 0 : HAIL_READS_PACKED) |
+                          (store->sees_new ? HAIL_SEES_NEW : 0));
     cake__put_u64(out, store->digest);
 }
 
+/* What a second process says under a taken id is not heard, whichever of the two it is told about: its copies are of no replica, and
+ * its contexts no acknowledgements. Who is new is heard as soon as membership has it: within a gossip round. */
 int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out)
 {
     uint8_t version = cake__get_u8(reader);
     out->node_id = cake__get_u16(reader);
+    uint64_t run = cake__get_u64(reader);
     out->actor = cake__get_u64(reader);
     uint8_t flags = cake__get_u8(reader); /* others are of a later version: passed over */
     out->is_joined = (flags & HAIL_JOINED) != 0;
     out->reads_packed = (flags & HAIL_READS_PACKED) != 0;
+    out->sees_new = (flags & HAIL_SEES_NEW) != 0;
     out->digest = cake__get_u64(reader);
     if (reader->err == 0 && version != WIRE_VERSION)
         return CAKE_EVERSION;
     bool is_valid = out->node_id != 0 && out->node_id != cake_node_id(store->node) && out->actor != 0;
-    return reader->err != 0 || !is_valid ? CAKE_EPARSE : 0;
+    if (reader->err != 0 || !is_valid)
+        return CAKE_EPARSE;
+    if (cake_node_is_duplicate(store->node))
+        return CAKE_EDUPLICATE;
+    return cake__node_is_run(store->node, out->node_id, run) ? 0 : CAKE_EBUSY;
 }

@@ -339,8 +339,8 @@ static void on_posted(void *arg)
     cake_store_t *store = write->store;
     cake__list_push_back(&store->writes, &write->link);
     write->deadline_ns = cake__now_ns(store->env) + store->options.timeout_ms * CAKE_NS_PER_MS;
-    if (cake__store_is_stopping(store)) {
-        fail(write, CAKE_ECLOSED);
+    if (cake__store_is_stopping(store) || cake_node_is_duplicate(store->node)) {
+        fail(write, cake__store_is_stopping(store) ? CAKE_ECLOSED : CAKE_EDUPLICATE);
         return;
     }
     if (store->write_bytes + write->task.bytes > store->options.pending_bytes) {
