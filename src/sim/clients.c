@@ -115,6 +115,8 @@ static bool is_expected(const cake__trial_t *trial, int err)
     case CAKE_ECLOSED:
     case CAKE_ETIMEDOUT:
         return true;
+    case CAKE_EDUPLICATE: /* the first of the two is refused when the second was taken for it meanwhile */
+        return (trial->plan.kinds & CAKE_SIM_DUPLICATE_ID) != 0;
     case CAKE_EDRIFT:
         return (trial->plan.kinds & CAKE_SIM_CLOCK) != 0;
     case CAKE_EIO:
