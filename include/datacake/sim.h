@@ -46,7 +46,7 @@ extern "C" {
     X(ALLOC, 20, "alloc", "allocations fail; only when asked for")                                                     \
     X(FORGET, 21, "forget", "nodes away for so long that they are forgotten, and come back")                           \
     X(DUPLICATE_ID, 22, "duplicate-id", "a second node starts with the id of another")                                 \
-    X(DUPLICATE_STORE, 23, "duplicate-store", "and opens a store, too; only when asked for")
+    X(DUPLICATE_STORE, 23, "duplicate-store", "and opens a store, too")
 
 enum cake_sim_fault {
 #define CAKE_SIM_FAULT_ENUM(symbol, bit, name, text) CAKE_SIM_##symbol = 1 << (bit),
@@ -62,7 +62,7 @@ typedef enum cake_sim_storage {
     CAKE_SIM_STORAGE_SQLITE
 } cake_sim_storage_t;
 
-#define CAKE_SIM_ALL     (((1u << 23) - 1) & ~(1u << 20)) /* all but ALLOC */
+#define CAKE_SIM_ALL     (((1u << 24) - 1) & ~(1u << 20)) /* all but ALLOC */
 #define CAKE_SIM_NOTHING (1u << 31)                       /* no fault at all: 0 means the default */
 
 /* Zero: the default in parentheses. */

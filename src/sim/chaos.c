@@ -310,7 +310,8 @@ static void jump_clock(cake__trial_t *trial)
     int64_t off = (int64_t)cake__wall_ms(env) - (int64_t)cake__world_wall_ms(trial->world);
     int64_t to = (int64_t)below(trial, (uint64_t)most * 2 + 1) - most;
     if (below(trial, 12) == 0)
-        to = -DAY_MS; /* a day ahead would be no fault that ends: stamps of tomorrow are refused until then */
+        to = below(trial, 3) == 0 ? DAY_MS : -DAY_MS;
+    trial->was_tomorrow |= to == DAY_MS;
     cake__note(trial, "node %u: its clock jumps by %lld ms", node->id, (long long)(to - off));
     trial->result->jumps++;
     cake__host_jump_clock(node->host, to - off);
@@ -369,6 +370,8 @@ void cake__chaos_end(cake__trial_t *trial)
     trial->calm_since_ns = cake__world_now_ns(trial->world);
     cake__world_set_faults(trial->world, NULL);
     cake__world_heal(trial->world);
+    if (trial->was_tomorrow) /* what was written tomorrow is refused until then: it is, now */
+        cake__world_jump_clock(trial->world, DAY_MS + trial->plan.clock_offset_ms);
     cake__impostor_end(trial);
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__trial_node_t *node = trial->nodes[i];

@@ -1,6 +1,6 @@
 /* Checker "convergence": once everything is mended all replicas are equal: their contexts, their sets, every row of their
  * disks; and each key shows the greatest write that ever was durable on a disk that is still there (the model's theorem
- * and I1). So no acknowledged write is missing, and nothing that a delete has observed is back. */
+ * and I1). A delete whose disk is lost may have been heard of before: what a repair killed for it stays away. So no acknowledged write is missing, and nothing that a delete has observed is back. */
 #include "sim/sim.h"
 
 #include <stdio.h>
@@ -72,12 +72,14 @@ static bool is_same(const cake__stamp_t *a, const cake__stamp_t *b)
 
 static void check_key(cake__trial_t *trial, cake__trial_node_t *node, uint32_t keyspace, uint32_t key, uint64_t *live)
 {
-    cake__stamp_t most = greatest(trial, (size_t)keyspace * trial->plan.keys + key), row;
+    size_t place = (size_t)keyspace * trial->plan.keys + key;
+    cake__stamp_t most = greatest(trial, place), row;
     bool has_row = cake__disk_row(&node->disk, keyspace, key, &row);
     char text[64];
     cake__key_text(key, text);
     *live += has_row && !row.is_tombstone;
-    if (has_row ? is_same(&row, &most) : most.hlc == 0 || most.is_tombstone)
+    bool is_dead = most.hlc == 0 || most.is_tombstone || trial->deleted[place] > most.hlc;
+    if (has_row ? is_same(&row, &most) : is_dead)
         return;
     if (has_row && !row.is_tombstone && most.is_tombstone)
         cake__violation(trial, "resurrection", "%u/%s on node %u is back: %llx (operation %u), deleted at %llx",

@@ -34,10 +34,13 @@ void cake__check_row(cake__disk_t *disk, const cake_write_t *write)
     }
     if (!stamp.is_tombstone)
         check_value(disk, write, keyspace, key, &stamp.op);
-    cake__stamp_t *seen = &disk->seen[keyspace * trial->plan.keys + key];
+    size_t place = (size_t)keyspace * trial->plan.keys + key;
+    if (stamp.is_tombstone)
+        trial->deleted[place] = cake__max_u64(trial->deleted[place], stamp.hlc);
+    cake__stamp_t *seen = &disk->seen[place];
     bool is_reissue = !stamp.is_tombstone && stamp.op == seen->op && seen->hlc != 0 && !seen->is_tombstone;
     if (!is_reissue) /* the document is what it was: watches are not told */
-        disk->node->written[keyspace * trial->plan.keys + key] = write->hlc;
+        disk->node->written[place] = write->hlc;
     if (cake__stamp_is_above(&stamp, seen))
         *seen = stamp;
 }

@@ -68,6 +68,7 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     options.timeout_ms = trial->plan.timeout_ms;
     options.chunk_records = trial->plan.chunk_records;
     options.forget_after_ms = trial->plan.forget_after_ms;
+    options.no_compression = (trial->plan.unpacked >> node->id & 1) != 0;
     memset(node->told, 0, key_count(trial) * sizeof *node->told);
     err = cake__disk_open(&node->disk);
     if (err != 0)
@@ -80,6 +81,8 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     memset(node->written, 0, key_count(trial) * sizeof *node->written); /* what came before is not told */
     if (err == 0)
         err = cake_node_watch(node->node, on_membership, node, &node->watch);
+    if (err == 0)
+        err = cake__follower_start(node);
     if (err == 0)
         err = cake__calls_serve(node);
     return err == 0 ? cake__workload_started(node) : err;
@@ -114,6 +117,7 @@ static void forget_process(cake__trial_node_t *node)
     node->node = NULL;
     node->store = NULL;
     node->watch = node->changes = NULL;
+    cake__follower_gone(node);
     node->is_forgetting = node->is_asking = false;
     node->pauses = 0;
     node->read_floor = 0; /* of other nodes' documents: no promise across restarts */
@@ -199,6 +203,7 @@ static void begin_stop(void *arg)
     cake__trial_node_t *node = arg;
     cake_watch_stop(node->watch);
     cake_watch_stop(node->changes);
+    cake__follower_stop(node);
     node->watch = node->changes = NULL;
     cake__node_stop(node->node, on_stopped, node);
 }
@@ -241,7 +246,7 @@ void cake__node_impersonate(cake__trial_node_t *node)
     options.tombstone_min_age_ms = trial->plan.tombstone_min_age_ms;
     cake__note(trial, "a second node %u starts at %s", node->id, address);
     trial->blocking++;
-    bool has_store = (trial->options.faults & CAKE_SIM_DUPLICATE_STORE) != 0;
+    bool has_store = (trial->plan.kinds & CAKE_SIM_DUPLICATE_STORE) != 0;
     if (cake_node_start(&config, &trial->impostor_node) == 0 && has_store && cake_memory_open(&storage) == 0 &&
         cake_store_open(trial->impostor_node, storage, &options, &trial->impostor_store) != 0)
         cake_storage_close(storage);
@@ -329,6 +334,7 @@ void cake__cluster_free(cake__trial_t *trial)
 {
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__disk_free(&trial->nodes[i]->disk);
+        cake__follower_free(trial->nodes[i]);
         cake__free(&cake__libc_alloc, trial->nodes[i]->told);
         cake__free(&cake__libc_alloc, trial->nodes[i]->written);
         cake__free(&cake__libc_alloc, trial->nodes[i]);

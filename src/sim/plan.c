@@ -123,6 +123,12 @@ static void draw_nodes(cake__trial_t *trial)
     uint32_t calls = 10 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 100);
     trial->plan.calls = has_calls && trial->options.writes > 0 ? calls : 0;
     bool has_files = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 16) == 0;
+    bool has_followers = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 4) == 0;
+    uint32_t credit = 1 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 20);
+    trial->plan.follower_credit = has_followers && trial->options.writes > 0 ? credit : 0;
+    bool may_pack = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 4) != 0;
+    uint64_t unpacked = cake__random_u64(&trial->draws[CAKE__TRIAL_DRAW_SHAPE]);
+    trial->plan.unpacked = may_pack ? 0 : unpacked;
     if (trial->options.storage == CAKE_SIM_STORAGE_DRAWN)
         trial->options.storage = has_files ? CAKE_SIM_STORAGE_SQLITE : CAKE_SIM_STORAGE_MEMORY;
 }
@@ -170,6 +176,8 @@ void cake__plan_print(const cake__trial_t *trial, char *out, size_t size)
            (unsigned)plan->keys, (unsigned)plan->lanes,
            trial->options.storage == CAKE_SIM_STORAGE_SQLITE ? " of SQLite" : "",
            (unsigned long long)(plan->latency_max_ns / CAKE_NS_PER_MS));
+    append(out, size, "%s%s", plan->follower_credit > 0 ? " followers," : "",
+           plan->unpacked != 0 ? " nodes that do not compress," : "");
     append_rate(out, size, "loss", net->loss_rate);
     append_rate(out, size, "duplicates", net->duplicate_rate);
     append_rate(out, size, "reordering", net->reorder_rate);

@@ -10,6 +10,7 @@
 #define QUEUE_NS       (15 * CAKE__SECOND_NS)
 #define STOP_NS        (30 * CAKE__SECOND_NS)
 #define RESTART_ONE_IN 8
+#define FOLLOWER_NS    (60 * CAKE__SECOND_NS) /* one change a second is granted at least */
 
 /* Those that were stopping when the chaos ended start again, with clocks that are right. */
 static void keep_up(cake__trial_t *trial)
@@ -96,6 +97,9 @@ void cake__settle(cake__trial_t *trial)
         return;
     trial->result->converged_ms = (cake__world_now_ns(trial->world) - began_ns) / CAKE_NS_PER_MS;
     cake__note(trial, "the replicas are equal");
+    bool has_lost = trial->result->disk_losses > 0; /* positions that are ahead for good wait for a minute */
+    if (!await(trial, "watch", cake__are_followers_told, has_lost ? 90 * CAKE__SECOND_NS : FOLLOWER_NS))
+        return;
     cake__check_final(trial);
     cake__check_told(trial);
     cake__workload_check(trial);
@@ -104,6 +108,7 @@ void cake__settle(cake__trial_t *trial)
         age_ms += trial->plan.hole_age_ms;
     if (!await(trial, "tombstones", cake__are_tombstones_gone, age_ms * CAKE_NS_PER_MS + PURGE_GRACE_NS) ||
         !await(trial, "convergence", is_whole, CONVERGENCE_NS) ||
+        !await(trial, "watch", cake__are_followers_told, FOLLOWER_NS) ||
         !await(trial, "resources", cake__are_queues_empty, QUEUE_NS) ||
         !await(trial, "calls", cake__are_calls_over, QUEUE_NS))
         return;

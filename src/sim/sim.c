@@ -83,6 +83,7 @@ static void run_phases(cake__trial_t *trial)
     trial->chaos_ends_ns = cake__world_now_ns(world) + chaos_ns;
     cake__chaos_start(trial);
     cake__clients_start(trial);
+    cake__followers_begin(trial);
     cake__workload_clients(trial);
     cake__calls_start(trial);
     cake__world_run_until(world, is_failed, trial, trial->chaos_ends_ns);
@@ -140,6 +141,7 @@ static void free_trial(cake__trial_t *trial)
     cake__calls_free(trial);
     cake__clients_free(trial);
     cake__free(&cake__libc_alloc, trial->quorum_floor);
+    cake__free(&cake__libc_alloc, trial->deleted);
     cake__free(&cake__libc_alloc, trial->key_ids);
     cake__free(&cake__libc_alloc, trial);
 }
@@ -169,7 +171,9 @@ int cake__sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_res
     result->storage = trial->options.storage;
     cake__plan_print(trial, result->faults, sizeof result->faults);
     cake__note(trial, "seed %llu: %s", (unsigned long long)seed, result->faults);
-    trial->quorum_floor = cake__sim_alloc((size_t)trial->plan.keyspaces * trial->plan.keys * sizeof(cake_hlc_t));
+    size_t places = (size_t)trial->plan.keyspaces * trial->plan.keys;
+    trial->quorum_floor = cake__sim_alloc(places * sizeof *trial->quorum_floor);
+    trial->deleted = cake__sim_alloc(places * sizeof *trial->deleted);
     make_key_ids(trial);
     err = make_world(trial);
     CAKE_ASSERT(err == 0);

@@ -7,6 +7,7 @@
  *   workload.c  code of users: services, clients        picture.c   what happened, drawn
  *   calls.c     calls between the nodes                 files.c     SQLite on a disk that fails
  *   trace.c     what happened, for people               range.c     many seeds, determinism, shrinking
+ *   followers.c applications that follow a keyspace
  *
  *      trial --- world of sim/env --- host n --- environment while it is up
  *        |                                          |
@@ -57,7 +58,8 @@ typedef struct cake__plan {
     uint32_t many_share, delete_share, read_share, scan_share; /* percent */
     uint32_t levels;                                           /* bits of cake_consistency_t that clients use */
     uint32_t max_value_bytes;
-    uint32_t data_centers, chunk_records, calls;
+    uint32_t data_centers, chunk_records, calls, follower_credit; /* follower_credit 0: no followers */
+    uint64_t unpacked;                                            /* bits of nodes that do not compress */
     uint64_t tombstone_min_age_ms, hole_age_ms, timeout_ms, forget_after_ms;
 } cake__plan_t;
 
@@ -150,6 +152,7 @@ struct cake__trial_node {
     cake_hlc_t now_floor;               /* of stamps taken of the node's clock, below the bound on its disk */
     cake_hlc_t write_floor, read_floor; /* the greatest stamps its clients were given; of reads in this run of it */
     cake_watch_t *changes;
+    struct cake__follower *follower;
     cake_hlc_t *told, *written; /* per key, in this run of it: by the watch; to the disk */
     uint32_t waiting;           /* application threads that wait for it: it is not crashed meanwhile */
     cake_post_t stop_post, forget_post;
@@ -225,6 +228,17 @@ void cake__workload_gone(cake__trial_node_t *node);
 void cake__workload_check(cake__trial_t *trial);
 bool cake__is_foreign(const cake__trial_t *trial, cake_slice_t keyspace); /* of a workload */
 
+/* ---- readers.c -----------------------------------------------------------------------------------------------------------*/
+
+typedef struct cake__follower cake__follower_t;
+
+void cake__followers_begin(cake__trial_t *trial);
+int cake__follower_start(cake__trial_node_t *node);
+void cake__follower_stop(cake__trial_node_t *node); /* on its loop */
+void cake__follower_gone(cake__trial_node_t *node); /* with the process */
+void cake__follower_free(cake__trial_node_t *node);
+bool cake__are_followers_told(cake__trial_t *trial, char *why, size_t size);
+
 /* ---- calls.c --------------------------------------------------------------------------------------------------------------*/
 
 int cake__calls_serve(cake__trial_node_t *node);
@@ -272,6 +286,7 @@ typedef enum cake__trial_draw {
     CAKE__TRIAL_DRAW_WORKLOAD,
     CAKE__TRIAL_DRAW_SHAPE,
     CAKE__TRIAL_DRAW_CALLS,
+    CAKE__TRIAL_DRAW_FOLLOWERS,
     CAKE__TRIAL_DRAW_COUNT
 } cake__trial_draw_t;
 
@@ -290,7 +305,8 @@ struct cake_sim {
     uint32_t node_count, first_count; /* all; those it began with */
     uint32_t blocking;                /* calls of ours that wait at a gate now */
     bool is_chaotic, is_over;
-    bool disks_hold; /* the cluster is forming: disks do not fail yet */
+    bool was_tomorrow; /* some clock was a day ahead */
+    bool disks_hold;   /* the cluster is forming: disks do not fail yet */
     uint64_t chaos_ends_ns, calm_since_ns;
     cake__list_t happenings; /* of chaos.c, to come */
 
@@ -303,6 +319,7 @@ struct cake_sim {
     uint32_t steps_left;
     cake_id_t *key_ids;
     cake_hlc_t *quorum_floor; /* per keyspace and key: the greatest stamp acknowledged at QUORUM or ALL */
+    cake_hlc_t *deleted; /* per keyspace and key: the greatest tombstone that ever was durable, on lost disks too */
 
     uint64_t second, second_events; /* the virtual second under way, and the events before it */
     uint64_t hash;

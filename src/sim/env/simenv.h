@@ -89,8 +89,9 @@ void cake__world_run_for(cake__world_t *world, uint64_t duration_ns);
 /* Runs fn(arg) at that time outside of any host: for scenarios. It may do what application threads may. */
 void cake__world_at(cake__world_t *world, uint64_t at_ns, cake_event_fn fn, void *arg);
 
-uint64_t cake__world_now_ns(const cake__world_t *world);  /* true time since the start */
-uint64_t cake__world_wall_ms(const cake__world_t *world); /* true Unix time */
+uint64_t cake__world_now_ns(const cake__world_t *world);           /* true time since the start */
+uint64_t cake__world_wall_ms(const cake__world_t *world);          /* true Unix time */
+void cake__world_jump_clock(cake__world_t *world, uint64_t by_ms); /* true Unix time, and with it that of all hosts */
 uint64_t cake__world_event_count(const cake__world_t *world);
 uint64_t cake__world_trace_hash(const cake__world_t *world); /* of time, host and kind of all events so far */
 uint64_t cake__world_draw(cake__world_t *world);             /* the scenario's own stream of random numbers */

@@ -481,7 +481,12 @@ uint64_t cake__world_now_ns(const cake__world_t *world)
 
 uint64_t cake__world_wall_ms(const cake__world_t *world)
 {
-    return CAKE__WORLD_WALL_START_MS + world->now_ns / CAKE_NS_PER_MS;
+    return CAKE__WORLD_WALL_START_MS + world->wall_jumped_ms + world->now_ns / CAKE_NS_PER_MS;
+}
+
+void cake__world_jump_clock(cake__world_t *world, uint64_t by_ms)
+{
+    world->wall_jumped_ms += by_ms;
 }
 
 uint64_t cake__world_event_count(const cake__world_t *world)

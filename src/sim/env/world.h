@@ -92,7 +92,7 @@ void cake__sim_note_flight(cake__host_t *from, cake__host_t *to, uint64_t arrive
 struct cake__world {
     cake__world_options_t options;
     const cake_alloc_t *alloc;
-    uint64_t now_ns, sequence;
+    uint64_t now_ns, wall_jumped_ms, sequence;
     uint64_t event_count, trace_hash, same_time_count;
     cake__sim_slot_t *queue; /* a heap of four children per node */
     size_t queue_len, queue_capacity;
