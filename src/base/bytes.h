@@ -38,11 +38,28 @@ static inline cake_slice_t cake__buf_slice(const cake__buf_t *buf)
     return cake__slice(buf->data, buf->len);
 }
 
+/* C libraries move long ranges by one instruction (glibc: above 2 KiB) that AMD's processors carry out 20 times slower when `to` lies 1 to 63
+ * bytes further into its page than `from`. */
+#define CAKE__COPY_PIECE 2048u
+
+static inline bool cake__copies_slowly(const void *to, const void *from)
+{
+    return (((uintptr_t)to - (uintptr_t)from - 1) & 4095) < 63;
+}
+
+static inline void cake__copy(void *to, const void *from, size_t len)
+{
+    size_t at = 0;
+    for (; len - at > CAKE__COPY_PIECE && cake__copies_slowly(to, from); at += CAKE__COPY_PIECE)
+        memcpy((char *)to + at, (const char *)from + at, CAKE__COPY_PIECE);
+    memcpy((char *)to + at, (const char *)from + at, len - at);
+}
+
 static inline void cake__put_bytes(cake__buf_t *buf, const void *data, size_t len)
 {
     uint8_t *to = cake__buf_extend(buf, len);
     if (to != NULL && len > 0)
-        memcpy(to, data, len);
+        cake__copy(to, data, len);
 }
 
 static inline void cake__put_u8(cake__buf_t *buf, uint8_t value)

@@ -216,7 +216,8 @@ static void end_loop(cake__uvenv_t *env)
     int err = uv_loop_close(&env->loop);
     CAKE_ASSERT(err == 0 && "a handle was left open");
     cake_alloc_t alloc = env->base.alloc;
-    cake__free(&alloc, env->tls_buffer);
+    env->tls_pool.alloc = &alloc;
+    cake__tls_pool_free(&env->tls_pool);
     cake__free(&alloc, env->datagram_buffer);
     cake__free(&alloc, env);
 }
@@ -290,6 +291,7 @@ int cake_uv_env_new(const cake_uv_options_t *options, cake_env_t **out)
         return CAKE_ENOMEM;
     env->base.ops = &uv_ops;
     env->base.alloc = *alloc;
+    env->tls_pool.alloc = &env->base.alloc;
     env->base.log = options->log != NULL ? *options->log : (cake_log_t){write_to_stderr, NULL, CAKE_LOG_WARN};
     snprintf(env->thread_name, sizeof env->thread_name, "%s",
              options->thread_name != NULL ? options->thread_name : "datacake");

@@ -26,6 +26,7 @@
 
 #include "base/heap.h"
 #include "base/list.h"
+#include "uv/tls.h"
 
 typedef struct cake__later {
     cake__list_t node; /* linked while it waits for its step */
@@ -49,8 +50,8 @@ typedef struct cake__uvenv {
     _Atomic(cake_post_t *) posts; /* the newest first */
     atomic_size_t posting;        /* threads inside of post: the loop stays until they have left */
     atomic_bool is_ending;
-    size_t open_count;        /* listeners, streams, lanes, datagram sockets, resolves: 0 when it is closed */
-    uint8_t *tls_buffer;      /* one is enough, as of datagrams */
+    size_t open_count; /* listeners, streams, lanes, datagram sockets, resolves: 0 when it is closed */
+    cake__tls_pool_t tls_pool;
     uint8_t *datagram_buffer; /* one is enough: a datagram is handed over before the next is received */
 } cake__uvenv_t;
 

@@ -2,16 +2,20 @@
  *
  *   out: the application's write -> rest (slices not yet encrypted) -> records -> socket; what the socket does not take waits in
  *        pending, and nothing more is encrypted meanwhile: one slow reader holds at most one step's records
- *   in:  socket -> records -> the application, as long as it reads; the socket is not read while it does not */
+ *   in:  socket -> records -> the application, as long as it reads; the socket is not read while it does not, nor before what
+ *        was read is decrypted
+ *
+ * All of it lies in buffers of the loop's pool: an idle connection has none. */
 #include "uv/stream.h"
 
 struct cake__secure {
     cake__tls_t *tls;
     cake_stream_t *stream;
     cake__later_t deliver;
-    uv_buf_t rest[CAKE_STREAM_IOV_MAX];
+    uv_buf_t *rest; /* while the write is under way: the writer's, or a copy of ours once it waits for the socket */
     unsigned rest_at, rest_count;
-    char *pending;
+    bool is_rest_ours;
+    uint8_t *pending;
     cake_timer_t linger;
     bool is_client, is_ready, is_sending, wants_shutdown, is_shutdown_sent, has_failed, has_ended, is_gone;
 };
@@ -19,6 +23,19 @@ struct cake__secure {
 #define LINGER_NS (500 * CAKE_NS_PER_MS)
 
 static void advance(cake_stream_t *stream);
+
+static void drop_rest(cake_stream_t *stream)
+{
+    if (stream->secure->is_rest_ours)
+        cake__free(&stream->env->base.alloc, stream->secure->rest);
+    stream->secure->rest = NULL;
+    stream->secure->is_rest_ours = false;
+}
+
+static bool is_full(const cake__secure_t *secure)
+{
+    return secure->is_ready && cake__tls_has_input(secure->tls);
+}
 
 static void deliver_later(cake__later_t *later)
 {
@@ -38,7 +55,7 @@ int cake__uv_stream_secure(cake_stream_t *stream, cake_tls_t *context)
     if (secure == NULL)
         return CAKE_ENOMEM;
     secure->is_client = !stream->is_connected;
-    int err = cake__tls_new(context, !secure->is_client, &secure->tls);
+    int err = cake__tls_new(context, !secure->is_client, &stream->env->tls_pool, &secure->tls);
     if (err != 0) {
         cake__free(&stream->env->base.alloc, secure);
         return err;
@@ -58,7 +75,8 @@ void cake__secure_free(cake_stream_t *stream)
     cake__list_remove(&secure->deliver.node);
     cake__uv_timer_cancel(&stream->env->base, &secure->linger);
     cake__tls_free(secure->tls);
-    cake__free(&stream->env->base.alloc, secure->pending);
+    cake__tls_give(&stream->env->tls_pool, secure->pending);
+    drop_rest(stream);
     cake__free(&stream->env->base.alloc, secure);
 }
 
@@ -74,10 +92,9 @@ bool cake__secure_wants_bytes(const cake_stream_t *stream)
 
 uv_buf_t cake__secure_buffer(cake_stream_t *stream)
 {
-    cake__uvenv_t *env = stream->env;
-    if (env->tls_buffer == NULL)
-        env->tls_buffer = cake__malloc(&env->base.alloc, CAKE__TLS_INPUT_BYTES);
-    return uv_buf_init((char *)env->tls_buffer, env->tls_buffer != NULL ? CAKE__TLS_INPUT_BYTES : 0);
+    bool is_wanted = !is_full(stream->secure) || stream->is_closing;
+    uint8_t *buffer = is_wanted ? cake__tls_buffer(&stream->env->tls_pool) : NULL;
+    return uv_buf_init((char *)buffer, buffer != NULL ? CAKE__TLS_INPUT_BYTES : 0);
 }
 
 /* ---- out ---- */
@@ -86,7 +103,8 @@ static void flush(cake_stream_t *stream);
 
 static void end_rest(cake_stream_t *stream, int err)
 {
-    stream->secure->rest_count = 0;
+    stream->secure->rest_at = stream->secure->rest_count = 0;
+    drop_rest(stream);
     if (!stream->is_writing || cake__list_is_linked(&stream->written.node))
         return;
     stream->write_err = err;
@@ -99,7 +117,7 @@ static void on_sent(uv_write_t *request, int status)
     cake__secure_t *secure = stream->secure;
     if (stream->is_closing)
         return;
-    cake__free(&stream->env->base.alloc, secure->pending);
+    cake__tls_give(&stream->env->tls_pool, secure->pending);
     secure->pending = NULL;
     secure->is_sending = false;
     if (status != 0)
@@ -117,21 +135,17 @@ static int send_records(cake_stream_t *stream, cake_slice_t records)
     size_t taken = sent > 0 ? (size_t)sent : 0;
     if (sent < 0 && sent != UV_EAGAIN)
         return cake__uv_err(sent);
-    if (taken < records.len) {
-        size_t left = records.len - taken;
-        secure->pending = cake__malloc(&stream->env->base.alloc, left);
-        if (secure->pending == NULL)
-            return CAKE_ENOMEM;
-        memcpy(secure->pending, (const char *)records.data + taken, left);
-        buf = uv_buf_init(secure->pending, (unsigned)left);
-        stream->write.data = stream;
-        int err = uv_write(&stream->write, (uv_stream_t *)&stream->tcp, &buf, 1, on_sent);
-        if (err != 0)
-            return cake__uv_err(err);
-        secure->is_sending = true;
+    if (taken == records.len) {
+        cake__tls_sent(secure->tls);
+        return 0;
     }
-    cake__tls_sent(secure->tls, records.len);
-    return 0;
+    secure->pending = cake__tls_take(secure->tls);
+    buf.base += taken;
+    buf.len -= taken;
+    stream->write.data = stream;
+    int err = uv_write(&stream->write, (uv_stream_t *)&stream->tcp, &buf, 1, on_sent);
+    secure->is_sending = err == 0;
+    return cake__uv_err(err);
 }
 
 static int encrypt_some(cake__secure_t *secure)
@@ -184,13 +198,26 @@ static void flush(cake_stream_t *stream)
     }
 }
 
-void cake__secure_write(cake_stream_t *stream, const uv_buf_t *bufs, unsigned count)
+void cake__secure_write(cake_stream_t *stream, uv_buf_t *bufs, unsigned count)
 {
     cake__secure_t *secure = stream->secure;
-    memcpy(secure->rest, bufs, count * sizeof bufs[0]);
+    secure->rest = bufs;
     secure->rest_at = 0;
     secure->rest_count = count;
     flush(stream);
+    unsigned left = secure->rest_count - secure->rest_at; /* the socket takes no more for now */
+    secure->rest = NULL;
+    secure->rest_at = secure->rest_count = 0;
+    if (left == 0)
+        return;
+    secure->rest = cake__malloc(&stream->env->base.alloc, left * sizeof bufs[0]);
+    if (secure->rest == NULL) {
+        end_rest(stream, CAKE_ENOMEM);
+        return;
+    }
+    memcpy(secure->rest, bufs + count - left, left * sizeof bufs[0]);
+    secure->rest_count = left;
+    secure->is_rest_ours = true;
 }
 
 void cake__secure_shutdown(cake_stream_t *stream)
@@ -258,8 +285,12 @@ static void hand_over(cake_stream_t *stream)
         if (got == 0)
             break;
     }
-    if (!stream->is_closing && (stream->is_paused || stream->is_read_over))
+    if (stream->is_closing)
+        return;
+    if (stream->is_read_over)
         uv_read_stop((uv_stream_t *)&stream->tcp);
+    else if (!is_full(secure))
+        cake__uv_start_reading(stream);
 }
 
 static void advance(cake_stream_t *stream)
@@ -301,17 +332,28 @@ void cake__secure_deliver(cake_stream_t *stream)
         cake__uv_later(stream->env, &secure->deliver);
 }
 
-void cake__secure_got(cake_stream_t *stream, const void *data, ssize_t count)
+void cake__secure_got(cake_stream_t *stream, void *data, ssize_t count)
 {
     cake__secure_t *secure = stream->secure;
+    if (count <= 0 || stream->is_closing)
+        cake__tls_give(&stream->env->tls_pool, data);
+    if (stream->is_closing && count < 0)
+        cake__uv_close_now(stream); /* it lingered for this */
+    if (stream->is_closing || count == 0)
+        return;
     if (count > 0) {
         int err = cake__tls_feed(secure->tls, data, (size_t)count);
         if (err != 0)
             fail(stream, err);
         else
             advance(stream);
-        if (cake__tls_keep(secure->tls) != 0 && !stream->is_closing)
-            fail(stream, CAKE_ENOMEM);
+        if (!cake__tls_keep(secure->tls, data))
+            cake__tls_give(&stream->env->tls_pool, data);
+        return;
+    }
+    if (count == UV_ENOBUFS &&
+        is_full(secure)) { /* who wants no more mostly does again before the loop sleeps, and is asked once more */
+        uv_read_stop((uv_stream_t *)&stream->tcp);
         return;
     }
     secure->is_gone = true;

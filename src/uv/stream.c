@@ -45,14 +45,12 @@ static void stop_reading(cake_stream_t *stream)
 static void got_bytes(uv_stream_t *handle, ssize_t count, const uv_buf_t *buf)
 {
     cake_stream_t *stream = handle->data;
-    if (stream->is_closing && stream->secure != NULL && count < 0)
-        cake__uv_close_now(stream); /* it lingered for this */
-    if (stream->is_closing || count == 0)
-        return;
     if (stream->secure != NULL) {
         cake__secure_got(stream, buf->base, count);
         return;
     }
+    if (stream->is_closing || count == 0)
+        return;
     if (count > 0) {
         stream->handlers.on_read(stream->arg, buf->base, count);
         return;

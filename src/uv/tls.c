@@ -13,15 +13,15 @@
 #include <openssl/ssl.h>
 #include <stdio.h>
 
-#include "base/base.h"
+#include "base/bytes.h"
 #include "uv/loop.h"
 
 #define PSK_BYTES    32u
 #define PSK_NAME_LEN 24u /* "datacake" and 16 hex digits of another hash of the key */
 #define PSKS_MAX     (1u + CAKE_TLS_OTHER_KEYS_MAX)
 #define REASON_MAX   200u
-#define OUT_SMALL    1024u                        /* kept by an idle connection */
-#define OUT_LARGE    (CAKE__TLS_WRITE_MAX + 4096) /* what is encrypted at once, as records */
+#define HEAD_BYTES   5u  /* of a record */
+#define FIRST_PIECE  64u /* see cake__copies_slowly */
 
 static const unsigned char ALPN[] = {2, 'h', '2'};
 
@@ -39,14 +39,41 @@ struct cake_tls {
 
 struct cake__tls {
     cake_tls_t *context;
+    cake__tls_pool_t *pool;
     SSL *ssl;
     const uint8_t *in; /* what SSL has not taken: in the feeder's buffer, or in kept */
     size_t in_len;
-    uint8_t *kept, *out;
-    size_t out_len, out_size;
+    uint8_t *kept, *out; /* the pool's */
+    size_t out_len;
+    const uint8_t *record_in,
+        *record_out; /* where SSL had the payload of its latest records: mostly the next ones' place too */
+    int read_err;    /* what the next read gives */
     bool is_server, has_begun;
-    char reason[REASON_MAX];
+    char *reason;
 };
+
+/* ---- buffers ---- */
+
+uint8_t *cake__tls_buffer(cake__tls_pool_t *pool)
+{
+    if (pool->spare_count > 0)
+        return pool->spare[--pool->spare_count];
+    return cake__malloc(pool->alloc, CAKE__TLS_BUFFER_BYTES);
+}
+
+void cake__tls_give(cake__tls_pool_t *pool, uint8_t *buffer)
+{
+    if (buffer != NULL && pool->spare_count < CAKE__TLS_SPARE_MAX)
+        pool->spare[pool->spare_count++] = buffer;
+    else
+        cake__free(pool->alloc, buffer);
+}
+
+void cake__tls_pool_free(cake__tls_pool_t *pool)
+{
+    while (pool->spare_count > 0)
+        cake__free(pool->alloc, pool->spare[--pool->spare_count]);
+}
 
 /* ---- the bytes of the socket, as OpenSSL has them ---- */
 
@@ -59,22 +86,22 @@ static int bio_read(BIO *bio, char *data, int len)
         BIO_set_retry_read(bio);
         return -1;
     }
-    memcpy(data, tls->in, step);
+    if (len == HEAD_BYTES)
+        tls->record_in = (const uint8_t *)data + HEAD_BYTES;
+    cake__copy(data, tls->in, step);
     tls->in += step;
     tls->in_len -= step;
     return (int)step;
 }
 
-static bool reserve(cake__tls_t *tls, size_t len)
+static bool put_output(cake__tls_t *tls, const void *data, size_t len)
 {
-    size_t need = tls->out_len + len, size = need <= OUT_SMALL ? OUT_SMALL : cake__max_u64(need, OUT_LARGE);
-    if (need <= tls->out_size)
-        return true;
-    uint8_t *out = cake__realloc(&tls->context->alloc, tls->out, size);
-    if (out == NULL)
+    if (tls->out == NULL)
+        tls->out = cake__tls_buffer(tls->pool);
+    if (tls->out == NULL || len > CAKE__TLS_BUFFER_BYTES - tls->out_len)
         return false;
-    tls->out = out;
-    tls->out_size = size;
+    cake__copy(tls->out + tls->out_len, data, len);
+    tls->out_len += len;
     return true;
 }
 
@@ -82,10 +109,9 @@ static int bio_write(BIO *bio, const char *data, int len)
 {
     cake__tls_t *tls = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    if (len <= 0 || !reserve(tls, (size_t)len))
+    if (len <= 0 || !put_output(tls, data, (size_t)len))
         return -1;
-    memcpy(tls->out + tls->out_len, data, (size_t)len);
-    tls->out_len += (size_t)len;
+    tls->record_out = (const uint8_t *)data + HEAD_BYTES;
     return len;
 }
 
@@ -311,7 +337,7 @@ void cake__tls_close(cake_tls_t *context)
 
 /* ---- create and destroy ---- */
 
-int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_t **out)
+int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_pool_t *pool, cake__tls_t **out)
 {
     cake__tls_t *tls = cake__calloc(&context->alloc, 1, sizeof *tls);
     *out = NULL;
@@ -333,6 +359,7 @@ int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_t **out)
     else
         SSL_set_connect_state(tls->ssl);
     tls->is_server = is_server;
+    tls->pool = pool;
     tls->context = context;
     atomic_fetch_add(&context->refs, 1);
     *out = tls;
@@ -345,8 +372,9 @@ void cake__tls_free(cake__tls_t *tls)
         return;
     cake_tls_t *context = tls->context;
     SSL_free(tls->ssl);
-    cake__free(&context->alloc, tls->kept);
-    cake__free(&context->alloc, tls->out);
+    cake__tls_give(tls->pool, tls->kept);
+    cake__tls_give(tls->pool, tls->out);
+    cake__free(&context->alloc, tls->reason);
     cake__free(&context->alloc, tls);
     cake__tls_close(context);
 }
@@ -355,13 +383,13 @@ void cake__tls_free(cake__tls_t *tls)
 
 void cake__tls_fail(cake__tls_t *tls, const char *reason)
 {
-    if (tls->reason[0] == '\0')
-        snprintf(tls->reason, sizeof tls->reason, "%s", reason);
+    if (tls->reason == NULL)
+        tls->reason = cake__strdup(&tls->context->alloc, reason); /* without memory: none */
 }
 
 const char *cake__tls_reason(const cake__tls_t *tls)
 {
-    return tls->reason[0] != '\0' ? tls->reason : NULL;
+    return tls->reason;
 }
 
 #define OTHER_KIND_THERE "TLS: the peer uses certificates, and this side a cluster key"
@@ -416,52 +444,30 @@ static int check_first_byte(cake__tls_t *tls, uint8_t first)
     if (first == 0x16 || first == 0x15)
         return 0;
     cake__tls_fail(tls, "the peer does not encrypt, and this side wants TLS");
-    if (reserve(tls, sizeof alert)) {
-        memcpy(tls->out + tls->out_len, alert, sizeof alert);
-        tls->out_len += sizeof alert;
-    }
+    (void)put_output(tls, alert, sizeof alert);
     return CAKE_EUNAUTHENTICATED;
 }
 
-int cake__tls_feed(cake__tls_t *tls, const void *data, size_t len)
+int cake__tls_feed(cake__tls_t *tls, uint8_t *buffer, size_t len)
 {
-    CAKE_ASSERT(len > 0 && len <= INT32_MAX);
-    int err = tls->has_begun ? 0 : check_first_byte(tls, *(const uint8_t *)data);
+    CAKE_ASSERT(len > 0 && len <= CAKE__TLS_BUFFER_BYTES && tls->in_len == 0);
+    int err = tls->has_begun ? 0 : check_first_byte(tls, buffer[0]);
     if (err != 0)
         return err;
-    if (tls->in_len == 0) {
-        cake__free(&tls->context->alloc, tls->kept);
-        tls->kept = NULL;
-        tls->in = data;
-        tls->in_len = len;
-        return 0;
-    }
-    uint8_t *kept = cake__malloc(&tls->context->alloc, tls->in_len + len);
-    if (kept == NULL)
-        return CAKE_ENOMEM;
-    memcpy(kept, tls->in, tls->in_len);
-    memcpy(kept + tls->in_len, data, len);
-    cake__free(&tls->context->alloc, tls->kept);
-    tls->in = tls->kept = kept;
-    tls->in_len += len;
+    cake__tls_give(tls->pool, tls->kept);
+    tls->kept = NULL;
+    tls->in = buffer;
+    tls->in_len = len;
     return 0;
 }
 
-int cake__tls_keep(cake__tls_t *tls)
+bool cake__tls_keep(cake__tls_t *tls, uint8_t *buffer)
 {
-    if (tls->in_len > 0 && tls->kept == NULL) {
-        tls->kept = cake__malloc(&tls->context->alloc, tls->in_len);
-        if (tls->kept == NULL) {
-            tls->in_len = 0;
-            return CAKE_ENOMEM;
-        }
-        memcpy(tls->kept, tls->in, tls->in_len);
-        tls->in = tls->kept;
-    } else if (tls->in_len == 0) {
-        cake__free(&tls->context->alloc, tls->kept);
-        tls->kept = NULL;
-    }
-    return 0;
+    if (tls->in_len == 0)
+        return false;
+    CAKE_ASSERT(tls->kept == NULL);
+    tls->kept = buffer;
+    return true;
 }
 
 int cake__tls_handshake(cake__tls_t *tls)
@@ -485,32 +491,68 @@ int cake__tls_handshake(cake__tls_t *tls)
     return SSL_get_error(tls->ssl, result) == SSL_ERROR_WANT_READ ? CAKE_EBUSY : note_failure(tls);
 }
 
-bool cake__tls_has_input(const cake__tls_t *tls)
+static bool may_have_more(const cake__tls_t *tls)
 {
     return tls->in_len > 0 || SSL_pending(tls->ssl) > 0;
 }
 
-intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size)
+bool cake__tls_has_input(const cake__tls_t *tls)
 {
-    ERR_clear_error();
-    int got = SSL_read(tls->ssl, data, (int)cake__min_u64(size, INT32_MAX));
-    if (got > 0)
-        return got;
+    return tls->read_err != 0 || may_have_more(tls);
+}
+
+static int read_failed(cake__tls_t *tls, int got)
+{
     switch (SSL_get_error(tls->ssl, got)) {
     case SSL_ERROR_WANT_READ:
         return CAKE_EBUSY;
     case SSL_ERROR_ZERO_RETURN:
-        return 0;
+        return CAKE_ECLOSED;
     default:
         return note_failure(tls);
     }
 }
 
+/* Records are handed over together, as far as there is room: each is at most 16 KiB. */
+intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size)
+{
+    uint8_t *to = data;
+    size_t done = 0;
+    ERR_clear_error();
+    while (done < size && tls->read_err == 0 && (done == 0 || may_have_more(tls))) {
+        size_t step = cake__min_u64(size - done, INT32_MAX);
+        if (cake__copies_slowly(to + done, tls->record_in))
+            step = cake__min_u64(step, CAKE__COPY_PIECE);
+        int got = SSL_read(tls->ssl, to + done, (int)step);
+        if (got > 0)
+            done += (size_t)got;
+        else
+            tls->read_err = read_failed(tls, got);
+    }
+    if (tls->in_len == 0) {
+        cake__tls_give(tls->pool, tls->kept);
+        tls->kept = NULL;
+    }
+    int err = tls->read_err;
+    if (done == 0 || err == CAKE_EBUSY)
+        tls->read_err = 0;
+    if (done > 0)
+        return (intptr_t)done;
+    return err == CAKE_ECLOSED ? 0 : err;
+}
+
 int cake__tls_write(cake__tls_t *tls, const void *data, size_t len)
 {
+    const uint8_t *from = data;
     CAKE_ASSERT(len > 0 && len <= CAKE__TLS_WRITE_MAX);
     ERR_clear_error();
-    return SSL_write(tls->ssl, data, (int)len) == (int)len ? 0 : note_failure(tls);
+    if (len > CAKE__COPY_PIECE && cake__copies_slowly(tls->record_out, from)) {
+        if (SSL_write(tls->ssl, from, FIRST_PIECE) != (int)FIRST_PIECE)
+            return note_failure(tls);
+        from += FIRST_PIECE;
+        len -= FIRST_PIECE;
+    }
+    return SSL_write(tls->ssl, from, (int)len) == (int)len ? 0 : note_failure(tls);
 }
 
 void cake__tls_shut(cake__tls_t *tls)
@@ -520,18 +562,20 @@ void cake__tls_shut(cake__tls_t *tls)
     ERR_clear_error();
 }
 
-cake_slice_t cake__tls_output(cake__tls_t *tls)
+cake_slice_t cake__tls_output(const cake__tls_t *tls)
 {
     return cake__slice(tls->out, tls->out_len);
 }
 
-void cake__tls_sent(cake__tls_t *tls, size_t len)
+void cake__tls_sent(cake__tls_t *tls)
 {
-    CAKE_ASSERT(len == tls->out_len);
-    tls->out_len = 0;
-    if (tls->out_size <= OUT_SMALL)
-        return;
-    cake__free(&tls->context->alloc, tls->out);
+    cake__tls_give(tls->pool, cake__tls_take(tls));
+}
+
+uint8_t *cake__tls_take(cake__tls_t *tls)
+{
+    uint8_t *buffer = tls->out;
     tls->out = NULL;
-    tls->out_size = 0;
+    tls->out_len = 0;
+    return buffer;
 }
