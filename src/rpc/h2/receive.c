@@ -133,10 +133,9 @@ static bool is_fine(cake__h2_t *h2, cake_slice_t name, cake_slice_t value)
     return !is_length || read_length(h2->block_stream, value);
 }
 
-static void take_header(cake__h2_t *h2, const nghttp2_nv *nv)
+void cake__h2_take_header(cake__h2_t *h2, cake_slice_t name, cake_slice_t value)
 {
     cake__h2_stream_t *stream = h2->block_stream;
-    cake_slice_t name = cake__slice(nv->name, nv->namelen), value = cake__slice(nv->value, nv->valuelen);
     size_t max = h2->config.max_header_bytes;
     if (stream == NULL || h2->is_block_bad)
         return;
@@ -147,66 +146,6 @@ static void take_header(cake__h2_t *h2, const nghttp2_nv *nv)
         h2->is_block_bad = true;
     else if (stream->header_bytes <= max)
         h2->config.events->on_header(h2->config.arg, stream, name, value);
-}
-
-static void *mem_malloc(size_t size, void *alloc)
-{
-    return cake__malloc(alloc, size);
-}
-
-static void mem_free(void *block, void *alloc)
-{
-    cake__free(alloc, block);
-}
-
-static void *mem_calloc(size_t count, size_t size, void *alloc)
-{
-    return cake__calloc(alloc, count, size);
-}
-
-static void *mem_realloc(void *block, size_t size, void *alloc)
-{
-    return cake__realloc(alloc, block, size);
-}
-
-static bool make_inflater(cake__h2_t *h2)
-{
-    if (h2->inflater != NULL)
-        return true;
-    h2->inflater_mem =
-        (nghttp2_mem){(void *)(uintptr_t)h2->config.alloc, mem_malloc, mem_free, mem_calloc, mem_realloc};
-    if (nghttp2_hd_inflate_new2(&h2->inflater, &h2->inflater_mem) != 0) {
-        h2->inflater = NULL;
-        cake__h2_fail(h2, CAKE_ENOMEM, NGHTTP2_INTERNAL_ERROR);
-    }
-    return h2->inflater != NULL;
-}
-
-/* Some of a block; false: the connection ends. */
-static bool inflate(cake__h2_t *h2, const uint8_t *data, size_t len, bool is_last)
-{
-    if (!make_inflater(h2))
-        return false;
-    for (;;) {
-        nghttp2_nv nv;
-        int flags = 0;
-        ssize_t taken = nghttp2_hd_inflate_hd2(h2->inflater, &nv, &flags, data, len, is_last);
-        if (taken < 0) {
-            bool is_memory = taken == NGHTTP2_ERR_NOMEM;
-            cake__h2_fail(h2, is_memory ? CAKE_ENOMEM : CAKE_EPARSE, NGHTTP2_COMPRESSION_ERROR);
-            return false;
-        }
-        data += taken;
-        len -= (size_t)taken;
-        if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0)
-            take_header(h2, &nv);
-        if ((flags & NGHTTP2_HD_INFLATE_FINAL) != 0) {
-            nghttp2_hd_inflate_end_headers(h2->inflater);
-            return true;
-        }
-        if ((flags & NGHTTP2_HD_INFLATE_EMIT) == 0 && len == 0)
-            return true;
-    }
 }
 
 /* ---- messages ---- */
@@ -250,9 +189,9 @@ static void end_block(cake__h2_t *h2)
         remote_ended(h2, stream);
 }
 
-static void take_block(cake__h2_t *h2, const uint8_t *data, size_t len, bool is_last)
+static void take_block(cake__h2_t *h2, const uint8_t *data, size_t len, bool is_first, bool is_last)
 {
-    if (inflate(h2, data, len, is_last) && is_last && h2->err == 0)
+    if (cake__h2_inflate(h2, data, len, is_first, is_last) && is_last && h2->err == 0)
         end_block(h2);
 }
 
@@ -350,12 +289,12 @@ static void on_headers(cake__h2_t *h2, const uint8_t *data, size_t len)
     h2->block_id = id;
     h2->block_ends_stream = is_end;
     h2->is_block_bad |= depends_on_itself;
-    take_block(h2, data, len - padding, is_last);
+    take_block(h2, data, len - padding, true, is_last);
 }
 
 static void on_continuation(cake__h2_t *h2, const uint8_t *data, size_t len)
 {
-    take_block(h2, data, len, (h2->flags & NGHTTP2_FLAG_END_HEADERS) != 0);
+    take_block(h2, data, len, false, (h2->flags & NGHTTP2_FLAG_END_HEADERS) != 0);
 }
 
 /* ---- DATA, which goes through in pieces ---- */
@@ -499,7 +438,8 @@ static uint32_t apply_setting(cake__h2_t *h2, unsigned id, uint32_t value)
 {
     switch (id) {
     case NGHTTP2_SETTINGS_HEADER_TABLE_SIZE:
-        cake__hpack_limit(&h2->hpack, value);
+        if (cake__deflate_limit(&h2->deflate, value) != 0)
+            cake__h2_set_err(h2, CAKE_ENOMEM);
         return 0;
     case NGHTTP2_SETTINGS_ENABLE_PUSH:
         return value > (h2->config.is_server ? 1u : 0u) ? NGHTTP2_PROTOCOL_ERROR : 0;

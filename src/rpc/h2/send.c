@@ -57,14 +57,19 @@ static void split_block(cake__h2_t *h2, size_t at, size_t block_len, int32_t id,
 
 int cake__h2_put_headers(cake__h2_t *h2, int32_t id, const cake__h2_header_t *headers, size_t count, bool is_end)
 {
-    size_t at = h2->control.len, most = cake__hpack_most(headers, count);
+    size_t at = h2->control.len, most = cake__deflate_most(headers, count);
     size_t heads = (most / h2->peer_frame_max + 1) * CAKE__H2_HEAD_BYTES;
     if (!cake__buf_reserve(&h2->control, most + heads)) {
         cake__h2_set_err(h2, CAKE_ENOMEM);
         return CAKE_ENOMEM;
     }
     uint8_t *to = h2->control.data + at, flags = NGHTTP2_FLAG_END_HEADERS | (is_end ? NGHTTP2_FLAG_END_STREAM : 0);
-    size_t len = cake__hpack_write(&h2->hpack, headers, count, to + CAKE__H2_HEAD_BYTES);
+    intptr_t written = cake__deflate_write(&h2->deflate, headers, count, to + CAKE__H2_HEAD_BYTES);
+    if (written < 0) {
+        cake__h2_set_err(h2, CAKE_ENOMEM);
+        return CAKE_ENOMEM;
+    }
+    size_t len = (size_t)written;
     CAKE_ASSERT(len <= most);
     h2->control.len += CAKE__H2_HEAD_BYTES + len;
     if (len <= h2->peer_frame_max)

@@ -1,4 +1,4 @@
-/* session.c: h2.h with framing of our own; nghttp2 reads header blocks. See state.h for the picture. */
+/* session.c: h2.h with framing of our own; nghttp2 reads and writes header blocks. See state.h for the picture. */
 #include "rpc/h2/state.h"
 
 static const char MAGIC[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -10,6 +10,26 @@ void cake__h2_set_err(cake__h2_t *h2, int err)
 }
 
 /* ---- create and destroy ---- */
+
+static void *mem_malloc(size_t size, void *alloc)
+{
+    return cake__malloc(alloc, size);
+}
+
+static void mem_free(void *block, void *alloc)
+{
+    cake__free(alloc, block);
+}
+
+static void *mem_calloc(size_t count, size_t size, void *alloc)
+{
+    return cake__calloc(alloc, count, size);
+}
+
+static void *mem_realloc(void *block, size_t size, void *alloc)
+{
+    return cake__realloc(alloc, block, size);
+}
 
 static void put_settings(cake__h2_t *h2)
 {
@@ -44,7 +64,8 @@ int cake__h2_new(const cake__h2_config_t *config, cake__h2_t **out)
     cake__list_init(&h2->sending);
     cake__list_init(&h2->blocked);
     cake__list_init(&h2->closing);
-    cake__hpack_init(&h2->hpack, config->alloc);
+    h2->mem = (nghttp2_mem){(void *)(uintptr_t)config->alloc, mem_malloc, mem_free, mem_calloc, mem_realloc};
+    cake__deflate_init(&h2->deflate, config->alloc, &h2->mem);
     cake__buf_init(&h2->control, config->alloc);
     cake__buf_init(&h2->frame, config->alloc);
     h2->table = h2->first_table;
@@ -71,9 +92,8 @@ void cake__h2_free(cake__h2_t *h2)
     CAKE_ASSERT(!h2->is_receiving && !h2->is_pulling);
     while (!cake__list_is_empty(&h2->streams))
         cake__h2_close_stream(h2, CAKE_CONTAINER_OF(h2->streams.next, cake__h2_stream_t, link), CAKE__H2_LOST);
-    if (h2->inflater != NULL)
-        nghttp2_hd_inflate_del(h2->inflater);
-    cake__hpack_free(&h2->hpack);
+    cake__inflate_free(&h2->inflate);
+    cake__deflate_free(&h2->deflate);
     cake__buf_free(&h2->control);
     cake__buf_free(&h2->frame);
     if (h2->table != h2->first_table)

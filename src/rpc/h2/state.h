@@ -1,4 +1,4 @@
-/* state.h: a session from the inside, for session.c, send.c and receive.c.
+/* state.h: a session from the inside, for session.c, send.c, receive.c and inflate.c.
  *
  *   in:   head (9 bytes) -> a frame other than DATA is gathered in frame when a read cuts it; DATA goes through in pieces
  *   out:  control: frames but DATA, whole and in their order (header blocks depend on it) -> then DATA of the streams in turns
@@ -11,7 +11,7 @@
 #include <nghttp2/nghttp2.h>
 
 #include "base/bytes.h"
-#include "rpc/h2/hpack.h"
+#include "rpc/h2/deflate.h"
 
 #define CAKE__H2_HEAD_BYTES    9u
 #define CAKE__H2_OVER_IDS      16u
@@ -32,11 +32,27 @@ enum {
     CAKE__H2_RATE_COUNT
 };
 
+#define CAKE__INFLATE_KEPT 4u
+
+/* A block that was read; see inflate.c. */
+typedef struct cake__inflated {
+    uint32_t version, count, len;
+    uint8_t bytes[];
+} cake__inflated_t;
+
+typedef struct cake__inflate {
+    const cake_alloc_t *alloc;
+    nghttp2_hd_inflater *inflater; /* NULL until the first header comes */
+    uint32_t version;              /* of its table */
+    cake__inflated_t *kept[CAKE__INFLATE_KEPT];
+    uint32_t next_kept;
+} cake__inflate_t;
+
 struct cake__h2 {
     cake__h2_config_t config;
-    nghttp2_hd_inflater *inflater; /* NULL until the first header comes */
-    nghttp2_mem inflater_mem;      /* it keeps the address */
-    cake__hpack_t hpack;
+    cake__inflate_t inflate;
+    cake__deflate_t deflate;
+    nghttp2_mem mem;                                 /* of both */
     cake__list_t streams, sending, blocked, closing; /* blocked: by the connection's window */
     cake__h2_stream_t **table;                       /* by id; first, or larger on the heap */
     uint32_t table_size, stream_count;
@@ -75,6 +91,13 @@ struct cake__h2 {
     int err; /* ends the connection */
     cake__h2_stream_t *first_table[CAKE__H2_TABLE_MIN];
 };
+
+/* inflate.c: some of a block, or all of it; false: the connection ends */
+bool cake__h2_inflate(cake__h2_t *h2, const uint8_t *data, size_t len, bool is_first, bool is_last);
+void cake__inflate_free(cake__inflate_t *inflate);
+
+/* receive.c: one header of the block that is being read */
+void cake__h2_take_header(cake__h2_t *h2, cake_slice_t name, cake_slice_t value);
 
 /* session.c: streams */
 cake__h2_stream_t *cake__h2_find(const cake__h2_t *h2, int32_t id);
