@@ -2,10 +2,16 @@
  * moment; a refused one is on none; a read at a quorum is not older than what a quorum had acknowledged before. */
 #include "sim/sim.h"
 
+bool cake__has_lost_disks(const cake__trial_t *trial)
+{
+    bool is_with_store = (trial->plan.kinds & CAKE_SIM_DUPLICATE_STORE) != 0;
+    return trial->result->disk_losses > 0 || (trial->was_taken_over && is_with_store);
+}
+
 /* A lost disk takes copies along, a forgotten node no longer counts: then the numbers of the levels say nothing. */
 static bool do_levels_hold(const cake__trial_t *trial)
 {
-    return trial->result->disk_losses == 0 && trial->result->forgotten == 0 && trial->plan.forget_after_ms == 0;
+    return !cake__has_lost_disks(trial) && trial->result->forgotten == 0 && trial->plan.forget_after_ms == 0;
 }
 
 static size_t place(const cake__trial_t *trial, const cake__op_t *op, uint32_t item)

@@ -144,7 +144,8 @@ void cake__check_purged(cake__trial_t *trial)
 /* Where no disk is lost, nobody is forgotten and nobody is new, deltas are enough (the model's strict runs). */
 void cake__check_strict(cake__trial_t *trial)
 {
-    bool is_strict = (trial->plan.kinds & (CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET | CAKE_SIM_JOIN)) == 0;
+    bool is_strict = (trial->plan.kinds & (CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET | CAKE_SIM_JOIN)) == 0 &&
+                     !cake__has_lost_disks(trial);
     for (uint32_t i = 0; is_strict && i < trial->node_count; i++) {
         uint64_t repairs = trial->nodes[i]->store->stats.repairs_finished;
         if (repairs > 0)

@@ -21,6 +21,11 @@ void cake__check_membership_change(cake__trial_node_t *node, cake_membership_kin
     if (member->node_id == 0 || member->node_id > trial->node_count)
         return;
     const cake__trial_node_t *subject = trial->nodes[member->node_id - 1];
+    if (!trial->was_taken_over && trial->impostor_address[0] != '\0' &&
+        strcmp(member->address, trial->impostor_address) == 0) {
+        cake__note(trial, "node %u: takes the second node %u for the first", node->id, subject->id);
+        trial->was_taken_over = true;
+    }
     if (kind != CAKE_MEMBER_UPDATED && !member->is_self)
         cake__note(trial, "node %u: node %u has %s (%s)", node->id, subject->id, names[kind],
                    cake_status_name(member->status));

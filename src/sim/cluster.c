@@ -235,6 +235,7 @@ void cake__node_impersonate(cake__trial_node_t *node)
     trial->is_impostor_starting = true;
     cake__host_addr(trial->impostor, CAKE__TRIAL_PORT, &addr);
     cake_addr_format(&addr, address);
+    memcpy(trial->impostor_address, address, sizeof address);
     config.env = cake__host_env(trial->impostor);
     config.node_id = node->id;
     config.listen_addr = address;
@@ -326,7 +327,7 @@ void cake__cluster_new(cake__trial_t *trial)
     for (uint32_t i = 0; i < trial->first_count; i++)
         cake__cluster_add(trial);
     for (uint32_t i = 0; i < trial->first_count; i++)
-        cake__node_up(trial->nodes[i], i > 0);
+        cake__node_up(trial->nodes[i], i > 0 || trial->plan.all_have_seeds);
 }
 
 /* The world is gone, and what ran in it. */

@@ -38,7 +38,7 @@ static void draw_kinds(cake__trial_t *trial)
     if ((others >> 3 & 7) != 0)
         kinds &= ~(uint32_t)CAKE_SIM_FORGET;
     if ((others >> 6 & 3) != 0)
-        kinds &= ~(uint32_t)CAKE_SIM_DUPLICATE_ID;
+        kinds &= ~(uint32_t)(CAKE_SIM_DUPLICATE_ID | CAKE_SIM_DUPLICATE_STORE);
     if ((trial->options.faults & CAKE_SIM_ALLOC) != 0)
         kinds |= CAKE_SIM_ALLOC;
     trial->plan.kinds = (trial->options.force_faults ? ~UINT32_C(0) : kinds) & trial->options.faults;
@@ -106,7 +106,7 @@ static void draw_work(cake__trial_t *trial)
     plan->max_value_bytes = below(trial, 4) == 0 ? 60000 : 300;
     plan->data_centers = below(trial, 3) == 0 ? between(trial, 2, 3) : 1;
     plan->tombstone_min_age_ms = between(trial, 500, 10000);
-    plan->hole_age_ms = is_on(trial, CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET) ? 20000 : 3600000;
+    plan->hole_age_ms = is_on(trial, CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET | CAKE_SIM_DUPLICATE_STORE) ? 20000 : 3600000;
     plan->forget_after_ms = is_on(trial, CAKE_SIM_FORGET) && below(trial, 2) == 0 ? between(trial, 6000, 15000) : 0;
     plan->timeout_ms = between(trial, 500, 3000);
     plan->chunk_records = below(trial, 4) == 0 ? 0 : between(trial, 1, 8); /* sessions of several messages */
@@ -129,6 +129,7 @@ static void draw_nodes(cake__trial_t *trial)
     bool may_pack = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 4) != 0;
     uint64_t unpacked = cake__random_u64(&trial->draws[CAKE__TRIAL_DRAW_SHAPE]);
     trial->plan.unpacked = may_pack ? 0 : unpacked;
+    trial->plan.all_have_seeds = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 4) == 0;
     if (trial->options.storage == CAKE_SIM_STORAGE_DRAWN)
         trial->options.storage = has_files ? CAKE_SIM_STORAGE_SQLITE : CAKE_SIM_STORAGE_MEMORY;
 }

@@ -97,7 +97,7 @@ void cake__settle(cake__trial_t *trial)
         return;
     trial->result->converged_ms = (cake__world_now_ns(trial->world) - began_ns) / CAKE_NS_PER_MS;
     cake__note(trial, "the replicas are equal");
-    bool has_lost = trial->result->disk_losses > 0; /* positions that are ahead for good wait for a minute */
+    bool has_lost = cake__has_lost_disks(trial); /* positions that are ahead for good wait for a minute */
     if (!await(trial, "watch", cake__are_followers_told, has_lost ? 90 * CAKE__SECOND_NS : FOLLOWER_NS))
         return;
     cake__check_final(trial);

@@ -59,6 +59,7 @@ typedef struct cake__plan {
     uint32_t levels;                                           /* bits of cake_consistency_t that clients use */
     uint32_t max_value_bytes;
     uint32_t data_centers, chunk_records, calls, follower_credit; /* follower_credit 0: no followers */
+    bool all_have_seeds;                                          /* the first one, too: the cluster begins cold */
     uint64_t unpacked;                                            /* bits of nodes that do not compress */
     uint64_t tombstone_min_age_ms, hole_age_ms, timeout_ms, forget_after_ms;
 } cake__plan_t;
@@ -228,7 +229,7 @@ void cake__workload_gone(cake__trial_node_t *node);
 void cake__workload_check(cake__trial_t *trial);
 bool cake__is_foreign(const cake__trial_t *trial, cake_slice_t keyspace); /* of a workload */
 
-/* ---- readers.c -----------------------------------------------------------------------------------------------------------*/
+/* ---- followers.c ----------------------------------------------------------------------------------------------------------*/
 
 typedef struct cake__follower cake__follower_t;
 
@@ -271,6 +272,7 @@ void cake__check_final(cake__trial_t *trial);
 void cake__check_strict(cake__trial_t *trial);
 void cake__check_purged(cake__trial_t *trial);
 bool cake__are_tombstones_gone(cake__trial_t *trial, char *why, size_t size);
+bool cake__has_lost_disks(const cake__trial_t *trial); /* or as much as that */
 void cake__check_membership_change(cake__trial_node_t *node, cake_membership_kind_t kind, const cake_member_t *member);
 bool cake__is_membership_exact(cake__trial_t *trial, char *why, size_t size); /* check_membership.c */
 void cake__check_heap(cake__trial_node_t *node, bool is_stopped);             /* check_resources.c */
@@ -302,6 +304,8 @@ struct cake_sim {
     cake_node_t *impostor_node;
     cake_store_t *impostor_store;
     bool is_impostor_starting;
+    char impostor_address[CAKE_ADDR_TEXT_MAX]; /* of the last one */
+    bool was_taken_over; /* it was taken for the node while that was out of sight: as a disk that comes and is lost */
     uint32_t node_count, first_count; /* all; those it began with */
     uint32_t blocking;                /* calls of ours that wait at a gate now */
     bool is_chaotic, is_over;
