@@ -4,6 +4,7 @@
 #include "store/store.h"
 
 #define KEYSPACE_META "ks/"
+#define RETIRED_META  "retired/"
 
 int cake__key_id(cake_slice_t key, cake_id_t *out)
 {
@@ -52,6 +53,8 @@ static int make_keyspace(cake_store_t *store, cake_slice_t name, cake__keyspace_
     cake__list_init(&keyspace->changed_link);
     cake__list_init(&keyspace->tombstone_link);
     cake__list_init(&keyspace->wanting_link);
+    cake__list_init(&keyspace->crowded_link);
+    keyspace->actor = store->actor;
     cake__list_init(&keyspace->writes);
     cake__list_init(&keyspace->watches);
     int err = make_set(keyspace);
@@ -90,6 +93,7 @@ void cake__keyspace_free(cake__keyspace_t *keyspace)
         cake__context_free(&keyspace->acked[i].context);
     for (uint32_t i = 0; i < keyspace->want_count; i++)
         cake__context_free(&keyspace->wants[i].context);
+    cake__retired_release(keyspace->loaded_table);
     cake__free(store->alloc, keyspace->acked);
     cake__free(store->alloc, keyspace->wants);
     cake_orswot_free(keyspace->set);
@@ -115,6 +119,13 @@ void cake__keyspace_committed(cake__keyspace_t *keyspace)
         cake__list_remove(&keyspace->changed_link);
         cake__list_push_back(&store->changed, &keyspace->changed_link);
     }
+    const cake__context_t *context = cake__keyspace_context(keyspace);
+    keyspace->stored_table = context->retired == NULL ? 0 : context->retired->hash;
+    bool is_crowded = context->count > CAKE__CROWDED_ACTORS + store->peer_count;
+    if (is_crowded && !cake__list_is_linked(&keyspace->crowded_link))
+        cake__list_push_back(&store->crowded, &keyspace->crowded_link);
+    else if (!is_crowded)
+        cake__list_remove(&keyspace->crowded_link);
     bool has_tombstones = cake_orswot_tombstones(keyspace->set) > 0;
     if (has_tombstones && !cake__list_is_linked(&keyspace->tombstone_link))
         cake__list_push_back(&store->with_tombstones, &keyspace->tombstone_link);
@@ -153,7 +164,13 @@ void cake__keyspace_forget_acked(cake__keyspace_t *keyspace, uint16_t node_id)
 }
 
 /* ---- persistence ----------------------------------------------------------------------------------------------------------
- * Meta "ks/NAME": one byte, whether it has joined, then the summary as it will be after the change under way. */
+ * Meta "ks/NAME": one byte, whether it has joined, then the summary as it will be after the change under way. Every batch writes
+ * it, and so the table of retired actors is apart, in "retired/NAME", and named by its hash. */
+
+static const cake__retired_t *next_table(const cake__keyspace_t *keyspace)
+{
+    return cake__change_summary(keyspace->change)->context.retired;
+}
 
 void cake__keyspace_meta(cake__keyspace_t *keyspace, cake__buf_t *out, size_t *name_len)
 {
@@ -163,7 +180,19 @@ void cake__keyspace_meta(cake__keyspace_t *keyspace, cake__buf_t *out, size_t *n
     cake__put_bytes(out, keyspace->name, strlen(keyspace->name));
     *name_len = out->len - start;
     cake__put_u8(out, is_joined);
-    cake__summary_encode(cake__change_summary(keyspace->change), out);
+    const cake__retired_t *table = next_table(keyspace);
+    cake__summary_encode_known(cake__change_summary(keyspace->change), table == NULL ? 0 : table->hash, out);
+}
+
+void cake__keyspace_retired_meta(cake__keyspace_t *keyspace, cake__buf_t *out, size_t *name_len)
+{
+    const cake__retired_t *table = next_table(keyspace);
+    if (table == NULL || table->hash == keyspace->stored_table)
+        return;
+    cake__put_bytes(out, RETIRED_META, strlen(RETIRED_META));
+    cake__put_bytes(out, keyspace->name, strlen(keyspace->name));
+    *name_len = strlen(RETIRED_META) + strlen(keyspace->name);
+    cake__retired_encode(table, out);
 }
 
 typedef struct {
@@ -187,16 +216,16 @@ static int on_name(void *arg, const char *name)
     return found_name(arg, cake__slice_str(name));
 }
 
-static cake_slice_t meta_keyspace(cake_slice_t name)
+static cake_slice_t meta_keyspace(cake_slice_t name, const char *of)
 {
-    size_t prefix = strlen(KEYSPACE_META);
+    size_t prefix = strlen(of);
     return cake__slice((const char *)name.data + prefix, name.len - prefix);
 }
 
 static int on_meta_name(void *arg, cake_slice_t name, cake_slice_t value)
 {
     (void)value;
-    return found_name(arg, meta_keyspace(name));
+    return found_name(arg, meta_keyspace(name, KEYSPACE_META));
 }
 
 static int on_row(void *arg, const cake_row_t *row)
@@ -206,16 +235,32 @@ static int on_row(void *arg, const cake_row_t *row)
     return loading->err = cake__orswot_load_record(loading->keyspace->set, &record);
 }
 
+/* Before the summaries, which name it by its hash. */
+static int on_retired(void *arg, cake_slice_t name, cake_slice_t value)
+{
+    loading_t *loading = arg;
+    cake__keyspace_t *keyspace = cake__map_get(&loading->store->keyspaces, meta_keyspace(name, RETIRED_META));
+    cake__reader_t reader = cake__reader(value.data, value.len);
+    int err = keyspace == NULL || keyspace->loaded_table != NULL
+                  ? CAKE_ECORRUPT
+                  : cake__retired_decode(loading->store->alloc, &reader, &keyspace->loaded_table);
+    if (err == 0 && !cake__reader_done(&reader))
+        err = CAKE_ECORRUPT;
+    return loading->err = err == CAKE_EPARSE || err == CAKE_ETOOBIG ? CAKE_ECORRUPT : err;
+}
+
 static int on_meta(void *arg, cake_slice_t name, cake_slice_t value)
 {
     loading_t *loading = arg;
-    cake__keyspace_t *keyspace = cake__map_get(&loading->store->keyspaces, meta_keyspace(name));
+    cake__keyspace_t *keyspace = cake__map_get(&loading->store->keyspaces, meta_keyspace(name, KEYSPACE_META));
     cake__reader_t reader = cake__reader(value.data, value.len);
     cake__summary_t summary;
     cake__summary_init(&summary, loading->store->alloc);
     uint8_t is_joined = cake__get_u8(&reader);
     int err = is_joined > 1 || keyspace == NULL ? CAKE_ECORRUPT : cake__summary_decode(&summary, &reader);
     if (err == 0 && !cake__reader_done(&reader))
+        err = CAKE_ECORRUPT;
+    if (err == 0 && cake__context_resolve(&summary.context, keyspace->loaded_table) != 0)
         err = CAKE_ECORRUPT;
     if (err == 0)
         err = cake__orswot_load_summary(keyspace->set, &summary);
@@ -239,9 +284,14 @@ int cake__keyspaces_load(cake_store_t *store)
         err = storage->ops->metadata(storage, name, on_row, &loading);
     }
     for (unsigned lane = 0; err == 0 && lane < store->lane_count; lane++)
+        err = storage->ops->metas(storage, lane, cake__slice_str(RETIRED_META), on_retired, &loading);
+    for (unsigned lane = 0; err == 0 && lane < store->lane_count; lane++)
         err = storage->ops->metas(storage, lane, cake__slice_str(KEYSPACE_META), on_meta, &loading);
     cursor = 0;
-    while (err == 0 && (loading.keyspace = cake__map_next(&store->keyspaces, &cursor)) != NULL)
+    while (err == 0 && (loading.keyspace = cake__map_next(&store->keyspaces, &cursor)) != NULL) {
+        cake__retired_release(loading.keyspace->loaded_table);
+        loading.keyspace->loaded_table = NULL;
         cake__keyspace_committed(loading.keyspace);
+    }
     return loading.err != 0 ? loading.err : err;
 }

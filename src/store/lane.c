@@ -119,10 +119,14 @@ static int add_piece(cake__lane_t *lane, cake__meta_piece_t piece)
     return 0;
 }
 
-static int add_keyspace_meta(cake__lane_t *lane, cake__keyspace_t *keyspace)
+typedef void (*keyspace_meta_fn)(cake__keyspace_t *keyspace, cake__buf_t *out, size_t *name_len);
+
+static int add_keyspace_meta(cake__lane_t *lane, cake__keyspace_t *keyspace, keyspace_meta_fn put)
 {
     cake__meta_piece_t piece = {.name_at = lane->scratch.len};
-    cake__keyspace_meta(keyspace, &lane->scratch, &piece.name_len);
+    put(keyspace, &lane->scratch, &piece.name_len);
+    if (lane->scratch.len == piece.name_at)
+        return lane->scratch.err;
     piece.value_at = piece.name_at + piece.name_len;
     piece.value_len = lane->scratch.len - piece.value_at;
     return lane->scratch.err != 0 ? lane->scratch.err : add_piece(lane, piece);
@@ -189,7 +193,9 @@ static int make_batch(cake__lane_t *lane)
         is_dirty = true;
         err = add_rows(lane, keyspace);
         if (err == 0)
-            err = add_keyspace_meta(lane, keyspace);
+            err = add_keyspace_meta(lane, keyspace, cake__keyspace_meta);
+        if (err == 0)
+            err = add_keyspace_meta(lane, keyspace, cake__keyspace_retired_meta);
     }
     lane->clock_bound = 0;
     if (err == 0 && is_dirty)
@@ -285,7 +291,8 @@ static void abort_keyspace(cake__keyspace_t *keyspace)
 {
     cake__change_abort(keyspace->change);
     keyspace->change = NULL;
-    cake__orswot_take_actor(keyspace->set, cake__draw_u64(keyspace->store->env) | 1);
+    keyspace->actor = cake__draw_u64(keyspace->store->env) | 1;
+    cake__orswot_take_actor(keyspace->set, keyspace->actor);
 }
 
 static void finish_batch(cake__lane_t *lane, int err)

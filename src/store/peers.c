@@ -61,6 +61,7 @@ cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id)
     while (place != &store->peers && CAKE_CONTAINER_OF(place, cake__peer_t, link)->node_id < node_id)
         place = place->next;
     cake__list_insert_before(place, &peer->link);
+    store->peer_count++;
     store->candidates_are_valid = false;
     return peer;
 }
@@ -70,6 +71,7 @@ static void free_peer(cake__peer_t *peer)
     cake__peer_drop_queue(peer);
     cake__peer_detach_flights(peer);
     cake__list_remove(&peer->link);
+    peer->store->peer_count--;
     peer->store->candidates_are_valid = false;
     cake__free(peer->store->alloc, peer);
 }

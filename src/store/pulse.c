@@ -6,7 +6,9 @@
  *   pulse  hail, is_complete u8, count varint, entries: keyspace string, context      answer  hail, is_equal u8
  *   list   hail, after string, a digest u64 per bucket of keyspaces                   answer  hail, has_more u8, registry, entries
  *
- * A list names every keyspace of the buckets that differ: for first contacts, and for differences that pulses do not explain. */
+ * A list names every keyspace of the buckets that differ: for first contacts, and for differences that pulses do not explain.
+ *
+ * A table of retired actors goes by its hash in pulses to a peer that has told the same one; in lists it goes whole. */
 #include "store/store.h"
 
 #define PULSE_TIMEOUT_MS    5000u
@@ -39,10 +41,27 @@ static asking_t *make_asking(cake__peer_t *peer)
 
 /* ---- entries: what peers have ------------------------------------------------------------------------------------------*/
 
-static void put_entry(cake__buf_t *out, const cake__keyspace_t *keyspace)
+/* to: 0 for who may know nothing. */
+static void put_entry(cake__buf_t *out, cake__keyspace_t *keyspace, uint16_t to)
 {
+    const cake__acked_t *theirs = to == 0 ? NULL : cake__keyspace_acked(keyspace, to, false);
+    const cake__retired_t *known = theirs == NULL ? NULL : theirs->context.retired;
     cake__put_string(out, cake__slice_str(keyspace->name));
-    cake__context_encode(cake__keyspace_context(keyspace), out);
+    cake__context_encode_known(cake__keyspace_context(keyspace), known == NULL ? 0 : known->hash, out);
+}
+
+/* It has named the table that we told, which may be no longer ours, or told its own, which it then shares with us. */
+static int share_table(cake__context_t *context, const cake__keyspace_t *keyspace, const cake__acked_t *acked)
+{
+    cake__retired_t *ours = cake__keyspace_context(keyspace)->retired;
+    int err = cake__context_resolve(context, ours);
+    if (err == CAKE_ECONFLICT)
+        err = cake__context_resolve(context, acked->context.retired);
+    if (err == 0 && context->retired != ours && cake__retired_same(context->retired, ours)) {
+        cake__retired_release(context->retired);
+        context->retired = cake__retired_share(ours);
+    }
+    return err;
 }
 
 /* One entry of a peer: what it has acknowledged, and whether we lack some of it. */
@@ -60,7 +79,13 @@ static int take_entry(cake_store_t *store, cake__peer_t *peer, cake__reader_t *r
         err = cake__keyspace_find(store, name, true, &keyspace);
     cake__acked_t *acked = err != 0 ? NULL : cake__keyspace_acked(keyspace, peer->node_id, true);
     if (err == 0)
-        err = acked == NULL ? CAKE_ENOMEM : cake__context_join(&acked->context, &context);
+        err = acked == NULL ? CAKE_ENOMEM : share_table(&context, keyspace, acked);
+    if (err == CAKE_ECONFLICT) { /* a run of one of us has ended meanwhile; it hears of that */
+        cake__context_free(&context);
+        return 0;
+    }
+    if (err == 0)
+        err = cake__context_join(&acked->context, &context);
     if (err == 0) {
         cake__writes_check_context(keyspace, peer->node_id, &context);
         if (is_forced || !cake__context_covers(cake__keyspace_context(keyspace), &context))
@@ -101,8 +126,8 @@ static void put_pulse(cake__peer_t *peer, asking_t *asking, cake__buf_t *out)
     cake__buf_init(&entries, store->alloc);
     cake__list_t *at = is_probe ? &store->changed : first_untold(store, peer->told_version);
     for (; at != &store->changed && entries.len < CAKE__PULSE_BYTES; at = at->next, count++) {
-        const cake__keyspace_t *keyspace = CAKE_CONTAINER_OF(at, cake__keyspace_t, changed_link);
-        put_entry(&entries, keyspace);
+        cake__keyspace_t *keyspace = CAKE_CONTAINER_OF(at, cake__keyspace_t, changed_link);
+        put_entry(&entries, keyspace, peer->node_id);
         asking->told_version = keyspace->changed_version;
     }
     cake__put_hail(store, out);
@@ -339,7 +364,7 @@ void cake__handle_list(cake_rpc_call_t *call, void *arg)
     cake__buf_init(&out, store->alloc);
     cake__keyspace_t **found = find_differing(store, sums, after, &count);
     for (; found != NULL && sent < count && entries.len < LIST_BYTES; sent++)
-        put_entry(&entries, found[sent]);
+        put_entry(&entries, found[sent], 0);
     cake__put_hail(store, &out);
     cake__put_u8(&out, sent < count);
     cake__put_registry(store, &out);

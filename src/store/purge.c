@@ -1,6 +1,13 @@
-/* Dropping tombstones (model, rule 4): as soon as every known replica has acknowledged them and they are old enough. Twice a
- * second, for keyspaces that have any; a batch drops a bounded number, so that a purge delays no write for long. */
+/* What goes once every known replica has acknowledged it, twice a second.
+ *
+ *   tombstones (model, rule 4)  of keyspaces that have any, when they are old enough; a batch drops a bounded number, so that a
+ *                               purge delays no write for long
+ *   actors (rule 8)             of keyspaces whose context lists many more than there are replicas: those of runs that have ended
+ *                               are folded into the table that all share, so that contexts do not grow with every restart */
 #include "store/store.h"
+
+#define CROWDED_PER_TICK 64u    /* keyspaces looked at */
+#define CROWDED_AGAIN_MS 10000u /* the same one: somebody has not acknowledged all yet, or nobody retires */
 
 typedef struct {
     cake__task_t task; /* first */
@@ -91,10 +98,118 @@ static bool may_have_droppable(const cake__keyspace_t *keyspace, uint64_t wall_m
     return is_old && !keyspace->is_purging && keyspace->pull == NULL && keyspace->serving_count == 0;
 }
 
+/* ---- actors -----------------------------------------------------------------------------------------------------------*/
+
+/* The actors that may still write: this run's, that of the set when a batch has failed, and those of the peers. One that is missing
+ * here (a peer's, after a failed batch there) costs no more than being listed again. */
+static int gather_living(const cake__keyspace_t *keyspace, uint64_t **out, size_t *count)
+{
+    cake_store_t *store = keyspace->store;
+    *count = 2;
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    *count += 1;
+    uint64_t *living = cake__malloc(store->alloc, *count * sizeof *living);
+    if (living == NULL)
+        return CAKE_ENOMEM;
+    living[0] = store->actor;
+    living[1] = keyspace->actor;
+    *count = 2;
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    living[(*count)++] = CAKE_CONTAINER_OF(link, cake__peer_t, link)->actor;
+    *out = living;
+    return 0;
+}
+
+typedef int (*retire_fn)(void *of, const uint64_t *living, size_t living_count, const cake__context_t *const *peers,
+                         size_t peer_count, size_t *count);
+
+static int retire_by(retire_fn retire, void *of, cake__keyspace_t *keyspace, size_t *folded)
+{
+    const cake_alloc_t *alloc = keyspace->store->alloc;
+    const cake__context_t **acked = NULL;
+    uint64_t *living = NULL;
+    size_t acked_count = 0, living_count = 0;
+    *folded = 0;
+    int err = gather_acked(keyspace, &acked, &acked_count);
+    if (err == 0)
+        err = gather_living(keyspace, &living, &living_count);
+    if (err == 0)
+        err = retire(of, living, living_count, acked, acked_count, folded);
+    cake__free(alloc, living);
+    cake__free(alloc, acked);
+    return err;
+}
+
+static int retire_in_summary(void *of, const uint64_t *living, size_t living_count, const cake__context_t *const *peers,
+                             size_t peer_count, size_t *count)
+{
+    return cake__summary_retire(of, living, living_count, peers, peer_count, count);
+}
+
+static int retire_in_change(void *of, const uint64_t *living, size_t living_count, const cake__context_t *const *peers,
+                            size_t peer_count, size_t *count)
+{
+    return cake__change_retire(of, living, living_count, peers, peer_count, count);
+}
+
+static int stage_retire(cake__task_t *task, cake__change_t *change)
+{
+    cake__keyspace_t *keyspace = task->keyspace;
+    size_t folded;
+    if (keyspace->pull != NULL || keyspace->serving_count > 0)
+        return 0; /* a session has told what was dropped here */
+    return retire_by(retire_in_change, change, keyspace, &folded);
+}
+
+static void finish_retire(cake__task_t *task, int err)
+{
+    (void)err; /* it is tried again */
+    cake__free(task->keyspace->store->alloc, task);
+}
+
+/* Tried on a copy, so that nothing is written where nothing retires. */
+static bool may_retire(cake__keyspace_t *keyspace)
+{
+    cake__summary_t copy;
+    size_t folded = 0;
+    cake__summary_init(&copy, keyspace->store->alloc);
+    if (cake__summary_copy(&copy, cake__orswot_summary(keyspace->set)) == 0)
+        (void)retire_by(retire_in_summary, &copy, keyspace, &folded);
+    cake__summary_free(&copy);
+    return folded > 0;
+}
+
+static void start_retire(cake__keyspace_t *keyspace)
+{
+    cake_store_t *store = keyspace->store;
+    cake__task_t *task = may_retire(keyspace) ? cake__calloc(store->alloc, 1, sizeof *task) : NULL;
+    if (task == NULL)
+        return;
+    *task = (cake__task_t){.keyspace = keyspace, .stage = stage_retire, .finish = finish_retire};
+    cake__lane_submit(keyspace->lane, task);
+}
+
+/* store->crowded is ordered by when a keyspace may be looked at (again). */
+static void look_at_crowded(cake_store_t *store)
+{
+    uint64_t now_ns = cake__now_ns(store->env);
+    for (uint32_t i = 0; i < CROWDED_PER_TICK && !cake__list_is_empty(&store->crowded); i++) {
+        cake__keyspace_t *keyspace = CAKE_CONTAINER_OF(store->crowded.next, cake__keyspace_t, crowded_link);
+        if (keyspace->crowded_until_ns > now_ns)
+            return;
+        keyspace->crowded_until_ns = now_ns + CROWDED_AGAIN_MS * CAKE_NS_PER_MS;
+        cake__list_remove(&keyspace->crowded_link);
+        cake__list_push_back(&store->crowded, &keyspace->crowded_link);
+        if (keyspace->change == NULL)
+            start_retire(keyspace);
+    }
+}
+
 static void on_purge_timer(void *arg)
 {
     cake_store_t *store = arg;
     uint64_t wall_ms = cake__wall_ms(store->env);
+    look_at_crowded(store);
     CAKE_LIST_FOR_EACH(link, &store->with_tombstones)
     {
         cake__keyspace_t *keyspace = CAKE_CONTAINER_OF(link, cake__keyspace_t, tombstone_link);

@@ -329,9 +329,9 @@ static cake_store_t *make_store(cake_node_t *node, cake_storage_t *storage, cons
     cake__buf_init(&store->packed, store->alloc);
     cake__map_init(&store->keyspaces, store->alloc);
     cake__map_init(&store->servings, store->alloc);
-    cake__list_t *lists[] = {&store->ready_lanes,  &store->changed, &store->with_tombstones,
-                             &store->wanting,      &store->peers,   &store->outcalls,
-                             &store->serving_list, &store->writes,  &store->watches};
+    cake__list_t *lists[] = {&store->ready_lanes, &store->changed,  &store->with_tombstones, &store->wanting,
+                             &store->peers,       &store->outcalls, &store->serving_list,    &store->writes,
+                             &store->watches,     &store->crowded};
     for (size_t i = 0; i < CAKE_COUNT_OF(lists); i++)
         cake__list_init(lists[i]);
     unsigned lane_count = storage->ops->lanes(storage);

@@ -39,6 +39,7 @@
 #define CAKE__CLOCK_AHEAD_MS   64u    /* but at least so far above the clock: 4M stamps */
 #define CAKE__PURGE_TICK_MS    500u
 #define CAKE__PURGE_COUNT      20000u /* tombstones dropped in one batch */
+#define CAKE__CROWDED_ACTORS   16u    /* that a context lists, beyond those of the replicas' runs (purge.c) */
 #define CAKE__MEET_MS          3000u  /* a member that says nothing of a store may still be opening it */
 #define CAKE__WANT_DELAY_MS    400u   /* what batches under way may still bring is not asked for */
 #define CAKE__DIGEST_BUCKETS   256u
@@ -114,11 +115,16 @@ struct cake__keyspace {
     cake__lane_t *lane;
     cake__change_t *change;
     uint64_t digest_part, changed_version;
-    cake__list_t changed_link;   /* in store->changed, the least recently changed first */
-    cake__list_t tombstone_link; /* in store->with_tombstones while it has any */
-    cake__list_t wanting_link;   /* in store->wanting while it has wants */
-    cake__list_t writes;         /* of this node, waiting for their level */
-    cake__list_t watches;        /* that go on from a position (watch_from.c) */
+    cake__list_t changed_link;     /* in store->changed, the least recently changed first */
+    cake__list_t tombstone_link;   /* in store->with_tombstones while it has any */
+    cake__list_t wanting_link;     /* in store->wanting while it has wants */
+    cake__list_t crowded_link;     /* in store->crowded while its context lists many actors */
+    uint64_t crowded_until_ns;     /* not looked at before */
+    uint64_t actor;                /* of the set, in this run */
+    uint64_t stored_table;         /* hash of the retired actors that the storage has; 0: none */
+    cake__retired_t *loaded_table; /* while loading: what the storage has */
+    cake__list_t writes;           /* of this node, waiting for their level */
+    cake__list_t watches;          /* that go on from a position (watch_from.c) */
     cake__acked_t *acked;
     uint32_t acked_count;
     cake__want_t *wants;
@@ -265,9 +271,10 @@ struct cake_store {
     cake__map_t keyspaces; /* name -> cake__keyspace_t */
     uint64_t version;      /* counts commits */
     uint64_t digest;       /* over all keyspaces' contexts; equal digests: nothing to do */
-    cake__list_t changed, with_tombstones, wanting;
+    cake__list_t changed, with_tombstones, wanting, crowded;
 
     cake__list_t peers;
+    uint32_t peer_count;
     cake_candidate_t *candidates; /* made anew when candidates_are_valid is false */
     size_t candidate_count, candidate_capacity;
     bool candidates_are_valid, candidates_are_placed; /* the data centre of each is known */
@@ -318,7 +325,9 @@ int cake__keyspace_find(cake_store_t *store, cake_slice_t name, bool may_create,
 void cake__keyspace_free(cake__keyspace_t *keyspace);
 int cake__keyspaces_load(cake_store_t *store);             /* before the loop knows the store; on any one thread */
 void cake__keyspace_committed(cake__keyspace_t *keyspace); /* C may have changed */
-void cake__keyspace_meta(cake__keyspace_t *keyspace, cake__buf_t *out, size_t *name_len); /* name, then value */
+/* Of the change under way: name, then value. The second is empty where the storage has it. */
+void cake__keyspace_meta(cake__keyspace_t *keyspace, cake__buf_t *out, size_t *name_len);
+void cake__keyspace_retired_meta(cake__keyspace_t *keyspace, cake__buf_t *out, size_t *name_len);
 cake__acked_t *cake__keyspace_acked(cake__keyspace_t *keyspace, uint16_t node_id, bool may_create);
 void cake__keyspace_forget_acked(cake__keyspace_t *keyspace, uint16_t node_id);
 int cake__key_id(cake_slice_t key, cake_id_t *out); /* any thread; CAKE_EINVAL: length, CAKE_EINTERNAL */

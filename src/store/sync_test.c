@@ -400,6 +400,114 @@ static void a_refused_batch_changes_nothing(void **state)
     cluster_close(&cluster);
 }
 
+/* ---- restarts ----------------------------------------------------------------------------------------------------------*/
+
+static bool is_second_ready(void *arg)
+{
+    cluster_t *cluster = arg;
+    const cake__peer_t *peer = cake__peer_find(cluster->members[1].store, 2);
+    return cluster->members[2].store->is_joined && peer != NULL && peer->actor == cluster->members[2].store->actor;
+}
+
+static const cake__context_t *context_of(cluster_t *cluster, int id)
+{
+    const cake__keyspace_t *keyspace = cake__map_get(&cluster->members[id].store->keyspaces, cake__slice_str("ks"));
+    assert_non_null(keyspace);
+    return cake__keyspace_context(keyspace);
+}
+
+static size_t actors_kept(cluster_t *cluster, int id)
+{
+    const cake__context_t *context = context_of(cluster, id);
+    return context->count + (context->retired == NULL ? 0 : context->retired->count);
+}
+
+static uint64_t pulse_bytes(cluster_t *cluster, int id)
+{
+    cake_store_stats_t stats;
+    assert_int_equal(cake_store_stats(cluster->members[id].store, &stats), 0);
+    return stats.pulse_bytes;
+}
+
+/* Each run has an actor of its own; those that have ended are folded (rule 8), and what is stored and told of them with each write stays
+ * small. DATACAKE_RESTARTS for another number. */
+static void contexts_stay_small_after_many_restarts(void **state)
+{
+    (void)state;
+    const char *asked = getenv("DATACAKE_RESTARTS");
+    int restarts = asked == NULL ? 1000 : atoi(asked);
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 3, 120, NULL);
+    for (int i = 0; i < restarts; i++) {
+        cluster_crash(&cluster, 2);
+        cluster_start(&cluster, 2);
+        cluster_wait(&cluster, is_second_ready, 20000);
+        fill(&cluster, 2, i, i + 1, CAKE_NONE);
+        if (i % 20 == 19)
+            cake__world_run_for(cluster.world, 12 * SECOND_NS);
+    }
+    for (int i = 1; i <= 3; i++)
+        fill(&cluster, i, 0, 1, CAKE_ALL);
+    cake__world_run_for(cluster.world, 30 * SECOND_NS);
+    for (int i = 1; i <= 3; i++) {
+        const cake__context_t *context = context_of(&cluster, i);
+        cake__buf_t buf;
+        assert_in_range(context->count, 1, 3 + CAKE__CROWDED_ACTORS);
+        assert_int_equal(actors_kept(&cluster, i), restarts + 2);
+        cake__buf_init(&buf, cluster.members[i].store->alloc);
+        cake__context_encode_known(context, context->retired->hash, &buf);
+        assert_in_range(buf.len, 1, 300);
+        cake__buf_free(&buf);
+    }
+    uint64_t before = pulse_bytes(&cluster, 1);
+    for (int i = 0; i < 10; i++) {
+        fill(&cluster, 1, i, i + 1, CAKE_ALL);
+        cake__world_run_for(cluster.world, SECOND_NS);
+    }
+    assert_in_range((pulse_bytes(&cluster, 1) - before) / 20, 1, 800); /* two peers, ten seconds */
+
+    /* What was folded is stored: all of it comes back, and nothing has to be sent. */
+    for (int i = 1; i <= 3; i++)
+        cluster_crash(&cluster, i);
+    for (int i = 1; i <= 3; i++)
+        cluster_start(&cluster, i);
+    cluster_wait(&cluster, cluster_has_joined, 30000);
+    cluster_wait(&cluster, cluster_is_equal, 30000);
+    for (int i = 1; i <= 3; i++) {
+        assert_int_equal(live(&cluster, i), restarts);
+        assert_int_equal(actors_kept(&cluster, i), restarts + 2);
+        fill(&cluster, i, 0, 1, CAKE_ALL);
+    }
+    cluster_close(&cluster);
+}
+
+/* A replica that was away while others were folded comes back and neither loses nor revives anything. */
+static void a_node_that_was_away_while_actors_were_folded_comes_back(void **state)
+{
+    (void)state;
+    cluster_t cluster = {.options.forget_after_ms = 60000};
+    cluster_open(&cluster, 3, 121, NULL);
+    fill(&cluster, 3, 1000, 1100, CAKE_ALL);
+    cluster_crash(&cluster, 3);
+    for (int i = 0; i < 40; i++) {
+        cluster_crash(&cluster, 2);
+        cluster_start(&cluster, 2);
+        cluster_wait(&cluster, is_second_ready, 20000);
+        fill(&cluster, 2, i, i + 1, CAKE_NONE);
+    }
+    cake__world_run_for(cluster.world, 20 * SECOND_NS);
+    assert_true(context_of(&cluster, 1)->count > 40); /* node 3 counts, and has not got them */
+    clear(&cluster, 1, 1000, 1050, CAKE_NONE);
+    cake__world_run_for(cluster.world, 100 * SECOND_NS);
+    assert_in_range(context_of(&cluster, 1)->count, 1, 3 + CAKE__CROWDED_ACTORS);
+    cluster_start(&cluster, 3);
+    cluster_wait(&cluster, cluster_has_joined, 30000);
+    cluster_wait(&cluster, cluster_is_equal, 60000);
+    for (int i = 1; i <= 3; i++)
+        assert_int_equal(live(&cluster, i), 90);
+    cluster_close(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -419,6 +527,8 @@ int main(void)
         cmocka_unit_test(a_watcher_sees_each_change_once_and_in_order),
         cmocka_unit_test(put_if_writes_only_what_it_expects),
         cmocka_unit_test(a_refused_batch_changes_nothing),
+        cmocka_unit_test(contexts_stay_small_after_many_restarts),
+        cmocka_unit_test(a_node_that_was_away_while_actors_were_folded_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
