@@ -77,6 +77,124 @@ static void opens_a_file_of_version_1(void **state)
     cake__test_dir_remove(&dir);
 }
 
+/* ---- damage that LMDB itself does not see ----------------------------------------------------------------------------------- */
+
+typedef struct damage {
+    const char *table;
+    const char *text; /* in place of the value that is `at`th; NULL: that entry is removed */
+    size_t len;
+    int at;
+    int on_open;      /* what opening says */
+    const char *says; /* or else what check says */
+} damage_t;
+
+static const damage_t damages[] = {
+    {"rows", NULL, 0, -1, 0, "ids without a document"}, /* at: found by its long key */
+    {"ids", NULL, 0, 0, 0, "not found by its id"},      {"ids", "short", 5, 0, 0, "not found by its id"},
+    {"rows", "\x07", 1, 0, 0, "lane-000.mdb"},          {"rows", "", 0, 0, 0, "lane-000.mdb"},
+    {"late-0", "short", 5, 0, CAKE_ECORRUPT, NULL},     {"names", "five!", 5, 0, CAKE_ECORRUPT, NULL},
+    {"about", "five!", 5, 0, CAKE_ECORRUPT, NULL},
+};
+
+static void do_damage(const char *dir, const damage_t *damage)
+{
+    bool has_numbers = strncmp(damage->table, "late", 4) == 0;
+    MDB_txn *txn = version_begin(dir, 0);
+    MDB_dbi table;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    assert_int_equal(mdb_dbi_open(txn, damage->table, has_numbers ? MDB_INTEGERKEY : 0, &table), 0);
+    assert_int_equal(mdb_cursor_open(txn, table, &cursor), 0);
+    for (int i = 0; i <= (damage->at < 0 ? 0 : damage->at) || (damage->at < 0 && key.mv_size < 20); i++)
+        assert_int_equal(mdb_cursor_get(cursor, &key, &value, MDB_NEXT), 0);
+    value = cake__val(damage->text, damage->len);
+    assert_int_equal(damage->text == NULL ? mdb_cursor_del(cursor, 0) : mdb_put(txn, table, &key, &value, 0), 0);
+    mdb_cursor_close(cursor);
+    version_end(txn);
+}
+
+static void read_everything(cake_storage_t *storage)
+{
+    cake_scan_t all = {.limit = 0};
+    cake_slice_t name = cake__slice_str("k");
+    int err = storage->ops->scan(storage, name, &all, crash_ignore_row, NULL);
+    assert_true(err == 0 || err == CAKE_ECORRUPT);
+    assert_int_equal(storage->ops->metadata(storage, name, crash_ignore_row, NULL), err);
+    for (unsigned i = 0; i < CRASH_KEYS; i++) {
+        char text[64];
+        cake_slice_t key = crash_key(i, text);
+        cake_id_t id = cake__suite_id(key);
+        cake_doc_t *doc = NULL;
+        err = storage->ops->get(storage, name, key, &doc);
+        assert_true(err == 0 || err == CAKE_ENOTFOUND || err == CAKE_ECORRUPT);
+        cake_doc_free(doc);
+        err = storage->ops->fetch(storage, name, &id, 1, crash_ignore_row, NULL);
+        assert_true(err == 0 || err == CAKE_ECORRUPT);
+    }
+}
+
+static void finds_damage(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < CAKE_COUNT_OF(damages); i++) {
+        cake__test_dir_t dir;
+        crash_model_t model;
+        cake_storage_t *storage = NULL;
+        char report[256] = "";
+        cake__test_dir_make(&dir);
+        crash_model_init(&model);
+        assert_int_equal(open_dir(dir.path, &storage), 0);
+        while (model.last < 20 || ((cake__lmdb_t *)(void *)storage)->lanes[0].late.halves[0].count == 0)
+            assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+        cake_storage_close(storage);
+        do_damage(dir.path, &damages[i]);
+        assert_int_equal(open_dir(dir.path, &storage), damages[i].on_open);
+        if (damages[i].says != NULL) {
+            assert_int_equal(storage->ops->check(storage, report, sizeof report), CAKE_ECORRUPT);
+            if (strstr(report, damages[i].says) == NULL)
+                fail_msg("%s", report);
+            read_everything(storage);
+        }
+        cake_storage_close(storage);
+        cake__test_dir_remove(&dir);
+    }
+}
+
+static void opens_with_the_defaults(void **state)
+{
+    (void)state;
+    cake__test_dir_t dir;
+    cake_storage_t *storage = NULL;
+    cake__test_dir_make(&dir);
+    assert_int_equal(cake_lmdb_open(dir.path, NULL, &storage), 0);
+    assert_int_equal(storage->ops->lanes(storage), 1);
+    cake_storage_close(storage);
+    cake__test_dir_remove(&dir);
+}
+
+static void results_of_lmdb_are_told_apart(void **state)
+{
+    (void)state;
+    static const struct {
+        int code, err;
+    } rows[] = {{0, 0},
+                {MDB_NOTFOUND, CAKE_ENOTFOUND},
+                {MDB_CORRUPTED, CAKE_ECORRUPT},
+                {MDB_INVALID, CAKE_ECORRUPT},
+                {MDB_VERSION_MISMATCH, CAKE_EVERSION},
+                {MDB_READERS_FULL, CAKE_EBUSY},
+                {EBUSY, CAKE_EBUSY},
+                {MDB_MAP_FULL, CAKE_ENOSPC},
+                {ENOSPC, CAKE_ENOSPC},
+                {ENOMEM, CAKE_ENOMEM},
+                {MDB_TXN_FULL, CAKE_ETOOBIG},
+                {MDB_PANIC, CAKE_EIO},
+                {EIO, CAKE_EIO},
+                {MDB_BAD_DBI, CAKE_EINTERNAL}};
+    for (size_t i = 0; i < CAKE_COUNT_OF(rows); i++)
+        assert_int_equal(cake__lmdb_err(rows[i].code), rows[i].err);
+}
+
 /* Keys that are alike in all that LMDB can compare, and a scan that must still put them in order. */
 static void keys_longer_than_lmdb_allows(void **state)
 {
@@ -112,6 +230,9 @@ int main(void)
         DISK_CASES(&lmdb_kind),
         cmocka_unit_test(refuses_other_programs_and_newer_versions),
         cmocka_unit_test(opens_a_file_of_version_1),
+        cmocka_unit_test(finds_damage),
+        cmocka_unit_test(opens_with_the_defaults),
+        cmocka_unit_test(results_of_lmdb_are_told_apart),
         cmocka_unit_test(keys_longer_than_lmdb_allows),
     };
     cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));

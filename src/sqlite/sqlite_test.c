@@ -86,23 +86,105 @@ static void a_step_that_fails_changes_nothing(void **state)
     cake__test_dir_remove(&dir);
 }
 
-static void check_finds_damage(void **state)
+/* What a shell may do to a file, and what check() says; NULL: opening refuses it. */
+static const struct {
+    const char *sql, *says;
+} damages[] = {
+    {"INSERT INTO documents VALUES (99, x'01', 1, 1, 1, NULL, x'')", "keyspace number 99"},
+    {"INSERT INTO documents VALUES (1, x'', 1, 1, 1, NULL, x'')", "has 0 bytes"},
+    {"INSERT INTO documents VALUES (1, zeroblob(20), 1, 1, 1, x'01', x'')", "does not fit its key"},
+    {"INSERT INTO metas VALUES (x'', x'')", "among the metas"},
+    {"INSERT INTO keyspaces (name) VALUES ('')", NULL},
+    {"PRAGMA user_version = 0", NULL},
+    {"PRAGMA user_version = -5", NULL},
+    {"DELETE FROM lane", NULL},
+    {"DROP VIEW live_documents; DROP TABLE documents", NULL},
+};
+
+static void finds_what_a_shell_has_done(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < CAKE_COUNT_OF(damages); i++) {
+        cake__test_dir_t dir;
+        cake_storage_t *storage = NULL;
+        cake_scan_t all = {.limit = 0};
+        sqlite3 *db;
+        char path[128], report[256];
+        disk_make(&sqlite_kind, &dir, 1);
+        snprintf(path, sizeof path, "%s/lane-000.sqlite", dir.path);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, damages[i].sql, 0, 0, 0), 0);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+        int err = open_dir(dir.path, &storage);
+        if (damages[i].says == NULL) {
+            assert_true(err == CAKE_ECORRUPT || err == CAKE_EVERSION);
+        } else {
+            assert_int_equal(err, 0);
+            assert_int_equal(storage->ops->check(storage, report, sizeof report), CAKE_ECORRUPT);
+            if (strstr(report, damages[i].says) == NULL)
+                fail_msg("%s", report);
+            err = storage->ops->scan(storage, cake__slice_str("k"), &all, crash_ignore_row, NULL);
+            assert_int_equal(err, i == 1 || i == 2 ? CAKE_ECORRUPT : 0);
+        }
+        cake_storage_close(storage);
+        cake__test_dir_remove(&dir);
+    }
+}
+
+static void a_shell_may_be_beside(void **state)
 {
     (void)state;
     cake__test_dir_t dir;
-    cake_storage_t *storage;
+    cake__suite_t suite = {.keeps = true};
     sqlite3 *db;
-    char path[128], report[256];
+    char path[128];
     disk_make(&sqlite_kind, &dir, 1);
     snprintf(path, sizeof path, "%s/lane-000.sqlite", dir.path);
-    assert_int_equal(open_dir(dir.path, &storage), 0);
-    assert_int_equal(storage->ops->check(storage, report, sizeof report), 0);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK); /* a shell beside the open storage */
-    assert_int_equal(sqlite3_exec(db, "INSERT INTO documents VALUES (99, x'01', 1, 1, 1, NULL, x'')", 0, 0, 0), 0);
-    assert_int_equal(storage->ops->check(storage, report, sizeof report), CAKE_ECORRUPT);
-    assert_non_null(strstr(report, "keyspace number 99"));
-    assert_int_equal(sqlite3_exec(db, "DELETE FROM documents WHERE keyspace = 99", 0, 0, 0), 0);
+    assert_int_equal(open_dir(dir.path, &suite.storage), 0);
+    cake_write_t write = cake__suite_put("k", cake__slice_str("other"), cake__slice_str("value"), 2);
+    sqlite3_busy_timeout(cake__sqlite_of(suite.storage)->lanes[0].db, 10);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", 0, 0, 0), 0);
+    assert_int_equal(cake__suite_commit_one(&suite, write), CAKE_EBUSY);
+    assert_int_equal(sqlite3_exec(db, "COMMIT", 0, 0, 0), 0);
+    assert_int_equal(cake__suite_commit_one(&suite, write), 0);
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    cake_storage_close(suite.storage);
+    disk_check_row(&sqlite_kind, dir.path);
+    cake__test_dir_remove(&dir);
+}
+
+static void rows_too_large_for_sqlite_change_nothing(void **state)
+{
+    (void)state;
+    static const char value[3000];
+    cake__test_dir_t dir;
+    cake__suite_t suite = {.keeps = true};
+    disk_make(&sqlite_kind, &dir, 1);
+    assert_int_equal(open_dir(dir.path, &suite.storage), 0);
+    (void)sqlite3_limit(cake__sqlite_of(suite.storage)->lanes[0].db, SQLITE_LIMIT_LENGTH, 2000);
+    cake_write_t write = cake__suite_put("k", cake__slice_str("key"), cake__slice(value, sizeof value), 2);
+    assert_int_equal(cake__suite_commit_one(&suite, write), CAKE_ETOOBIG);
+    cake_storage_close(suite.storage);
+    disk_check_row(&sqlite_kind, dir.path);
+    cake__test_dir_remove(&dir);
+}
+
+/* More at once than the pool keeps. */
+static void many_read_at_once(void **state)
+{
+    (void)state;
+    cake__test_dir_t dir;
+    cake_storage_t *storage = NULL;
+    cake__reader_connection_t *readers[40];
+    disk_make(&sqlite_kind, &dir, 1);
+    assert_int_equal(open_dir(dir.path, &storage), 0);
+    cake__sqlite_lane_t *lane = &cake__sqlite_of(storage)->lanes[0];
+    for (size_t i = 0; i < CAKE_COUNT_OF(readers); i++)
+        assert_int_equal(cake__sqlite_reader_take(lane, &readers[i]), 0);
+    for (size_t i = 0; i < CAKE_COUNT_OF(readers); i++)
+        cake__sqlite_reader_give(lane, readers[i]);
+    assert_in_range(lane->pool_count, 1, CAKE_COUNT_OF(readers) / 2);
     cake_storage_close(storage);
     disk_check_row(&sqlite_kind, dir.path);
     cake__test_dir_remove(&dir);
@@ -144,7 +226,10 @@ int main(void)
         DISK_CASE(survives_damaged_files, &sqlite_kind),
         cmocka_unit_test(refuses_what_is_not_its_own),
         cmocka_unit_test(a_step_that_fails_changes_nothing),
-        cmocka_unit_test(check_finds_damage),
+        cmocka_unit_test(finds_what_a_shell_has_done),
+        cmocka_unit_test(a_shell_may_be_beside),
+        cmocka_unit_test(rows_too_large_for_sqlite_change_nothing),
+        cmocka_unit_test(many_read_at_once),
         cmocka_unit_test(takes_another_file_system),
     };
     cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));

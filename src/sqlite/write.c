@@ -40,12 +40,11 @@ static int step(cake__sqlite_lane_t *lane, cake__write_statement_t which)
 }
 
 /* Slices live until the statement is reset. An empty one is an empty blob, never NULL. */
-static void bind_bytes(sqlite3_stmt *statement, int at, cake_slice_t bytes)
+static int bind_bytes(sqlite3_stmt *statement, int at, cake_slice_t bytes)
 {
-    if (bytes.len == 0)
-        sqlite3_bind_zeroblob(statement, at, 0);
-    else
-        sqlite3_bind_blob64(statement, at, bytes.data, bytes.len, SQLITE_STATIC);
+    int code = bytes.len == 0 ? sqlite3_bind_zeroblob(statement, at, 0)
+                              : sqlite3_bind_blob64(statement, at, bytes.data, bytes.len, SQLITE_STATIC);
+    return cake__sqlite_err(NULL, code);
 }
 
 static int add_keyspace(cake__sqlite_lane_t *lane, cake_slice_t text, cake__name_t **out)
@@ -63,7 +62,7 @@ static int erase(cake__sqlite_lane_t *lane, int64_t keyspace, const cake_id_t *i
     bool is_short = cake_id_holds_key(id);
     cake__write_statement_t which = is_short ? CAKE__WRITE_ERASE_KEY : CAKE__WRITE_ERASE_ID;
     sqlite3_bind_int64(lane->statements[which], 1, keyspace);
-    bind_bytes(lane->statements[which], 2, is_short ? cake_id_key(id) : cake__slice(id->bytes, sizeof id->bytes));
+    (void)bind_bytes(lane->statements[which], 2, is_short ? cake_id_key(id) : cake__slice(id->bytes, sizeof id->bytes));
     return step(lane, which);
 }
 
@@ -71,19 +70,20 @@ static int put(cake__sqlite_lane_t *lane, int64_t keyspace, const cake_write_t *
 {
     sqlite3_stmt *statement = lane->statements[CAKE__WRITE_ROW];
     sqlite3_bind_int64(statement, 1, keyspace);
-    bind_bytes(statement, 2, write->key);
+    (void)bind_bytes(statement, 2, write->key);
     sqlite3_bind_int64(statement, 3, (int64_t)write->hlc);
     sqlite3_bind_int64(statement, 4, (int64_t)write->dot.actor);
     sqlite3_bind_int64(statement, 5, (int64_t)write->dot.seq);
     if (cake_id_holds_key(&write->id))
         sqlite3_bind_null(statement, 6);
     else
-        bind_bytes(statement, 6, cake__slice(write->id.bytes, sizeof write->id.bytes));
+        (void)bind_bytes(statement, 6, cake__slice(write->id.bytes, sizeof write->id.bytes));
+    int err = 0; /* a value that SQLite was built not to take must not become a tombstone */
     if (write->kind == CAKE_WRITE_TOMBSTONE)
         sqlite3_bind_null(statement, 7);
     else
-        bind_bytes(statement, 7, write->value);
-    return step(lane, CAKE__WRITE_ROW);
+        err = bind_bytes(statement, 7, write->value);
+    return err != 0 ? err : step(lane, CAKE__WRITE_ROW);
 }
 
 static int write_rows(cake__sqlite_lane_t *lane, const cake_batch_t *batch, bool *has_new_names)
@@ -118,10 +118,11 @@ static int write_metas(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
         const cake_meta_write_t *meta = &batch->metas[i];
         bool is_removal = meta->value.data == NULL;
         cake__write_statement_t which = is_removal ? CAKE__WRITE_META_REMOVAL : CAKE__WRITE_META;
-        bind_bytes(lane->statements[which], 1, meta->name);
-        if (!is_removal)
-            bind_bytes(lane->statements[which], 2, meta->value);
-        int err = step(lane, which);
+        int err = bind_bytes(lane->statements[which], 1, meta->name);
+        if (err == 0 && !is_removal)
+            err = bind_bytes(lane->statements[which], 2, meta->value);
+        if (err == 0)
+            err = step(lane, which);
         if (err != 0)
             return err;
     }

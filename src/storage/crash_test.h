@@ -374,6 +374,15 @@ static inline void crash_delete_on_full_disk(cake_storage_t *storage, unsigned n
     assert_string_equal(suite.why, "");
 }
 
+/* What deletes were given is not for puts, also where deletes have freed some. */
+static inline void crash_check_reserve(cake_storage_t *storage, const char *dir, unsigned n)
+{
+    char path[CAKE__PATH_MAX];
+    assert_int_equal(cake__path_join(path, dir, "reserve-000"), 0);
+    if (!cake__path_exists(path))
+        assert_int_equal(crash_add(storage, n), CAKE_ENOSPC);
+}
+
 /* Writes until the disk is full: the failed batches leave nothing, reads go on, writes go on once there is room. Two
  * keyspaces: one that changes and one that grows. */
 static inline void crash_fill_rounds(crash_open_fn open_fn, const char *dir, const char *ballast)
@@ -398,6 +407,7 @@ static inline void crash_fill_rounds(crash_open_fn open_fn, const char *dir, con
         crash_check_added(storage, &model, added); /* reads go on */
         for (unsigned i = 0; i < 20; i++)
             crash_delete_on_full_disk(storage, --added);
+        crash_check_reserve(storage, dir, added);
         if (round % 2 == 1)
             cake_storage_close(storage);
         assert_int_equal(unlink(ballast), 0);

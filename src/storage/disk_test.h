@@ -33,7 +33,9 @@ typedef struct disk_kind {
         DISK_CASE(keeps_the_number_of_lanes, kind), DISK_CASE(finishes_a_directory_that_was_cut_short, kind),          \
         DISK_CASE(is_open_once, kind), DISK_CASE(says_when_the_directory_cannot_be_made, kind),                        \
         DISK_CASE(backup_is_a_storage, kind), DISK_CASE(backup_beside_writers_is_consistent, kind),                    \
-        DISK_CASE(another_process_copies, kind), DISK_CASE(backup_that_fails_leaves_nothing_to_open, kind)
+        DISK_CASE(refuses_batches_of_other_lanes, kind), DISK_CASE(copies_what_is_whole, kind),                        \
+        DISK_CASE(needs_its_lock, kind), DISK_CASE(another_process_copies, kind),                                      \
+        DISK_CASE(backup_that_fails_leaves_nothing_to_open, kind)
 
 /* ---- helpers ------------------------------------------------------------------------------------------------------------- */
 
@@ -345,6 +347,76 @@ static inline void backup_is_a_storage(void **state)
     cake_storage_close(storage);
     disk_check_row(kind, copy);
     cake__test_empty(copy);
+    cake__test_dir_remove(&dir);
+}
+
+static inline void refuses_batches_of_other_lanes(void **state)
+{
+    const disk_kind_t *kind = *state;
+    cake__test_dir_t dir;
+    cake_storage_t *storage = NULL;
+    cake__test_dir_make(&dir);
+    assert_int_equal(disk_open(kind, dir.path, 2, &storage), 0);
+    cake_slice_t text = cake__slice_str("k");
+    cake_write_t write = cake__suite_put("k", text, text, 1);
+    cake_batch_t batch = {!storage->ops->lane_of(storage, text), &write, 1, NULL, 0};
+    assert_int_equal(storage->ops->write(storage, &batch), CAKE_EINVAL);
+    batch.lane = 2;
+    assert_int_equal(storage->ops->write(storage, &batch), CAKE_EINVAL);
+    assert_int_equal(storage->ops->metas(storage, 2, text, crash_take_last, NULL), CAKE_EINVAL);
+    cake__suite_t suite = {.storage = storage};
+    cake__suite_expect_absent(&suite, "k", text);
+    assert_int_equal(cake__suite_count_keyspaces(&suite, "k"), 0);
+    assert_string_equal(suite.why, "");
+    cake_storage_close(storage);
+    cake__test_dir_remove(&dir);
+}
+
+/* What nobody has open is copied as well, and not when a part of it is missing or damaged. */
+static inline void copies_what_is_whole(void **state)
+{
+    const disk_kind_t *kind = *state;
+    cake__test_dir_t dir;
+    char lane[128], away[128], copy[128], longer[1100];
+    disk_make(kind, &dir, 2);
+    snprintf(copy, sizeof copy, "%s/copy", dir.parent);
+    assert_int_equal(kind->copy(dir.path, copy, NULL), 0);
+    disk_check_row(kind, copy);
+    cake__test_empty(copy);
+    assert_int_equal(rmdir(copy), 0);
+    memset(longer, 'x', sizeof longer - 1);
+    longer[sizeof longer - 1] = '\0';
+    assert_int_equal(kind->copy(dir.path, longer, NULL), CAKE_ETOOBIG);
+    for (unsigned i = 0; i < 2; i++) {
+        disk_lane(kind, dir.path, i, lane);
+        snprintf(away, sizeof away, "%s/away", dir.parent);
+        assert_int_equal(rename(lane, away), 0);
+        int fd = open(lane, O_CREAT | O_WRONLY, 0666);
+        assert_int_equal(write(fd, away, sizeof away), sizeof away); /* not a database */
+        close(fd);
+        assert_int_equal(kind->copy(dir.path, copy, NULL), CAKE_ECORRUPT);
+        assert_int_equal(unlink(lane), 0);
+        assert_int_equal(kind->copy(dir.path, copy, NULL), i == 0 ? CAKE_ENOTFOUND : CAKE_ECORRUPT);
+        assert_false(cake__path_exists(copy));
+        assert_int_equal(rename(away, lane), 0);
+    }
+    disk_check_row(kind, dir.path);
+    cake__test_dir_remove(&dir);
+}
+
+static inline void needs_its_lock(void **state)
+{
+    const disk_kind_t *kind = *state;
+    cake__test_dir_t dir;
+    cake_storage_t *storage = NULL;
+    char path[128];
+    disk_make(kind, &dir, 1);
+    snprintf(path, sizeof path, "%s/lock", dir.path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(disk_open(kind, dir.path, 0, &storage), CAKE_EIO);
+    assert_int_equal(rmdir(path), 0);
+    disk_check_row(kind, dir.path);
     cake__test_dir_remove(&dir);
 }
 

@@ -91,7 +91,7 @@ static void check_before(cake__suite_t *suite, const char *fresh)
     assert_string_equal(suite->why, "");
 }
 
-static void prepare(cake__suite_t *suite)
+static int prepare(cake__suite_t *suite)
 {
     cake_slice_t value = cake__slice_str("before");
     cake_meta_write_t metas[] = {{cake__slice_str("old"), value}, {cake__slice_str("gone"), value}};
@@ -99,7 +99,7 @@ static void prepare(cake__suite_t *suite)
                              cake__suite_put("k", cake__slice_str("b"), value, 2),
                              cake__suite_put("k", cake__slice_str("c"), value, 3),
                              cake__suite_put("k", cake__slice_str(long_name), value, 4)};
-    assert_int_equal(cake__suite_commit(suite, writes, 4, metas, 2), 0);
+    return cake__suite_commit(suite, writes, 4, metas, 2);
 }
 
 static void failed_allocations_change_nothing(void **state)
@@ -116,11 +116,13 @@ static void failed_allocations_change_nothing(void **state)
         heap.left = nth;
         err = cake_memory_open_with(&options, &suite.storage);
         if (err == 0) {
+            err = prepare(&suite);
+            bool is_prepared = err == 0;
+            if (is_prepared)
+                err = commit_everything(&suite, "fresh");
             heap.left = UINT64_MAX;
-            prepare(&suite);
-            heap.left = nth;
-            err = commit_everything(&suite, "fresh");
-            heap.left = UINT64_MAX;
+            if (!is_prepared)
+                assert_int_equal(prepare(&suite), 0);
             if (err != 0)
                 check_before(&suite, "fresh");
             assert_int_equal(commit_everything(&suite, "fresh"), 0);
@@ -155,6 +157,78 @@ static void empty_keyspaces_are_cheap(void **state)
     assert_int_equal(heap.live, 0);
 }
 
+static cake_write_t nth_write(unsigned n, bool is_erase, char key[32])
+{
+    snprintf(key, 32, "%u", n);
+    return is_erase ? cake__suite_erase("k", cake__slice_str(key))
+                    : cake__suite_put("k", cake__slice_str(key), cake__slice_str("value"), n);
+}
+
+/* In one large batch, and in an order that has nothing to do with that of the keys. */
+static void rows_that_are_erased_give_their_memory_back(void **state)
+{
+    (void)state;
+    enum { ROWS = 20000 };
+    static char keys[ROWS][32];
+    static cake_write_t writes[ROWS];
+    counting_heap_t heap = {.left = UINT64_MAX};
+    cake_alloc_t alloc = {counting_resize, &heap};
+    cake_memory_options_t options = CAKE_MEMORY_OPTIONS_INIT;
+    cake__suite_t suite = {.keeps = false};
+    options.alloc = &alloc;
+    assert_int_equal(cake_memory_open_with(&options, &suite.storage), 0);
+    for (unsigned i = 0; i < ROWS; i++)
+        writes[i] = nth_write(i, false, keys[i]);
+    assert_int_equal(cake__suite_commit(&suite, writes, ROWS, NULL, 0), 0);
+    assert_true(heap.live > ROWS);
+    for (unsigned i = 0; i < ROWS; i++)
+        assert_int_equal(cake__suite_commit_one(&suite, nth_write(i * 7919u % ROWS, true, keys[0])), 0);
+    assert_true(heap.live < 200);
+    cake__suite_expect_counts(&suite, "k", 0, 0);
+    assert_int_equal(cake__suite_commit_one(&suite, nth_write(1, false, keys[0])), 0);
+    cake__suite_expect_counts(&suite, "k", 1, 0);
+    assert_string_equal(suite.why, "");
+    cake_storage_close(suite.storage);
+    assert_int_equal(heap.live, 0);
+}
+
+static int commit_bad(cake__suite_t *suite, cake_write_t write)
+{
+    cake_batch_t batch = {0, &write, 1, NULL, 0};
+    return suite->storage->ops->write(suite->storage, &batch);
+}
+
+static int commit_bad_meta(cake__suite_t *suite, size_t name_len)
+{
+    static const char name[300];
+    cake_meta_write_t meta = {{name, name_len}, {"x", 1}};
+    return cake__suite_commit(suite, NULL, 0, &meta, 1);
+}
+
+static void batches_that_are_not_in_order_are_refused(void **state)
+{
+    (void)state;
+    cake__suite_t suite = {.keeps = false};
+    char name[CAKE_KEYSPACE_NAME_MAX + 2];
+    cake_slice_t key = cake__slice_str("key"), value = cake__slice_str("value");
+    memset(name, 'n', sizeof name);
+    name[sizeof name - 1] = 0;
+    assert_int_equal(cake_memory_open(&suite.storage), 0);
+    assert_int_equal(commit_bad(&suite, cake__suite_put("", key, value, 1)), CAKE_EINVAL);
+    assert_int_equal(commit_bad(&suite, cake__suite_put(name, key, value, 1)), CAKE_EINVAL);
+    cake_write_t write = cake__suite_put("k", key, value, 1);
+    write.id.bytes[0] ^= 1; /* of another key */
+    assert_int_equal(commit_bad(&suite, write), CAKE_EINVAL);
+    write = cake__suite_put("k", key, value, 1);
+    write.kind = (cake_write_kind_t)9;
+    assert_int_equal(commit_bad(&suite, write), CAKE_EINVAL);
+    assert_int_equal(commit_bad_meta(&suite, 0), CAKE_EINVAL);
+    assert_int_equal(commit_bad_meta(&suite, 256), CAKE_ETOOBIG);
+    assert_int_equal(suite.storage->ops->metas(suite.storage, 1, key, NULL, NULL), CAKE_EINVAL);
+    assert_int_equal(cake__suite_count_keyspaces(&suite, "k"), 0);
+    cake_storage_close(suite.storage);
+}
+
 static void documents_outlive_their_storage(void **state)
 {
     (void)state;
@@ -170,6 +244,9 @@ static void documents_outlive_their_storage(void **state)
     assert_int_equal(cake_doc_timestamp(doc), 5);
     cake_doc_free(doc);
     cake_doc_free(NULL);
+    counting_heap_t heap = {.left = 0};
+    cake_alloc_t alloc = {counting_resize, &heap};
+    assert_null(cake_doc_new(&alloc, write.key, write.value, 5, write.dot));
     cake_storage_close(NULL);
 }
 
@@ -180,6 +257,8 @@ int main(void)
         cmocka_unit_test(cap_is_reported_and_survived),
         cmocka_unit_test(failed_allocations_change_nothing),
         cmocka_unit_test(empty_keyspaces_are_cheap),
+        cmocka_unit_test(rows_that_are_erased_give_their_memory_back),
+        cmocka_unit_test(batches_that_are_not_in_order_are_refused),
         cmocka_unit_test(documents_outlive_their_storage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -313,19 +313,42 @@ static void metas_belong_to_their_lane(cake__suite_t *suite)
     CAKE__CHECK(suite, cake__suite_count_keyspaces(suite, other) == 1);
 }
 
+typedef struct version_count {
+    uint64_t hlc;
+    cake_dot_t dot;
+    unsigned same, others;
+} version_count_t;
+
+static int count_version(void *arg, const cake_row_t *row)
+{
+    version_count_t *count = arg;
+    bool is_same = row->hlc == count->hlc && row->dot.actor == count->dot.actor && row->dot.seq == count->dot.seq;
+    count->same += is_same;
+    count->others += !is_same;
+    return 0;
+}
+
+/* Whatever is asked. */
 static void stamps_and_dots_are_kept_whole(cake__suite_t *suite)
 {
     const uint64_t edges[] = {0, 1, (UINT64_C(1) << 63) - 1, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
+    const cake_scan_t all = {.limit = 0};
+    cake_storage_t *storage = suite->storage;
     for (size_t i = 0; i < CAKE_COUNT_OF(edges); i++) {
         cake_doc_t *doc = NULL;
         cake_write_t write = PUT("k", STR("key"), STR("value"), edges[i]);
         write.dot = (cake_dot_t){edges[CAKE_COUNT_OF(edges) - 1 - i], edges[i]};
+        version_count_t count = {.hlc = write.hlc, .dot = write.dot};
         CAKE__CHECK(suite, cake__suite_commit_one(suite, write) == 0);
-        CAKE__CHECK(suite, suite->storage->ops->get(suite->storage, STR("k"), STR("key"), &doc) == 0);
+        CAKE__CHECK(suite, storage->ops->get(storage, STR("k"), STR("key"), &doc) == 0);
         bool same = cake_doc_timestamp(doc) == edges[i] && cake_doc_dot(doc).actor == write.dot.actor &&
                     cake_doc_dot(doc).seq == edges[i];
         cake_doc_free(doc);
         CAKE__CHECK(suite, same);
+        CAKE__CHECK(suite, storage->ops->fetch(storage, STR("k"), &write.id, 1, count_version, &count) == 0);
+        CAKE__CHECK(suite, storage->ops->scan(storage, STR("k"), &all, count_version, &count) == 0);
+        CAKE__CHECK(suite, storage->ops->metadata(storage, STR("k"), count_version, &count) == 0);
+        CAKE__CHECK(suite, count.same == 3 && count.others == 0);
     }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cmocka.h>
 
+#include "storage/heap_test.h"
 #include "storage/suite.h"
 
 typedef struct journal {
@@ -78,6 +79,63 @@ static void every_call_is_told_with_its_time(void **state)
     assert_int_equal(journal.calls, 3);
 }
 
+static int doubt(cake_storage_t *storage, char *report, size_t size)
+{
+    (void)storage;
+    snprintf(report, size, "doubted");
+    return CAKE_ECORRUPT;
+}
+
+static int refuse_copy(cake_storage_t *storage, const char *dir)
+{
+    (void)storage;
+    return strcmp(dir, "there") == 0 ? CAKE_ECONFLICT : 0;
+}
+
+static void check_and_backup_are_passed_on(void **state)
+{
+    (void)state;
+    journal_t journal = {0};
+    cake_storage_t *memory, *faulty, *told;
+    cake_instrument_options_t options = CAKE_INSTRUMENT_OPTIONS_INIT;
+    char report[16];
+    options.now_ns = tick;
+    options.call = note;
+    options.arg = &journal;
+    assert_int_equal(cake_memory_open(&memory), 0);
+    assert_null(memory->ops->check);
+    cake_storage_ops_t ops = *memory->ops;
+    ops.check = doubt;
+    ops.backup = refuse_copy;
+    memory->ops = &ops;
+    assert_int_equal(cake_storage_inject(memory, NULL, &faulty), 0);
+    assert_int_equal(cake_storage_instrument(faulty, &options, &told), 0);
+    assert_int_equal(told->ops->check(told, report, sizeof report), CAKE_ECORRUPT);
+    assert_string_equal(report, "doubted");
+    assert_string_equal(journal.last.name, "check");
+    assert_int_equal(journal.last.result, CAKE_ECORRUPT);
+    assert_int_equal(told->ops->backup(told, "there"), CAKE_ECONFLICT);
+    assert_int_equal(told->ops->backup(told, "elsewhere"), 0);
+    assert_string_equal(journal.last.name, "backup");
+    cake_storage_close(told);
+}
+
+static void wrappers_need_memory(void **state)
+{
+    (void)state;
+    counting_heap_t heap = {.left = 0};
+    cake_alloc_t alloc = {counting_resize, &heap};
+    cake_storage_t *memory, *wrapper;
+    cake_instrument_options_t options = CAKE_INSTRUMENT_OPTIONS_INIT;
+    options.alloc = &alloc;
+    assert_int_equal(cake_memory_open(&memory), 0);
+    assert_int_equal(cake_storage_instrument(memory, &options, &wrapper), CAKE_ENOMEM);
+    assert_null(wrapper);
+    assert_int_equal(cake_storage_inject(memory, &alloc, &wrapper), CAKE_ENOMEM);
+    assert_null(wrapper);
+    cake_storage_close(memory); /* still the caller's */
+}
+
 static void chosen_calls_fail(void **state)
 {
     (void)state;
@@ -111,6 +169,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrapped_storage_passes_the_suite),
         cmocka_unit_test(every_call_is_told_with_its_time),
+        cmocka_unit_test(check_and_backup_are_passed_on),
+        cmocka_unit_test(wrappers_need_memory),
         cmocka_unit_test(chosen_calls_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
