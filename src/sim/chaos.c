@@ -372,6 +372,8 @@ void cake__chaos_end(cake__trial_t *trial)
     cake__world_heal(trial->world);
     if (trial->was_tomorrow) /* what was written tomorrow is refused until then: it is, now */
         cake__world_jump_clock(trial->world, DAY_MS + trial->plan.clock_offset_ms);
+    for (uint32_t i = 0; i < trial->node_count; i++)
+        cake__mend_clock(trial->nodes[i]);
     cake__impostor_end(trial);
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__trial_node_t *node = trial->nodes[i];

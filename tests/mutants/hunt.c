@@ -1,4 +1,6 @@
-/* hunt FROM COUNT: runs seeds until one fails, and prints how many it took and what it saw. Every fourth seed is one with
+/* hunt explore STATES: looks at every interleaving of a small case instead, and prints after how many states it saw something.
+ *
+ * hunt FROM COUNT: runs seeds until one fails, and prints how many it took and what it saw. Every fourth seed is one with
  * everything that leads to repairs, every eighth has the storages of SQLite. Built by run.sh with a mutant; an assertion that ends the program is a catch, too. */
 #include <signal.h>
 #include <stdio.h>
@@ -38,12 +40,29 @@ static void on_assertion(int number)
     _exit(1);
 }
 
+static int explore(uint64_t states)
+{
+    cake_sim_explore_options_t options = CAKE_SIM_EXPLORE_OPTIONS_INIT;
+    cake_sim_explore_result_t result;
+    options.max_states = states;
+    if (cake_sim_explore(&options, &result) != 0)
+        return 2;
+    if (result.ok)
+        printf("NOT CAUGHT in %llu states\n", (unsigned long long)result.states);
+    else
+        printf("caught after %llu states: %s, by %s\n", (unsigned long long)result.states, result.violation,
+               result.way);
+    return result.ok ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
     uint64_t from = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, count = argc > 2 ? strtoull(argv[2], NULL, 10) : 100;
     signal(SIGABRT, on_assertion);
     signal(SIGSEGV, on_assertion);
     choose_mutant();
+    if (argc > 2 && strcmp(argv[1], "explore") == 0)
+        return explore(strtoull(argv[2], NULL, 10));
     for (uint64_t seed = from; seed < from + count; seed++) {
         cake_sim_options_t options = CAKE_SIM_OPTIONS_INIT;
         cake_sim_result_t result;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # run.sh [-n SEEDS] [-f FROM] [-j JOBS] [NAME...]: breaks the code in each of the ways of `list`, in a copy, and says how many seeds of
-# the simulator it takes to notice; what whole clusters do not notice of crdt and gossip, how many schedules of that layer. Prints the table
+# the simulator it takes to notice; what whole clusters do not notice of crdt and gossip, how many schedules of that layer, and how many
+# states of the explorer. Prints the table
 # of docs/simulation.md. Ends with 1 when a mutant lives through all its seeds (300 by default) or no longer applies.
 set -u
 seeds=300 from=1 jobs=$(nproc)
@@ -74,6 +75,12 @@ by_schedules() { # NAME LAYER
         echo "membership test ${test#* }"
 }
 
+# By every interleaving of a small case.
+by_explorer() { # NAME
+    CAKE_CRDT_MUTANT=$1 timeout 600 ./hunt explore 20000 2>/dev/null |
+        sed -n 's/^caught after \([0-9]*\) states.*/, \1 states of the explorer/p'
+}
+
 hunt() { # NAME FILE CHANGE TEXT
     local said by=
     case $2 in
@@ -97,12 +104,13 @@ hunt() { # NAME FILE CHANGE TEXT
         ;;
     *)
         case $2 in crdt | gossip) by=$(by_schedules "$1" "$2") ;; esac
+        [ "$2" = crdt ] && by=$by$(by_explorer "$1")
         echo "| $1 | $4 | ${by:+> $seeds} | ${by:-NOT CAUGHT in $seeds seeds} |" >"said/$1"
         ;;
     esac
     sed 's/^| \([^|]*\) | .* | \([^|]*\) | \([^|]*\) |$/\1: \2 \3/' "said/$1" >&2
 }
-export -f hunt build by_schedules
+export -f hunt build by_schedules by_explorer
 
 names=()
 while IFS='@' read -r name file change text; do
