@@ -35,6 +35,7 @@ static const flag_t flags[] = {
     {"commit", "TEXT", "with --ledger: which code it was (the version)"},
     {"shrink", NULL, "with --seed: look for a smaller run that fails, too"},
     {"explore", "BOUNDS", "every interleaving of small cases of the set instead: writes=3,sessions=2 or default"},
+    {"members", "N", "the membership core alone, of so many members, instead; with --seed, --seeds, --seconds"},
     {"states", "N", "with --explore: ends after so many states (20000)"},
     {"progress", "KIND", "bar, lines or none (a bar on a terminal)"},
     {NULL, NULL, NULL},
@@ -330,6 +331,32 @@ static int explore(const args_t *args)
     return result.ok ? EXIT_DONE : EXIT_OTHER;
 }
 
+/* ---- the membership core alone -------------------------------------------------------------------------------------------*/
+
+static int run_members(const args_t *args, uint64_t from, uint64_t count)
+{
+    uint64_t members = 0, seconds = 60, failures = 0;
+    if (args_number(args, "members", 2, CAKE_SIM_MEMBERS_MAX, &members) != 0 ||
+        args_number(args, "seconds", 1, 86400, &seconds) != 0)
+        return EXIT_USAGE;
+    for (uint64_t seed = from; seed < from + count; seed++) {
+        cake_sim_members_result_t result;
+        note_seed(NULL, seed);
+        if (cake_sim_members(seed, (uint32_t)members, (uint32_t)seconds, &result) != 0)
+            return fail(args, EXIT_OTHER, "cannot run that");
+        printf(
+            "seed %llu: all see all after %.1f s; %llu crashes, known to all after %.1f s at most; %llu pauses, %llu "
+            "partitions, %.0f %% loss; all see all %.1f s after healing; %.0f bytes per member and second; %s%s\n",
+            (unsigned long long)seed, (double)result.formed_ms / 1000, (unsigned long long)result.crashes,
+            (double)result.crash_known_ms_most / 1000, (unsigned long long)result.pauses,
+            (unsigned long long)result.partitions, result.loss * 100, (double)result.healed_ms / 1000,
+            (double)result.bytes * 1000 / (double)result.virtual_ms / (double)members,
+            result.ok ? "passed" : "FAILED: ", result.violation);
+        failures += !result.ok;
+    }
+    return failures == 0 ? EXIT_DONE : EXIT_OTHER;
+}
+
 /* ---- flags -----------------------------------------------------------------------------------------------------------*/
 
 static int read_options(campaign_t *campaign)
@@ -381,6 +408,9 @@ static int run(const args_t *args)
     if (args_has(args, "explore"))
         return explore(args);
     signal(SIGABRT, say_seed);
+    if (args_has(args, "members"))
+        return run_members(args, args_has(args, "seed") ? seed : campaign.from,
+                           args_has(args, "seeds") ? campaign.count : 1);
     return args_has(args, "seed") ? run_one(&campaign, seed) : run_campaign(&campaign);
 }
 

@@ -201,6 +201,24 @@ CAKE_API cake_store_t *cake_sim_store(const cake_sim_t *sim, uint16_t id); /* li
  * long run its last part, with the messages nearest to its end. result may be NULL. What cake_sim_run returns, or CAKE_EIO. */
 CAKE_API int cake_sim_draw_svg(uint64_t seed, const cake_sim_options_t *options, FILE *out, cake_sim_result_t *result);
 
+/* ---- the membership core alone -------------------------------------------------------------------------------------------
+ * Message by message, without hosts and stores, for clusters of a thousand: crashes, pauses, partitions, loss. Nobody who runs may be
+ * declared dead, every crash must be known to all, and in the end all must see all. */
+
+#define CAKE_SIM_MEMBERS_MAX 5000u
+
+typedef struct cake_sim_members_result {
+    uint64_t seed;
+    bool ok;
+    char violation[256];
+    double loss; /* of datagrams, drawn */
+    uint64_t formed_ms, healed_ms, crash_known_ms_most, virtual_ms;
+    uint64_t crashes, pauses, partitions, false_deaths, steps, bytes; /* bytes: sent by all */
+} cake_sim_members_result_t;
+
+/* CAKE_EINVAL: members is to be 2 to CAKE_SIM_MEMBERS_MAX, seconds (of faults, in virtual time) at most a day. */
+CAKE_API int cake_sim_members(uint64_t seed, uint32_t members, uint32_t seconds, cake_sim_members_result_t *result);
+
 /* ---- every interleaving of small cases ------------------------------------------------------------------------------------
  * Sets (<datacake/orswot.h>) in every order of writes, deletes, single operations that arrive late or never, steps of sessions, purges,
  * purges without a replica that is then forgotten, and crashes; states that are equal are looked at once. In each of them

@@ -7,7 +7,7 @@
  *   workload.c  code of users: services, clients        picture.c   what happened, drawn
  *   calls.c     calls between the nodes                 files.c     SQLite on a disk that fails
  *   trace.c     what happened, for people               range.c     many seeds, determinism, shrinking
- *   followers.c applications that follow a keyspace
+ *   followers.c applications that follow a keyspace       members.c   the membership core alone, a thousand of it
  *
  *      trial --- world of sim/env --- host n --- environment while it is up
  *        |                                          |
