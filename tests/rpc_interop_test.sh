@@ -31,6 +31,9 @@ if command -v curl >/dev/null && curl --version | grep -q HTTP2; then
     head -c 3000000 /dev/urandom >"$dir/large"
     curl -sS --http2-prior-knowledge --data-binary @"$dir/large" "$url" >"$dir/back"
     cmp "$dir/large" "$dir/back"
+    # a body whose length is not told before
+    cat "$dir/large" | curl -sS --http2-prior-knowledge -X POST -T - "$url" >"$dir/back"
+    cmp "$dir/large" "$dir/back"
     expect "curl, no such method" 404 \
         "$(curl -sS -o /dev/null -w '%{http_code}' --http2-prior-knowledge --data-binary x "http://$address/echo/none")"
     expect "the client of ours" hello "$("$bin/example-echo_client" "$address" hello)"

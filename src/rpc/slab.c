@@ -49,6 +49,7 @@ static void *take(cake__slab_t *slab, size_t size)
         if (block == NULL)
             return NULL;
         block->class = class;
+        block->heap_bytes = bytes;
     }
     slab->out_count++;
     return block + 1;
@@ -76,12 +77,15 @@ static void *move(cake__slab_t *slab, cake__slab_block_t *block, size_t size)
         if (size > SIZE_MAX - sizeof *block)
             return NULL;
         block = cake__realloc(slab->heap, block, sizeof *block + size);
-        return block == NULL ? NULL : block + 1;
+        if (block == NULL)
+            return NULL;
+        block->heap_bytes = size;
+        return block + 1;
     }
     void *user = take(slab, size);
     if (user == NULL)
         return NULL;
-    size_t old = block->class < CAKE__SLAB_CLASSES ? class_bytes(block->class) : size;
+    size_t old = block->class < CAKE__SLAB_CLASSES ? class_bytes(block->class) : block->heap_bytes;
     memcpy(user, block + 1, old < size ? old : size);
     give(slab, block);
     return user;

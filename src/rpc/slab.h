@@ -20,8 +20,11 @@
 #define CAKE__SLAB_LARGE_MAX (32u << 20) /* and of large ones, until nothing has been asked for a while */
 
 typedef struct cake__slab_block {
-    struct cake__slab_block *next; /* while spare */
-    uint64_t class;                /* CAKE__SLAB_CLASSES: from the heap, and then size of it */
+    union {
+        struct cake__slab_block *next; /* while spare */
+        size_t heap_bytes;             /* of one from the heap */
+    };
+    uint64_t class; /* CAKE__SLAB_CLASSES: from the heap */
 } cake__slab_block_t;
 
 typedef struct cake__slab {
