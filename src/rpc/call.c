@@ -437,6 +437,8 @@ static void gather(cake_call_t *call, const uint8_t *data, size_t len)
     }
     if (total <= buf->max && buf->capacity == 0) {
         bool is_known = call->content_length != UINT64_MAX && call->content_length > total;
+        if (is_known && call->content_length >= CAKE__SPARE_MIN)
+            buf->alloc = cake__spare_alloc(call->channel->kind.spare);
         (void)cake__buf_reserve(buf, is_known ? cake__min_u64(call->content_length, CAKE__REPLY_FIRST) : total);
         cake__put_bytes(buf, call->small, call->body.len);
     }

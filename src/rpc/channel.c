@@ -306,6 +306,7 @@ static cake_channel_t *make(cake_env_t *env, const char *address, const cake_cha
     channel->kind.on_dead = on_dead;
     channel->kind.on_gone = on_gone;
     cake__conn_kind_init(&channel->kind);
+    (void)cake__spare_new(&env->alloc, &channel->kind.spare);
     channel->hooks = config->hooks;
     channel->connect_timeout_ms = u64_or(config->connect_timeout_ms, 2000);
     channel->timeout_ms = u64_or(config->timeout_ms, 10000);
@@ -324,8 +325,10 @@ static cake_channel_t *make(cake_env_t *env, const char *address, const cake_cha
     atomic_init(&channel->is_connected, false);
     channel->address = cake__strdup(&env->alloc, address);
     channel->cluster_id = cake__strdup(&env->alloc, config->cluster_id);
-    if (channel->address != NULL && (channel->cluster_id != NULL || config->cluster_id == NULL))
+    bool has_texts = channel->address != NULL && (channel->cluster_id != NULL || config->cluster_id == NULL);
+    if (has_texts && channel->kind.spare != NULL)
         return channel;
+    cake__spare_unref(channel->kind.spare);
     cake__free(&env->alloc, channel->address);
     cake__free(&env->alloc, channel->cluster_id);
     cake__free(&env->alloc, channel);
@@ -374,30 +377,13 @@ int cake_channel_open(const char *address, const cake_channel_config_t *config, 
         return err;
     }
     (*out)->owns_env = config->env == NULL;
-    (*out)->has_tls = tls != NULL;
-    (*out)->kind.tls = tls;
-    return 0;
-}
-
-typedef struct {
-    cake_channel_t *channel;
-    cake_tls_t *tls;
-} reload_t;
-
-static int set_tls_on_loop(void *arg)
-{
-    reload_t *reload = arg;
-    cake__conn_kind_set_tls(&reload->channel->kind, reload->tls);
+    cake__conn_kind_own_tls(&(*out)->kind, tls);
     return 0;
 }
 
 int cake_channel_reload_tls(cake_channel_t *channel, const cake_tls_config_t *tls)
 {
-    reload_t reload = {.channel = channel};
-    if (tls == NULL || !channel->has_tls)
-        return CAKE_EINVAL;
-    int err = cake__tls_make(channel->env, tls, &reload.tls);
-    return err != 0 ? err : cake__run_on_loop(channel->env, set_tls_on_loop, &reload);
+    return cake__conn_kind_reload_tls(&channel->kind, tls);
 }
 
 void cake__channel_lend_tls(cake_channel_t *channel, cake_tls_t *tls)
@@ -469,33 +455,10 @@ int cake__channel_close(cake_channel_t *channel, cake_event_fn closed, void *arg
     return cake__run_on_loop(channel->env, close_on_loop, channel);
 }
 
-typedef struct {
-    cake_env_t *env;
-    cake_gate_t gate;
-} closing_t;
-
-static void open_gate(void *arg)
-{
-    closing_t *closing = arg;
-    closing->env->ops->gate_open(closing->env, &closing->gate);
-}
-
 int cake_channel_close(cake_channel_t *channel)
 {
     if (channel == NULL)
         return 0;
-    cake_env_t *env = channel->env;
-    bool owns_env = channel->owns_env;
-    closing_t closing = {.env = env};
-    if (env->ops->on_loop(env))
-        return CAKE_EDEADLK;
-    env->ops->gate_init(env, &closing.gate);
-    channel->closed = open_gate;
-    channel->closed_arg = &closing;
-    (void)cake__run_on_loop(env, close_on_loop, channel);
-    env->ops->gate_wait(env, &closing.gate);
-    env->ops->gate_destroy(env, &closing.gate);
-    if (owns_env)
-        env->ops->close(env);
-    return 0;
+    return cake__close_and_wait(channel->env, channel->owns_env, close_on_loop, channel, &channel->closed,
+                                &channel->closed_arg);
 }

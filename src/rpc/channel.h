@@ -37,7 +37,7 @@ typedef enum cake__channel_state {
 struct cake_channel {
     cake__conn_kind_t kind;
     cake_env_t *env;
-    bool owns_env, has_tls;
+    bool owns_env;
     cake_rpc_hooks_t hooks;
     char *address, *cluster_id;
     uint64_t connect_timeout_ms, timeout_ms, backoff_min_ms, backoff_max_ms;

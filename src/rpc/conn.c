@@ -53,11 +53,39 @@ int cake__tls_make(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t 
     return env->ops->tls_open(env, config, out);
 }
 
-void cake__conn_kind_set_tls(cake__conn_kind_t *kind, cake_tls_t *tls)
+void cake__conn_kind_own_tls(cake__conn_kind_t *kind, cake_tls_t *tls)
+{
+    kind->tls = tls;
+    kind->has_own_tls = tls != NULL;
+}
+
+static void drop_tls(cake__conn_kind_t *kind)
 {
     if (kind->tls != NULL && !kind->is_tls_lent)
         kind->env->ops->tls_close(kind->tls);
-    kind->tls = tls;
+    kind->tls = NULL;
+}
+
+typedef struct {
+    cake__conn_kind_t *kind;
+    cake_tls_t *tls;
+} reload_t;
+
+static int reload_on_loop(void *arg)
+{
+    reload_t *reload = arg;
+    drop_tls(reload->kind);
+    reload->kind->tls = reload->tls;
+    return 0;
+}
+
+int cake__conn_kind_reload_tls(cake__conn_kind_t *kind, const cake_tls_config_t *config)
+{
+    reload_t reload = {.kind = kind};
+    if (config == NULL || !kind->has_own_tls)
+        return CAKE_EINVAL;
+    int err = cake__tls_make(kind->env, config, &reload.tls);
+    return err != 0 ? err : cake__run_on_loop(kind->env, reload_on_loop, &reload);
 }
 
 void cake__conn_kind_lend_tls(cake__conn_kind_t *kind, cake_tls_t *tls)
@@ -69,7 +97,8 @@ void cake__conn_kind_lend_tls(cake__conn_kind_t *kind, cake_tls_t *tls)
 
 void cake__conn_kind_free(cake__conn_kind_t *kind)
 {
-    cake__conn_kind_set_tls(kind, NULL);
+    drop_tls(kind);
+    cake__spare_unref(kind->spare);
     cake__free(&kind->env->alloc, kind->spare_batch);
     cake__pool_free(&kind->pool);
     cake__slab_free(&kind->slab);
@@ -480,6 +509,8 @@ static void tick(void *arg)
     }
     if (conn->calls == 0)
         cake__slab_trim(&conn->kind->slab);
+    if (conn->calls == 0 && kind->spare != NULL)
+        cake__spare_trim(kind->spare);
     if (kind->keepalive_ms != 0)
         keep_alive(conn, now_ns);
     if (kind->is_server && conn->calls == 0 && has_passed(now_ns, conn->last_call_ns, kind->limits.idle_ms)) {

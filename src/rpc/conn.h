@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "rpc/h2/h2.h"
 #include "rpc/slab.h"
+#include "rpc/spare.h"
 
 #define CAKE__READ_MIN 4096u
 
@@ -30,9 +31,11 @@ typedef struct cake__conn_kind {
     void (*on_dead)(cake__conn_t *conn, int err);
     void (*on_gone)(cake__conn_t *conn);
     cake__pool_t pool;
-    cake_tls_t *tls;   /* NULL: without */
-    bool is_tls_lent;  /* and not ours to close */
-    cake__slab_t slab; /* what is made and freed on the loop thread */
+    cake_tls_t *tls;      /* NULL: without */
+    bool is_tls_lent;     /* and not ours to close */
+    bool has_own_tls;     /* from the start */
+    cake__slab_t slab;    /* what is made and freed on the loop thread */
+    cake__spare_t *spare; /* of a channel; for what is freed anywhere */
     cake__batch_t *spare_batch;
 } cake__conn_kind_t;
 
@@ -66,7 +69,8 @@ void cake__limits_fill(cake_rpc_limits_t *limits); /* defaults for zeroes */
 
 /* Any thread; NULL gives NULL. CAKE_EUNAVAILABLE: the environment has no TLS. */
 int cake__tls_make(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out);
-void cake__conn_kind_set_tls(cake__conn_kind_t *kind, cake_tls_t *tls);
+void cake__conn_kind_own_tls(cake__conn_kind_t *kind, cake_tls_t *tls); /* at the start; NULL: without */
+int cake__conn_kind_reload_tls(cake__conn_kind_t *kind, const cake_tls_config_t *config); /* not on the loop */
 void cake__conn_kind_lend_tls(cake__conn_kind_t *kind, cake_tls_t *tls);
 
 void cake__conn_kind_init(cake__conn_kind_t *kind);

@@ -1,6 +1,6 @@
 #include "rpc/rpc.h"
 
-#include "base/base.h"
+#include "env/env.h"
 
 int cake_rpc_status(int err)
 {
@@ -42,4 +42,32 @@ int cake__default_env(cake_env_t **env)
 {
     *env = NULL;
     return cake_uv_env_new(NULL, env);
+}
+
+typedef struct {
+    cake_env_t *env;
+    cake_gate_t gate;
+} closing_t;
+
+static void open_gate(void *arg)
+{
+    closing_t *closing = arg;
+    closing->env->ops->gate_open(closing->env, &closing->gate);
+}
+
+int cake__close_and_wait(cake_env_t *env, bool owns_env, int (*begin)(void *owner), void *owner, cake_event_fn *closed,
+                         void **closed_arg)
+{
+    closing_t closing = {.env = env};
+    if (env->ops->on_loop(env))
+        return CAKE_EDEADLK;
+    env->ops->gate_init(env, &closing.gate);
+    *closed = open_gate;
+    *closed_arg = &closing;
+    (void)cake__run_on_loop(env, begin, owner);
+    env->ops->gate_wait(env, &closing.gate);
+    env->ops->gate_destroy(env, &closing.gate);
+    if (owns_env)
+        env->ops->close(env);
+    return 0;
 }

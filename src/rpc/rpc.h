@@ -15,6 +15,11 @@
 int cake__rpc_server_close(cake_rpc_server_t *server, cake_event_fn closed, void *arg);
 int cake__channel_close(cake_channel_t *channel, cake_event_fn closed, void *arg);
 
+/* Has the loop begin the end of what is an owner's, waits until it says so by *closed(*closed_arg), and closes the environment with it
+ * when that is its own. CAKE_EDEADLK: on the loop. */
+int cake__close_and_wait(cake_env_t *env, bool owns_env, int (*begin)(void *owner), void *owner, cake_event_fn *closed,
+                         void **closed_arg);
+
 /* Ends the calls under way with CAKE_ECONNECTION and the connection with them; the channel stays, and its next call connects.
  * Loop thread. */
 void cake__channel_reset(cake_channel_t *channel);

@@ -89,7 +89,6 @@ static cake_rpc_server_t *make(cake_env_t *env, const cake_rpc_server_config_t *
     server->kind.on_dead = on_dead;
     server->kind.on_gone = on_gone;
     cake__conn_kind_init(&server->kind);
-    server->has_tls = config->tls != NULL;
     server->hooks = config->hooks;
     server->worker_lanes = config->worker_lanes != 0 ? config->worker_lanes : 2;
     server->max_blocking = config->max_blocking != 0 ? config->max_blocking : 1024;
@@ -171,7 +170,7 @@ static int listen_on_loop(void *arg)
         return err;
     }
     server->is_listening = true;
-    server->kind.tls = request->tls;
+    cake__conn_kind_own_tls(&server->kind, request->tls);
     cake_addr_t addr;
     env->ops->listener_addr(server->listener, &addr);
     cake_addr_format(&addr, server->address);
@@ -219,7 +218,6 @@ typedef struct {
     const void *what;
     cake_gate_t *gate;
     cake_rpc_server_stats_t *stats;
-    cake_tls_t *tls;
 } request_t;
 
 static int add_on_loop(void *arg)
@@ -234,20 +232,9 @@ int cake_rpc_add_service(cake_rpc_server_t *server, const cake_rpc_service_t *se
     return cake__run_on_loop(server->env, add_on_loop, &request);
 }
 
-static int set_tls_on_loop(void *arg)
-{
-    request_t *request = arg;
-    cake__conn_kind_set_tls(&request->server->kind, request->tls);
-    return 0;
-}
-
 int cake_rpc_reload_tls(cake_rpc_server_t *server, const cake_tls_config_t *tls)
 {
-    request_t request = {.server = server};
-    if (tls == NULL || !server->has_tls)
-        return CAKE_EINVAL;
-    int err = cake__tls_make(server->env, tls, &request.tls);
-    return err != 0 ? err : cake__run_on_loop(server->env, set_tls_on_loop, &request);
+    return cake__conn_kind_reload_tls(&server->kind, tls);
 }
 
 void cake__rpc_server_lend_tls(cake_rpc_server_t *server, cake_tls_t *tls)
@@ -369,33 +356,10 @@ int cake__rpc_server_close(cake_rpc_server_t *server, cake_event_fn closed, void
     return cake__run_on_loop(server->env, close_on_loop, server);
 }
 
-typedef struct {
-    cake_env_t *env;
-    cake_gate_t gate;
-} closing_t;
-
-static void open_gate(void *arg)
-{
-    closing_t *closing = arg;
-    closing->env->ops->gate_open(closing->env, &closing->gate);
-}
-
 int cake_rpc_close(cake_rpc_server_t *server)
 {
     if (server == NULL)
         return 0;
-    cake_env_t *env = server->env;
-    bool owns_env = server->owns_env;
-    closing_t closing = {.env = env};
-    if (env->ops->on_loop(env))
-        return CAKE_EDEADLK;
-    env->ops->gate_init(env, &closing.gate);
-    server->closed = open_gate;
-    server->closed_arg = &closing;
-    (void)cake__run_on_loop(env, close_on_loop, server);
-    env->ops->gate_wait(env, &closing.gate);
-    env->ops->gate_destroy(env, &closing.gate);
-    if (owns_env)
-        env->ops->close(env);
-    return 0;
+    return cake__close_and_wait(server->env, server->owns_env, close_on_loop, server, &server->closed,
+                                &server->closed_arg);
 }

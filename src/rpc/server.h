@@ -52,7 +52,7 @@ typedef struct cake__server_lane {
 struct cake_rpc_server {
     cake__conn_kind_t kind; /* first: connections find their server by it */
     cake_env_t *env;
-    bool owns_env, has_tls;
+    bool owns_env;
     cake_rpc_hooks_t hooks;
     char *cluster_id;
     uint32_t worker_lanes, max_blocking, blocking;
