@@ -10,19 +10,15 @@ uint16_t cake__block_capacity_for(uint32_t positions)
     return capacity;
 }
 
-static size_t bytes_before_records(cake__shape_t shape)
+static uint32_t words_of(cake__shape_t shape)
 {
-    return sizeof(cake__block_t) + (shape.capacity + 63u) / 64u * sizeof(cake__bits_t);
-}
-
-static size_t bytes_before_offsets(cake__shape_t shape) /* of which there is an even number before */
-{
-    return bytes_before_records(shape) + shape.capacity * cake__shape_stride(shape);
+    return (shape.capacity + 63u) / 64u;
 }
 
 static size_t bytes_of(cake__shape_t shape)
 {
-    return bytes_before_offsets(shape) + (shape.is_sparse ? shape.capacity * sizeof(uint16_t) : 0);
+    size_t per_position = cake__shape_stride(shape) + (shape.is_sparse ? sizeof(uint16_t) : 0);
+    return words_of(shape) * sizeof(cake__bits_t) + shape.capacity * per_position;
 }
 
 size_t cake__block_bytes(const cake__block_t *block)
@@ -30,47 +26,47 @@ size_t cake__block_bytes(const cake__block_t *block)
     return bytes_of(block->shape);
 }
 
-cake__block_t *cake__block_new(const cake_alloc_t *alloc, cake__shape_t shape, uint64_t actor, uint64_t first,
-                               cake_hlc_t hlc)
+bool cake__block_init(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape, uint64_t actor,
+                      uint64_t first, cake_hlc_t hlc)
 {
-    uint8_t *at = cake__malloc(alloc, bytes_of(shape));
-    if (at == NULL)
-        return NULL;
-    cake__block_t *block = (cake__block_t *)(void *)at;
-    *block = (cake__block_t){.actor = actor, .first = first, .max_seq = first - 1, .shape = shape};
+    uint8_t *body = cake__malloc(alloc, bytes_of(shape));
+    if (body == NULL)
+        return false;
+    *block = (cake__block_t){
+        .body = body, .actor = actor, .first = first, .max_seq = first - 1, .number = block->number, .shape = shape};
+    block->words = (uint8_t)words_of(shape);
+    memset(body, 0, block->words * sizeof(cake__bits_t));
     block->hlc_base = hlc < CAKE__NARROW_HLC_BELOW ? 0 : hlc - CAKE__NARROW_HLC_BELOW;
-    memset(block->bits, 0, bytes_before_records(shape) - sizeof *block);
-    block->records = at + bytes_before_records(shape);
-    block->offsets = shape.is_sparse ? (uint16_t *)(void *)(at + bytes_before_offsets(shape)) : NULL;
-    return block;
+    return true;
 }
 
 void cake__block_free(const cake_alloc_t *alloc, cake__block_t *block)
 {
-    cake__free(alloc, block);
+    cake__free(alloc, block->body);
+    block->body = NULL;
 }
 
-cake__block_t *cake__block_remake(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape)
+bool cake__block_reshape(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape)
 {
+    cake__block_t made = *block;
     CAKE_ASSERT(shape.capacity >= block->shape.capacity && shape.is_sparse == block->shape.is_sparse);
-    cake__block_t *made = cake__block_new(alloc, shape, block->actor, block->first, block->hlc_base);
-    if (made == NULL)
-        return NULL;
-    made->hlc_base = block->hlc_base;
-    made->number = block->number;
+    if (!cake__block_init(alloc, &made, shape, block->actor, block->first, 0))
+        return false;
+    made.hlc_base = block->hlc_base;
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        for (uint64_t left = block->bits[word].occupied; left != 0; left &= left - 1) {
+        for (uint64_t left = cake__block_word(block, word)->occupied; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
-            cake__block_write(made, position, cake__block_seq(block, position), cake__block_id(block, position),
+            cake__block_write(&made, position, cake__block_seq(block, position), cake__block_id(block, position),
                               cake__block_hlc(block, position), cake__block_is_tombstone(block, position));
             if (cake__block_is_present(block, position))
-                cake__block_reveal(made, position);
+                cake__block_reveal(&made, position);
         }
     }
-    made->max_seq = block->max_seq;
-    CAKE_ASSERT(made->occupied == block->occupied && made->present == block->present);
+    made.max_seq = block->max_seq;
+    CAKE_ASSERT(made.occupied == block->occupied && made.present == block->present);
     cake__block_free(alloc, block);
-    return made;
+    *block = made;
+    return true;
 }
 
 uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
@@ -78,14 +74,14 @@ uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
     uint64_t offset = seq - block->first;
     if (seq < block->first || offset >= CAKE__BLOCK_SPAN_MAX)
         return CAKE__BLOCK_POSITIONS;
-    if (block->offsets == NULL) {
+    if (!block->shape.is_sparse) {
         bool is_there = offset < block->shape.capacity && cake__block_is_occupied(block, (uint32_t)offset);
         return is_there ? (uint32_t)offset : CAKE__BLOCK_POSITIONS;
     }
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        for (uint64_t left = block->bits[word].occupied; left != 0; left &= left - 1) {
+        for (uint64_t left = cake__block_word(block, word)->occupied; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
-            if (block->offsets[position] == offset)
+            if (cake__block_offsets(block)[position] == offset)
                 return position;
         }
     }
@@ -95,8 +91,8 @@ uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
 uint32_t cake__block_free_position(const cake__block_t *block)
 {
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        if (block->bits[word].occupied != UINT64_MAX) {
-            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(~block->bits[word].occupied);
+        if (cake__block_word(block, word)->occupied != UINT64_MAX) {
+            uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(~cake__block_word(block, word)->occupied);
             return position < block->shape.capacity ? position : block->shape.capacity;
         }
     }
@@ -139,23 +135,23 @@ uint32_t cake__block_select(const cake__block_t *block, uint64_t first, uint64_t
     uint32_t word = 0, words = cake__block_words(block);
     if (last < block->first || first > block->max_seq)
         return 0;
-    if (block->offsets == NULL) { /* dense: begin at the word of `first`, end at that of `last` */
+    if (!block->shape.is_sparse) { /* dense: begin at the word of `first`, end at that of `last` */
         word = first <= block->first ? 0 : (uint32_t)((first - block->first) / 64);
         words = (uint32_t)cake__min_u64(words, (last - block->first) / 64 + 1);
     }
     for (; word < words; word++) {
-        for (uint64_t left = block->bits[word].present; left != 0; left &= left - 1) {
+        for (uint64_t left = cake__block_word(block, word)->present; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
             uint64_t seq = cake__block_seq(block, position);
             if (seq < first || seq > last)
                 continue;
-            if (block->offsets == NULL)
+            if (!block->shape.is_sparse)
                 positions[count++] = (uint16_t)position;
             else
                 keys[count++] = (uint32_t)(seq - block->first) << 10 | position;
         }
     }
-    if (block->offsets == NULL)
+    if (!block->shape.is_sparse)
         return count;
     sort(keys, count);
     for (uint32_t i = 0; i < count; i++)

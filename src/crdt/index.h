@@ -90,7 +90,9 @@ static inline uint32_t cake__tags_equal(const cake__group_t *group, uint8_t tag)
 {
 #if defined(__SSE2__) && !defined(CAKE_NO_SIMD)
     __m128i tags = _mm_load_si128((const __m128i *)(const void *)group->tags);
-    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(tags, _mm_set1_epi8((char)tag))) & CAKE__GROUP_MASK;
+    /* Not _mm_set1_epi8: compilers put the byte into memory and read more back, for which everything before it must end. */
+    __m128i wanted = _mm_shuffle_epi32(_mm_cvtsi32_si128((int)(tag * UINT32_C(0x01010101))), 0);
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(tags, wanted)) & CAKE__GROUP_MASK;
 #else
     uint32_t found = 0;
     for (uint32_t i = 0; i < CAKE__GROUP; i++)
@@ -125,6 +127,11 @@ static inline cake__group_t *cake__index_home(const cake__index_t *index, uint64
 {
     uintptr_t cell = cake__index_cell(index, hash);
     return cake__cell_groups(cell) + ((uint32_t)(hash >> 8) & cake__cell_mask(cell));
+}
+
+static inline bool cake__index_has_room(const cake__index_t *index, uint64_t hash)
+{
+    return cake__cell_segment(cake__index_cell(index, hash))->room > 0;
 }
 
 /* All slots whose tag matches, in probe order, then the group with the first empty tag:

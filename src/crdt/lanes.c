@@ -81,28 +81,44 @@ static void remove_lane(cake__table_t *table, cake__lane_t *lane)
 
 /* ---- the list of blocks ----------------------------------------------------------------------------------------------- */
 
-static bool reserve_number(cake__table_t *table)
+/* The address to be freed is right before them. */
+static cake__block_t *new_heads(const cake_alloc_t *alloc, size_t count)
 {
-    if (table->free_count > 0 || table->block_count < table->block_capacity)
-        return true;
-    uint32_t capacity = table->block_capacity == 0 ? 1 : table->block_capacity * 2;
-    if (table->block_capacity >= BLOCKS_MAX)
-        return false;
-    capacity = capacity > BLOCKS_MAX ? BLOCKS_MAX : capacity;
-    cake__block_t **blocks = cake__realloc(table->alloc, table->blocks, capacity * sizeof(cake__block_t *));
-    if (blocks == NULL)
-        return false;
-    table->blocks = blocks;
-    cake__block_view_t *views = cake__realloc(table->alloc, table->views, capacity * sizeof *views);
-    if (views == NULL)
-        return false;
-    table->views = views;
-    uint32_t *numbers = cake__realloc(table->alloc, table->free_numbers, capacity * sizeof *numbers);
-    if (numbers == NULL)
-        return false;
-    table->free_numbers = numbers;
-    table->block_capacity = capacity;
-    return true;
+    size_t slack = count < 8 ? 16 : 64; /* whole cache lines, where there are many */
+    uint8_t *memory = cake__malloc(alloc, count * sizeof(cake__block_t) + slack);
+    if (memory == NULL)
+        return NULL;
+    uintptr_t begin = ((uintptr_t)memory + slack) & ~(uintptr_t)(slack - 1);
+    ((void **)begin)[-1] = memory;
+    return (cake__block_t *)begin;
+}
+
+void cake__table_free_heads(cake__table_t *table)
+{
+    for (uint32_t i = 0; i < table->head_lists; i++)
+        cake__free(table->alloc, ((void **)(void *)table->heads[i])[-1]);
+    cake__free(table->alloc, table->heads);
+}
+
+/* A head that is free, and stays so until a block is in it. NULL: no memory. */
+static cake__block_t *free_head(cake__table_t *table)
+{
+    uint32_t number = table->free_count > 0 ? table->free_number : table->block_count;
+    if (number + 1 >= 1u << table->head_lists) {
+        size_t size = (table->head_lists + 1) * sizeof *table->heads;
+        cake__block_t **heads = number >= BLOCKS_MAX ? NULL : cake__realloc(table->alloc, table->heads, size);
+        if (heads == NULL)
+            return NULL;
+        table->heads = heads;
+        heads[table->head_lists] = new_heads(table->alloc, (size_t)1 << table->head_lists);
+        if (heads[table->head_lists] == NULL)
+            return NULL;
+        table->head_lists++;
+    }
+    cake__block_t *head = cake__table_head(table, number);
+    if (table->free_count == 0)
+        *head = (cake__block_t){.number = number};
+    return head;
 }
 
 static void close_gap(cake__lane_t *lane)
@@ -143,35 +159,36 @@ static void remove_entry(cake__lane_t *lane, uint32_t at)
     lane->spare++;
 }
 
-static void set_block(cake__table_t *table, cake__block_t *block)
+static cake__block_t *new_block(cake__table_t *table, cake__shape_t shape, uint64_t actor, uint64_t first,
+                                cake_hlc_t hlc)
 {
-    cake__shape_t shape = block->shape;
-    table->blocks[block->number] = block;
-    table->views[block->number] = (cake__block_view_t){(uint32_t)(block->records - (uint8_t *)block), shape.capacity,
-                                                       (uint8_t)cake__shape_stride(shape), shape.has_wide_ids};
+    cake__block_t *block = free_head(table);
+    uint32_t next_free = block == NULL ? 0 : (uint32_t)block->first;
+    if (block == NULL || !cake__block_init(table->alloc, block, shape, actor, first, hlc))
+        return NULL;
+    if (table->free_count > 0) {
+        table->free_count--;
+        table->free_number = next_free;
+    } else {
+        table->block_count++;
+    }
     table->bytes += cake__block_bytes(block);
-}
-
-/* Room was reserved. */
-static void give_number(cake__table_t *table, cake__block_t *block)
-{
-    block->number = table->free_count > 0 ? table->free_numbers[--table->free_count] : table->block_count++;
-    set_block(table, block);
+    return block;
 }
 
 static void drop_block(cake__table_t *table, cake__block_t *block)
 {
-    table->blocks[block->number] = NULL;
-    table->views[block->number].capacity = 0;
-    table->free_numbers[table->free_count++] = block->number;
     table->bytes -= cake__block_bytes(block);
     cake__block_free(table->alloc, block);
+    block->shape.capacity = 0;
+    block->first = table->free_number;
+    table->free_number = block->number;
+    table->free_count++;
 }
 
-/* Room was reserved for the number and the entry. */
-static void enlist(cake__table_t *table, cake__lane_t *lane, uint32_t at, cake__block_t *block)
+/* Room was reserved for the entry. */
+static void enlist(cake__lane_t *lane, uint32_t at, const cake__block_t *block)
 {
-    give_number(table, block);
     memmove(lane->entries + at + 1, lane->entries + at, (lane->count - at) * sizeof *lane->entries);
     lane->entries[at] = (struct cake__lane_entry){block->first, block->number};
     lane->count++;
@@ -183,17 +200,15 @@ static void enlist(cake__table_t *table, cake__lane_t *lane, uint32_t at, cake__
 static cake__block_t *add_block(cake__table_t *table, cake__lane_t *lane, uint32_t at, cake__shape_t shape,
                                 uint64_t first, cake_hlc_t hlc)
 {
-    if (!reserve_number(table) || !reserve_entry(table, lane))
-        return NULL;
-    cake__block_t *block = cake__block_new(table->alloc, shape, lane->actor, first, hlc);
+    cake__block_t *block = reserve_entry(table, lane) ? new_block(table, shape, lane->actor, first, hlc) : NULL;
     if (block != NULL)
-        enlist(table, lane, at, block);
+        enlist(lane, at, block);
     return block;
 }
 
 static void release(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
-    cake__block_t *block = table->blocks[lane->entries[at].block];
+    cake__block_t *block = cake__lane_block(table, lane, at);
     CAKE_ASSERT(block->occupied == 0);
     drop_block(table, block);
     remove_entry(lane, at);
@@ -203,15 +218,13 @@ static void release(cake__table_t *table, cake__lane_t *lane, uint32_t at)
         remove_lane(table, lane);
 }
 
-static cake__block_t *remake(cake__table_t *table, cake__block_t *block, cake__shape_t shape)
+static bool reshape(cake__table_t *table, cake__block_t *block, cake__shape_t shape)
 {
     size_t before = cake__block_bytes(block);
-    cake__block_t *made = cake__block_remake(table->alloc, block, shape);
-    if (made == NULL)
-        return NULL;
-    table->bytes -= before;
-    set_block(table, made);
-    return made;
+    if (!cake__block_reshape(table->alloc, block, shape))
+        return false;
+    table->bytes += cake__block_bytes(block) - before;
+    return true;
 }
 
 /* ---- moving records between blocks ------------------------------------------------------------------------------------ */
@@ -237,7 +250,7 @@ static void move_records(cake__table_t *table, cake__block_t *from, uint64_t fir
     uint16_t positions[CAKE__BLOCK_POSITIONS];
     uint32_t count = 0;
     for (uint32_t word = 0; word < cake__block_words(from); word++) {
-        for (uint64_t left = from->bits[word].occupied; left != 0; left &= left - 1) {
+        for (uint64_t left = cake__block_word(from, word)->occupied; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
             if (cake__block_seq(from, position) < first)
                 continue;
@@ -265,8 +278,8 @@ static bool needs_wide_hlcs(const cake__block_t *from, const cake__block_t *to)
     return false;
 }
 
-/* The block with room for `more` positions and for all that `from` holds. NULL: no memory. */
-static cake__block_t *make_fit(cake__table_t *table, cake__block_t *to, const cake__block_t *from)
+/* Room for all that `from` holds. False: no memory. */
+static bool make_fit(cake__table_t *table, cake__block_t *to, const cake__block_t *from)
 {
     cake__shape_t shape = to->shape;
     uint16_t capacity = cake__block_capacity_for((uint32_t)to->occupied + from->occupied);
@@ -275,23 +288,21 @@ static cake__block_t *make_fit(cake__table_t *table, cake__block_t *to, const ca
     shape.has_wide_hlcs = shape.has_wide_hlcs || needs_wide_hlcs(from, to);
     bool fits = shape.capacity == to->shape.capacity && shape.has_wide_ids == to->shape.has_wide_ids &&
                 shape.has_wide_hlcs == to->shape.has_wide_hlcs;
-    return fits ? to : remake(table, to, shape);
+    return fits || reshape(table, to, shape);
 }
 
 /* A dense block that is mostly empty, or a sparse one that is far too large, becomes a sparse one that fits. */
 static cake__block_t *pack(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
-    cake__block_t *old = table->blocks[lane->entries[at].block];
+    cake__block_t *old = cake__lane_block(table, lane, at);
     cake__shape_t shape = {cake__block_capacity_for(old->occupied + old->occupied / 4u + 1), true,
                            old->shape.has_wide_ids, old->shape.has_wide_hlcs};
-    if (old->max_seq >= old->first + CAKE__BLOCK_SPAN_MAX || !reserve_number(table))
-        return NULL;
-    cake__block_t *packed = cake__block_new(table->alloc, shape, old->actor, old->first, 0);
+    cake__block_t *packed =
+        old->max_seq < old->first + CAKE__BLOCK_SPAN_MAX ? new_block(table, shape, old->actor, old->first, 0) : NULL;
     if (packed == NULL)
         return NULL;
     packed->hlc_base = old->hlc_base;
     packed->max_seq = old->max_seq;
-    give_number(table, packed);
     move_records(table, old, 0, packed);
     lane->entries[at].block = packed->number;
     drop_block(table, old);
@@ -301,7 +312,7 @@ static cake__block_t *pack(cake__table_t *table, cake__lane_t *lane, uint32_t at
 /* A full sparse block gives its upper half to a new one behind it. */
 static int split(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
-    cake__block_t *block = table->blocks[lane->entries[at].block];
+    cake__block_t *block = cake__lane_block(table, lane, at);
     uint64_t low = block->first, high = block->max_seq;
     while (low < high) { /* the median by bisection over seqs */
         uint64_t middle = low + (high - low) / 2;
@@ -330,11 +341,11 @@ static cake__block_t *block_behind(cake__table_t *table, cake__lane_t *lane, uin
 {
     uint64_t first = (record->dot.seq - 1) / CAKE__BLOCK_POSITIONS * CAKE__BLOCK_POSITIONS + 1;
     if (at > 0)
-        first = cake__max_u64(first, table->blocks[lane->entries[at - 1].block]->max_seq + 1);
+        first = cake__max_u64(first, cake__lane_block(table, lane, at - 1)->max_seq + 1);
     cake__shape_t shape = {CAKE__BLOCK_LEAST, record->dot.seq - first >= CAKE__PLACE_NEAR, has_wide_id, false};
     if (at > 0 && at == lane->count && !shape.is_sparse) { /* after a full one the next will be full too */
-        const cake__block_t *before = table->blocks[lane->entries[at - 1].block];
-        bool was_full = before->offsets == NULL && before->occupied > CAKE__BLOCK_POSITIONS * 3 / 4;
+        const cake__block_t *before = cake__lane_block(table, lane, at - 1);
+        bool was_full = !before->shape.is_sparse && before->occupied > CAKE__BLOCK_POSITIONS * 3 / 4;
         shape.capacity = was_full ? CAKE__BLOCK_POSITIONS : CAKE__BLOCK_LEAST;
     }
     return add_block(table, lane, at, shape, first, record->hlc);
@@ -351,7 +362,7 @@ static cake__block_t *block_for(cake__table_t *table, cake__lane_t *lane, const 
     uint64_t seq = record->dot.seq;
     for (;;) {
         uint32_t at = cake__lane_entry_at(lane, seq);
-        cake__block_t *block = lane->count == 0 ? NULL : table->blocks[lane->entries[at].block];
+        cake__block_t *block = lane->count == 0 ? NULL : cake__lane_block(table, lane, at);
         if (block == NULL || block->first > seq)
             return block_behind(table, lane, 0, record, has_wide_id);
         uint64_t offset = seq - block->first;
@@ -379,12 +390,17 @@ static cake__block_t *block_for(cake__table_t *table, cake__lane_t *lane, const 
 /* After a failure a lane or a block without records may stay: it means nothing and is used by the next attempt. */
 int cake__table_place(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint32_t *slot)
 {
-    if (cake__table_place_next(table, record, id, slot))
+    cake__block_t *block = cake__table_tail(table, record, id);
+    if (block != NULL) {
+        uint32_t next = (uint32_t)(record->dot.seq - block->first);
+        cake__block_write(block, next, record->dot.seq, id, record->hlc, record->is_tombstone);
+        *slot = block->number * CAKE__BLOCK_POSITIONS + next;
         return 0;
+    }
     cake__lane_t *lane = lane_for(table, record->dot.actor);
     if (lane == NULL)
         return CAKE_ENOMEM;
-    cake__block_t *block = block_for(table, lane, record, id.high != CAKE__NARROW_ID_HIGH);
+    block = block_for(table, lane, record, id.high != CAKE__NARROW_ID_HIGH);
     if (block == NULL)
         return CAKE_ENOMEM;
     bool is_sparse = block->shape.is_sparse;
@@ -401,8 +417,7 @@ int cake__table_place(cake__table_t *table, const cake_record_t *record, cake__i
         shape.has_wide_ids = shape.has_wide_ids || id.high != CAKE__NARROW_ID_HIGH;
         shape.has_wide_hlcs =
             shape.has_wide_hlcs || !cake__block_fits(block, (cake__id_pair_t){0, CAKE__NARROW_ID_HIGH}, record->hlc);
-        block = remake(table, block, shape);
-        if (block == NULL)
+        if (!reshape(table, block, shape))
             return CAKE_ENOMEM;
     }
     cake__block_write(block, position, record->dot.seq, id, record->hlc, record->is_tombstone);
@@ -415,7 +430,7 @@ uint32_t cake__table_slot_of(const cake__table_t *table, cake_dot_t dot)
     const cake__lane_t *lane = cake__table_lane(table, dot.actor);
     if (lane == NULL || lane->count == 0)
         return CAKE__SLOT_NONE;
-    const cake__block_t *block = table->blocks[lane->entries[cake__lane_entry_at(lane, dot.seq)].block];
+    const cake__block_t *block = cake__lane_block(table, lane, cake__lane_entry_at(lane, dot.seq));
     uint32_t position = cake__block_find(block, dot.seq);
     return position == CAKE__BLOCK_POSITIONS ? CAKE__SLOT_NONE : block->number * CAKE__BLOCK_POSITIONS + position;
 }
@@ -434,13 +449,12 @@ bool cake__table_release_if_empty(cake__table_t *table, cake__block_t *block)
 /* Into the sparse neighbour before it, where both together stay small. */
 static bool merge_into_previous(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
-    cake__block_t *block = table->blocks[lane->entries[at].block];
-    cake__block_t *to = at == 0 ? NULL : table->blocks[lane->entries[at - 1].block];
+    cake__block_t *block = cake__lane_block(table, lane, at);
+    cake__block_t *to = at == 0 ? NULL : cake__lane_block(table, lane, at - 1);
     if (to == NULL || !to->shape.is_sparse || block->max_seq >= to->first + CAKE__BLOCK_SPAN_MAX ||
         (uint32_t)to->occupied + block->occupied > CAKE__BLOCK_POSITIONS * 3 / 4)
         return false;
-    to = make_fit(table, to, block);
-    if (to == NULL)
+    if (!make_fit(table, to, block))
         return false;
     move_records(table, block, 0, to);
     if (to->tombstones > 0 && lane->first_tombstones > at - 1)

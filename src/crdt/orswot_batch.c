@@ -77,8 +77,10 @@ static int write_part(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *ids
     begin(&pipeline, &set->table, ids, count);
     for (size_t i = 0; i < count; i++) {
         uint64_t hash = next_hash(&pipeline, i);
+        cake__id_pair_t id = cake__id_pair(&ids[i]);
         record.id = ids[i];
-        int err = cake__table_upsert_hashed(&set->table, &record, cake__id_pair(&ids[i]), hash);
+        cake__found_t found = cake__table_look_up(&set->table, id, hash);
+        int err = cake__table_upsert_found(&set->table, &record, id, hash, found);
         if (err != 0)
             return err;
         if (out != NULL)
@@ -122,12 +124,13 @@ size_t cake_orswot_get_many(const cake_orswot_t *set, const cake_id_t *ids, size
     begin(&pipeline, &set->table, ids, count);
     for (size_t i = 0; i < count; i++) {
         uint64_t hash = next_hash(&pipeline, i);
-        const uint32_t *entry = cake__table_look_up(&set->table, cake__id_pair(&ids[i]), hash).entry;
+        cake__id_pair_t id = cake__id_pair(&ids[i]);
+        const uint32_t *entry = cake__table_look_up(&set->table, id, hash).entry;
+        out[i] = (cake_record_t){.id = ids[i]};
         if (entry == NULL)
-            out[i] = (cake_record_t){.id = ids[i]};
-        else
-            cake__table_read(&set->table, *entry, &out[i]);
-        found += entry != NULL;
+            continue;
+        cake__block_read_known(cake__table_block(&set->table, *entry), *entry % CAKE__BLOCK_POSITIONS, &out[i]);
+        found++;
     }
     return found;
 }

@@ -302,8 +302,9 @@ static int load_records(loader_t *loader, uint64_t count)
         }
         for (uint64_t i = 0; i < part && err == 0; i++) {
             cake__id_pair_t id = cake__id_pair(&records[i].id);
-            bool is_new = cake__table_look_up(table, id, hashes[i]).entry == NULL;
-            err = is_new ? cake__table_upsert_hashed(table, &records[i], id, hashes[i]) : CAKE_EPARSE;
+            cake__found_t found = cake__table_look_up(table, id, hashes[i]);
+            err =
+                found.entry == NULL ? cake__table_upsert_found(table, &records[i], id, hashes[i], found) : CAKE_EPARSE;
         }
     }
     return err;

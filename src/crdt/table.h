@@ -27,23 +27,15 @@ typedef struct cake__lane {
     uint64_t tombstones;
 } cake__lane_t;
 
-/* Of the block of that number, what leads from a slot to its record without a look into the block, which would be one more miss. */
-typedef struct cake__block_view {
-    uint32_t records;  /* bytes from the block on */
-    uint16_t capacity; /* 0: there is no such block */
-    uint8_t stride;
-    bool has_wide_ids;
-} cake__block_view_t;
-
 typedef struct cake__table {
     cake__lane_t *lanes;
     uint32_t lane_count, lane_capacity;
-    uint32_t lane_hint;        /* the lane used last */
-    cake__block_t **blocks;    /* NULL: a number to be used again, listed in free_numbers */
-    cake__block_view_t *views; /* as many */
-    uint32_t block_count, block_capacity;
-    uint32_t *free_numbers;
-    uint32_t free_count;
+    uint32_t lane_hint;    /* the lane used last */
+    cake__block_t **heads; /* of blocks: 1, 2, 4, 8 ... of them, which stay where they are */
+    uint32_t head_lists;
+    uint32_t block_count; /* numbers given so far */
+    uint32_t free_count,
+        free_number; /* of them to be used again: the last one; the one before is in `first` of its head */
     cake__index_t index;
     uint64_t seed; /* of the hashes of the index; never leaves the process */
     uint64_t live, tombstones, fingerprint;
@@ -79,7 +71,8 @@ size_t cake__table_select(const cake__table_t *table, uint64_t actor, uint64_t f
 
 /* All present records in order of (actor, seq). Start with {0, 0, 0}; false at the end. The table must not change. */
 typedef struct cake__table_cursor {
-    uint32_t lane, entry, skip;
+    uint32_t lane, entry;
+    uint32_t skip; /* seqs of the block that are done */
 } cake__table_cursor_t;
 size_t cake__table_next(const cake__table_t *table, cake__table_cursor_t *cursor, cake_record_t *records, size_t limit);
 

@@ -3,12 +3,12 @@
 
 static void check_block(const cake__table_t *table, const cake__lane_t *lane, uint32_t at, uint64_t *fingerprint)
 {
-    const cake__block_t *block = table->blocks[lane->entries[at].block];
+    const cake__block_t *block = cake__lane_block(table, lane, at);
     uint32_t occupied = 0, present = 0, tombstones = 0;
     cake_hlc_t tombstone_hlc = 0;
     CAKE_ASSERT(block->actor == lane->actor && block->first == lane->entries[at].first);
     CAKE_ASSERT(at == 0 || lane->entries[at - 1].first < block->first);
-    CAKE_ASSERT(at == 0 || table->blocks[lane->entries[at - 1].block]->max_seq < block->first);
+    CAKE_ASSERT(at == 0 || cake__lane_block(table, lane, at - 1)->max_seq < block->first);
     for (uint32_t position = 0; position < block->shape.capacity; position++) {
         bool is_present = cake__block_is_present(block, position);
         CAKE_ASSERT(!is_present || cake__block_is_occupied(block, position));
@@ -40,8 +40,8 @@ void cake__table_check(cake__table_t *table)
         CAKE_ASSERT(i == 0 || table->lanes[i - 1].actor < lane->actor);
         for (uint32_t at = 0; at < lane->count; at++) {
             check_block(table, lane, at, &fingerprint);
-            present += table->blocks[lane->entries[at].block]->present;
-            lane_tombstones += table->blocks[lane->entries[at].block]->tombstones;
+            present += cake__lane_block(table, lane, at)->present;
+            lane_tombstones += cake__lane_block(table, lane, at)->tombstones;
         }
         CAKE_ASSERT(lane_tombstones == lane->tombstones);
         tombstones += lane_tombstones;

@@ -21,13 +21,12 @@ static inline uint64_t cake__fold(uint64_t a, uint64_t b)
 
 static inline uint64_t cake__split_off_neighbours(cake__id_pair_t *id)
 {
-    uint64_t len = id->high >> 56;
-    bool is_short = len <= 8;
+    uint64_t len = id->high >> 56, shift = (len - 1) % 8 * 8;
     if (len == 0 || len > CAKE_ID_KEY_MAX)
         return 0;
-    uint64_t *word = is_short ? &id->low : &id->high, shift = (len - 1) % 8 * 8;
-    uint64_t bits = *word >> shift & CAKE__NEIGHBOUR_MASK;
-    *word ^= bits << shift;
+    uint64_t bits = (len <= 8 ? id->low : id->high) >> shift & CAKE__NEIGHBOUR_MASK;
+    id->low ^= len <= 8 ? bits << shift : 0;
+    id->high ^= len <= 8 ? 0 : bits << shift;
     return bits;
 }
 
@@ -49,38 +48,30 @@ static inline uint64_t cake__fingerprint_of_pair(cake__id_pair_t id, cake_dot_t 
 
 /* ---- slots, lanes --------------------------------------------------------------------------------------------------- */
 
-static inline cake__block_t *cake__table_block(const cake__table_t *table, uint32_t slot)
+static inline cake__block_t *cake__table_head(const cake__table_t *table, uint32_t number)
 {
-    return table->blocks[slot / CAKE__BLOCK_POSITIONS];
+    uint32_t list = 31 - (uint32_t)__builtin_clz(number + 1);
+    return &table->heads[list][number + 1 - (1u << list)];
 }
 
-/* NULL: the slot is of no block, or beyond it. */
-static inline const uint8_t *cake__slot_record(const cake__table_t *table, uint32_t slot)
+static inline cake__block_t *cake__table_block(const cake__table_t *table, uint32_t slot)
 {
-    cake__block_view_t view = table->views[slot / CAKE__BLOCK_POSITIONS];
-    uint32_t position = slot % CAKE__BLOCK_POSITIONS;
-    const uint8_t *block = (const uint8_t *)cake__table_block(table, slot);
-    return position < view.capacity ? block + view.records + position * view.stride : NULL;
+    return cake__table_head(table, slot / CAKE__BLOCK_POSITIONS);
+}
+
+static inline cake__block_t *cake__lane_block(const cake__table_t *table, const cake__lane_t *lane, uint32_t entry)
+{
+    return cake__table_head(table, lane->entries[entry].block);
 }
 
 static inline bool cake__slot_holds(const cake__table_t *table, uint32_t slot, cake__id_pair_t id)
 {
-    const uint8_t *record = cake__slot_record(table, slot);
-    if (record == NULL)
+    const cake__block_t *block = cake__table_block(table, slot);
+    uint32_t position = slot % CAKE__BLOCK_POSITIONS;
+    if (position >= block->shape.capacity) /* of an entry that is stale */
         return false;
-    cake__id_pair_t held = cake__record_id(record, table->views[slot / CAKE__BLOCK_POSITIONS].has_wide_ids);
-    return held.low == id.low && held.high == id.high &&
-           cake__block_is_present(cake__table_block(table, slot), slot % CAKE__BLOCK_POSITIONS);
-}
-
-static inline void cake__slot_prefetch(const cake__table_t *table, uint32_t slot)
-{
-    const uint8_t *record = cake__slot_record(table, slot);
-    if (record == NULL)
-        return;
-    __builtin_prefetch(record);
-    __builtin_prefetch(record + table->views[slot / CAKE__BLOCK_POSITIONS].stride - 1);
-    __builtin_prefetch(&cake__table_block(table, slot)->bits[slot % CAKE__BLOCK_POSITIONS / 64], 1);
+    cake__id_pair_t held = cake__block_id(block, position);
+    return held.low == id.low && held.high == id.high && cake__block_is_present(block, position);
 }
 
 /* What the index leads to for this hash will be asked for soon: first the group, then the record. */
@@ -89,16 +80,26 @@ static inline void cake__table_prefetch_group(const cake__table_t *table, uint64
     __builtin_prefetch(cake__index_home(&table->index, hash), 1);
 }
 
-static inline void cake__table_prefetch_slot(const cake__table_t *table, uint64_t hash)
+CAKE__HOT void cake__table_prefetch_slot(const cake__table_t *table, uint64_t hash)
 {
     const cake__group_t *group = cake__index_home(&table->index, hash);
     uint32_t matches = cake__tags_equal(group, cake__tag_of(hash));
-    if (matches != 0)
-        cake__slot_prefetch(table, group->slots[__builtin_ctz(matches)]);
-    else if (cake__tags_equal(group, 0) == 0)
-        __builtin_prefetch(group + 1); /* or beyond the segment: then for nothing */
+    if (matches == 0) {
+        if (cake__tags_equal(group, 0) == 0)
+            __builtin_prefetch(group + 1); /* or beyond the segment: then for nothing */
+        return;
+    }
+    uint32_t slot = group->slots[__builtin_ctz(matches)], position = slot % CAKE__BLOCK_POSITIONS;
+    const cake__block_t *block = cake__table_block(table, slot);
+    if (position >= block->shape.capacity)
+        return;
+    const uint8_t *record = cake__block_record(block, position);
+    __builtin_prefetch(record);
+    __builtin_prefetch(record + cake__shape_stride(block->shape) - 1);
+    __builtin_prefetch(cake__block_bits(block, position), 1);
 }
 
+void cake__table_free_heads(cake__table_t *table);
 void cake__lane_free(const cake_alloc_t *alloc, cake__lane_t *lane);
 cake__lane_t *cake__table_search_lane(const cake__table_t *table, uint64_t actor);
 uint32_t cake__lane_search_entry(const cake__lane_t *lane, uint64_t seq);
@@ -127,56 +128,49 @@ static inline void cake__lane_note_tombstone(cake__lane_t *lane, uint64_t seq)
 
 /* ---- records come and go ---------------------------------------------------------------------------------------------- */
 
-/* The usual case: the next seq of a dense last block that has the room and the form. */
-static inline bool cake__table_place_next(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id,
-                                          uint32_t *slot)
+/* The usual case: the next seq of a dense last block that has the room and the form. NULL: it is not. */
+CAKE__HOT cake__block_t *cake__table_tail(const cake__table_t *table, const cake_record_t *record, cake__id_pair_t id)
 {
     const cake__lane_t *lane = cake__table_lane(table, record->dot.actor);
     if (lane == NULL || lane->count == 0)
-        return false;
-    cake__block_t *block = table->blocks[lane->entries[lane->count - 1].block];
+        return NULL;
+    cake__block_t *block = cake__lane_block(table, lane, lane->count - 1);
     uint64_t offset = record->dot.seq - block->first;
-    if (block->offsets != NULL || record->dot.seq <= block->max_seq || offset >= block->shape.capacity ||
-        offset > block->occupied + CAKE__PLACE_NEAR || !cake__block_fits(block, id, record->hlc))
-        return false;
-    cake__block_write(block, (uint32_t)offset, record->dot.seq, id, record->hlc, record->is_tombstone);
-    *slot = block->number * CAKE__BLOCK_POSITIONS + (uint32_t)offset;
-    return true;
+    bool is_next = !block->shape.is_sparse && record->dot.seq > block->max_seq && offset < block->shape.capacity &&
+                   offset <= block->occupied + CAKE__PLACE_NEAR && cake__block_fits(block, id, record->hlc);
+    return is_next ? block : NULL;
 }
 
 /* A position for a record, occupied. 0, CAKE_ENOMEM, CAKE_EDUPLICATE. */
 int cake__table_place(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint32_t *slot);
 uint32_t cake__table_slot_of(const cake__table_t *table, cake_dot_t dot); /* present or staged, or CAKE__SLOT_NONE */
 
-static inline void cake__table_count_in(cake__table_t *table, uint32_t slot)
+/* A record that is visible from now on. */
+CAKE__HOT void cake__table_count_in(cake__table_t *table, cake__id_pair_t id, cake_dot_t dot, bool is_tombstone)
 {
-    cake__block_t *block = cake__table_block(table, slot);
-    uint32_t position = slot % CAKE__BLOCK_POSITIONS;
-    cake_dot_t dot = {block->actor, cake__block_seq(block, position)};
-    cake__block_reveal(block, position);
-    if (cake__block_is_tombstone(block, position)) {
+    if (is_tombstone) {
         table->tombstones++;
         cake__lane_note_tombstone(cake__table_lane(table, dot.actor), dot.seq);
     } else {
         table->live++;
-        table->fingerprint += cake__fingerprint_of_pair(cake__block_id(block, position), dot);
+        table->fingerprint += cake__fingerprint_of_pair(id, dot);
     }
 }
 
-static inline void cake__table_take_out(cake__table_t *table, uint32_t slot)
+/* A present position becomes free. id: of its record */
+CAKE__HOT void cake__table_take_out(cake__table_t *table, cake__block_t *block, uint32_t position, cake__id_pair_t id)
 {
-    cake__block_t *block = cake__table_block(table, slot);
-    uint32_t position = slot % CAKE__BLOCK_POSITIONS;
+    cake_dot_t dot = {block->actor, cake__block_seq(block, position)};
+    bool is_tombstone = cake__block_is_tombstone(block, position);
     CAKE_ASSERT(cake__block_is_present(block, position));
-    if (cake__block_is_tombstone(block, position)) {
-        table->tombstones--;
-        cake__table_lane(table, block->actor)->tombstones--;
-    } else {
-        cake_dot_t dot = {block->actor, cake__block_seq(block, position)};
-        table->live--;
-        table->fingerprint -= cake__fingerprint_of_pair(cake__block_id(block, position), dot);
-    }
     cake__block_vacate(block, position);
+    if (is_tombstone) {
+        table->tombstones--;
+        cake__table_lane(table, dot.actor)->tombstones--;
+    } else {
+        table->live--;
+        table->fingerprint -= cake__fingerprint_of_pair(id, dot);
+    }
 }
 
 /* After something was taken out of a block: gives up an empty one, packs one that is mostly empty. Needs no memory to be
@@ -200,55 +194,48 @@ typedef struct cake__found {
     bool has_stale;       /* an entry of this tag leads nowhere: to be used again */
 } cake__found_t;
 
-static inline cake__found_t cake__table_look_up(const cake__table_t *table, cake__id_pair_t id, uint64_t hash)
+cake__found_t cake__table_search(const cake__table_t *table, cake__id_pair_t id, uint64_t hash);
+
+/* What most searches end with, their first group, here; the rest in cake__table_search. */
+CAKE__HOT cake__found_t cake__table_look_up(const cake__table_t *table, cake__id_pair_t id, uint64_t hash)
 {
-    uintptr_t cell = cake__index_cell(&table->index, hash);
-    uint32_t mask = cake__cell_mask(cell), home = (uint32_t)(hash >> 8) & mask, at = home;
-    cake__found_t found = {NULL, NULL, true, false};
-    for (;; at = (at + 1) & mask) {
-        cake__group_t *group = &cake__cell_groups(cell)[at];
-        for (uint32_t left = cake__tags_equal(group, cake__tag_of(hash)); left != 0; left &= left - 1) {
-            uint32_t *entry = &group->slots[__builtin_ctz(left)];
-            if (cake__slot_holds(table, *entry, id)) {
-                found.entry = entry;
-                return found;
-            }
-            found.has_stale = true; /* or another id of this tag: then nothing is lost but time */
-        }
-        if (cake__tags_equal(group, 0) != 0) {
-            found.empty = group;
-            found.is_home = at == home;
-            return found;
-        }
+    cake__group_t *home = cake__index_home(&table->index, hash);
+    uint32_t matches = cake__tags_equal(home, cake__tag_of(hash));
+    if (matches == 0 && cake__tags_equal(home, 0) != 0)
+        return (cake__found_t){NULL, home, true, false};
+    if (matches != 0) {
+        uint32_t *entry = &home->slots[__builtin_ctz(matches)];
+        if (cake__slot_holds(table, *entry, id))
+            return (cake__found_t){entry, NULL, true, false};
     }
+    return cake__table_search(table, id, hash);
 }
 
 /* Puts a record whatever is there. The record must win. */
 int cake__table_upsert_slowly(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint64_t hash);
 
-static inline int cake__table_upsert_hashed(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id,
-                                            uint64_t hash)
+/* The same, of which the search is done. */
+CAKE__HOT int cake__table_upsert_found(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id,
+                                       uint64_t hash, cake__found_t found)
 {
-    cake__found_t found = cake__table_look_up(table, id, hash);
-    uint32_t slot, old;
+    cake__block_t *block = cake__table_tail(table, record, id);
+    if (block == NULL || (found.entry == NULL && (found.has_stale || !cake__index_has_room(&table->index, hash))))
+        return cake__table_upsert_slowly(table, record, id, hash);
+    uint32_t slot = block->number * CAKE__BLOCK_POSITIONS + (uint32_t)(record->dot.seq - block->first);
+    cake__block_append(block, record->dot.seq, id, record->hlc, record->is_tombstone);
+    cake__table_count_in(table, id, record->dot, record->is_tombstone);
     if (found.entry == NULL) {
         cake__segment_t *segment = cake__cell_segment(cake__index_cell(&table->index, hash));
-        if (found.has_stale || segment->room == 0 || !cake__table_place_next(table, record, id, &slot))
-            return cake__table_upsert_slowly(table, record, id, hash);
         cake__group_add(found.empty, cake__tag_of(hash), cake__next_bits(hash, segment->depth), slot, found.is_home);
         segment->used++;
         segment->room--;
         table->index.used++;
-        cake__table_count_in(table, slot);
         return 0;
     }
-    if (!cake__table_place_next(table, record, id, &slot))
-        return cake__table_upsert_slowly(table, record, id, hash);
-    old = *found.entry;
+    cake__block_t *old = cake__table_block(table, *found.entry);
+    cake__table_take_out(table, old, *found.entry % CAKE__BLOCK_POSITIONS, id);
     *found.entry = slot;
-    cake__table_count_in(table, slot);
-    cake__table_take_out(table, old);
-    cake__table_settle(table, cake__table_block(table, old));
+    cake__table_settle(table, old);
     return 0;
 }
 

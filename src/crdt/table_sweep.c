@@ -5,18 +5,18 @@ cake_hlc_t cake__lane_oldest_tombstone(const cake__table_t *table, cake__lane_t 
 {
     if (lane->tombstones == 0)
         return 0;
-    while (table->blocks[lane->entries[lane->first_tombstones].block]->tombstones == 0) {
+    while (cake__lane_block(table, lane, lane->first_tombstones)->tombstones == 0) {
         lane->first_tombstones++;
         CAKE_ASSERT(lane->first_tombstones < lane->count);
     }
-    const cake__block_t *block = table->blocks[lane->entries[lane->first_tombstones].block];
+    const cake__block_t *block = cake__lane_block(table, lane, lane->first_tombstones);
     uint64_t least = UINT64_MAX;
     cake_hlc_t oldest = 0;
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        uint64_t left = block->bits[word].present & block->bits[word].tombstone;
+        uint64_t left = cake__block_word(block, word)->present & cake__block_word(block, word)->tombstone;
         for (; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
-            if (block->offsets == NULL)
+            if (!block->shape.is_sparse)
                 return cake__block_hlc(block, position);
             if (cake__block_seq(block, position) < least) {
                 least = cake__block_seq(block, position);
@@ -46,7 +46,7 @@ static void sweep_position(cake__block_t *block, uint32_t position, cake__sweep_
 static void sweep_one_by_one(cake__block_t *block, cake__sweep_t *sweep)
 {
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        uint64_t left = block->bits[word].present & block->bits[word].tombstone;
+        uint64_t left = cake__block_word(block, word)->present & cake__block_word(block, word)->tombstone;
         for (; left != 0; left &= left - 1)
             sweep_position(block, word * 64 + (uint32_t)__builtin_ctzll(left), sweep);
     }
@@ -55,12 +55,12 @@ static void sweep_one_by_one(cake__block_t *block, cake__sweep_t *sweep)
 /* Every tombstone of a dense block may go, and the highest stamp among them is known: nothing of the records is read. */
 static bool sweep_whole(cake__block_t *block, cake__sweep_t *sweep)
 {
-    if (sweep->ids != NULL || block->offsets != NULL || !block->has_exact_tombstone_hlc ||
+    if (sweep->ids != NULL || block->shape.is_sparse || !block->has_exact_tombstone_hlc ||
         block->max_seq > sweep->last || block->tombstone_hlc > sweep->newest ||
         block->tombstones > sweep->limit - sweep->count)
         return false;
     for (uint32_t word = cake__block_words(block); word-- > 0;) {
-        cake__bits_t *bits = &block->bits[word];
+        cake__bits_t *bits = cake__block_word(block, word);
         uint64_t gone = bits->present & bits->tombstone;
         if (gone == 0)
             continue;
@@ -81,7 +81,7 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
 {
     uint64_t actor = lane->actor;
     for (uint32_t i = lane->first_tombstones; i < lane->count && sweep->count < sweep->limit; i++) {
-        cake__block_t *block = table->blocks[lane->entries[i].block];
+        cake__block_t *block = cake__lane_block(table, lane, i);
         size_t before = sweep->count;
         if (block->first > sweep->last)
             break;
