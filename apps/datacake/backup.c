@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,13 +22,11 @@
 #include <datacake/sqlite.h>
 
 #define PATH_BYTES (DATADIR_PATH_MAX + 32u)
-#define NODE_MAX   512u
 
 typedef struct copy {
     const args_t *args;
     char from[DATADIR_PATH_MAX], to[DATADIR_PATH_MAX], draft[DATADIR_PATH_MAX + 8];
-    unsigned node_id;
-    char cluster[256], kind[32];
+    datadir_owner_t owner;
     unsigned keyspaces;
     unsigned long long documents;
 } copy_t;
@@ -55,32 +52,19 @@ static int take_path(const args_t *args, const char *text, char out[DATADIR_PATH
 
 static int read_node(copy_t *copy)
 {
-    char path[PATH_BYTES], text[NODE_MAX];
-    snprintf(path, sizeof(path), "%s/node", copy->from);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
+    int err = datadir_read_owner(copy->from, &copy->owner);
+    if (err == CAKE_ECORRUPT)
+        return fail(copy->args, EXIT_OTHER, "%s/node is damaged", copy->from);
+    if (err != 0)
         return fail(copy->args, EXIT_OTHER, "%s is no data directory of a node: it has no file \"node\" (%s)",
                     copy->from, strerror(errno));
-    ssize_t len = read(file, text, sizeof(text) - 1);
-    close(file);
-    text[len > 0 ? len : 0] = 0;
-    if (sscanf(text, "node-id %u\ncluster-id %255[^\n]\nstorage %31s", &copy->node_id, copy->cluster, copy->kind) != 3)
-        return fail(copy->args, EXIT_OTHER, "%s is damaged", path);
     return 0;
 }
 
 static int write_node(const copy_t *copy)
 {
-    char path[PATH_BYTES], text[NODE_MAX];
-    snprintf(path, sizeof(path), "%s/node", copy->draft);
-    int len = snprintf(text, sizeof(text), "node-id %u\ncluster-id %s\nstorage %s\n", copy->node_id, copy->cluster,
-                       copy->kind);
-    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool is_written = file >= 0 && write(file, text, (size_t)len) == len && fsync(file) == 0;
-    int number = errno;
-    if (file >= 0)
-        close(file);
-    return is_written ? 0 : fail(copy->args, EXIT_OTHER, "cannot write %s: %s", path, strerror(number));
+    int err = datadir_write_owner(copy->draft, &copy->owner);
+    return err == 0 ? 0 : fail(copy->args, EXIT_OTHER, "cannot write %s/node: %s", copy->draft, strerror(errno));
 }
 
 /* ---- the storage ------------------------------------------------------------------------------------------------------*/
@@ -89,16 +73,17 @@ static int copy_store(const copy_t *copy, const char *from, const char *to)
 {
     cake_log_t log = {print_log, NULL, CAKE_LOG_ERROR};
     int err = CAKE_EINVAL;
-    if (strcmp(copy->kind, "sqlite") == 0)
+    if (strcmp(copy->owner.storage, "sqlite") == 0)
         err = cake_sqlite_copy(from, to, &log);
 #ifdef CAKE_APP_LMDB
-    if (strcmp(copy->kind, "lmdb") == 0)
+    if (strcmp(copy->owner.storage, "lmdb") == 0)
         err = cake_lmdb_copy(from, to, &log);
 #endif
     if (err == CAKE_ENOTFOUND)
         return fail(copy->args, EXIT_OTHER, "%s holds no storage", from);
     if (err == CAKE_EINVAL)
-        return fail(copy->args, EXIT_OTHER, "this program has no storage \"%s\" that could be copied", copy->kind);
+        return fail(copy->args, EXIT_OTHER, "this program has no storage \"%s\" that could be copied",
+                    copy->owner.storage);
     return err == 0 ? 0 : fail(copy->args, EXIT_OTHER, "cannot copy %s: %s", from, cake_strerror(err));
 }
 
@@ -107,7 +92,7 @@ static int open_store(const copy_t *copy, const char *dir, cake_storage_t **stor
     cake_log_t log = {print_log, NULL, CAKE_LOG_ERROR};
     cake_sqlite_options_t sqlite = CAKE_SQLITE_OPTIONS_INIT;
     sqlite.log = &log;
-    if (strcmp(copy->kind, "sqlite") == 0)
+    if (strcmp(copy->owner.storage, "sqlite") == 0)
         return cake_sqlite_open(dir, &sqlite, storage);
 #ifdef CAKE_APP_LMDB
     cake_lmdb_options_t lmdb = CAKE_LMDB_OPTIONS_INIT;
@@ -262,21 +247,9 @@ static int run_backup(const args_t *args)
         return fail(args, EXIT_USAGE, "%s exists; give a new directory", copy.to);
     status = make_copy(&copy);
     if (status == 0)
-        printf("backed up %s of node %u to %s: %u keyspaces, %llu documents, checked\n", copy.from, copy.node_id,
+        printf("backed up %s of node %u to %s: %u keyspaces, %llu documents, checked\n", copy.from, copy.owner.node_id,
                copy.to, copy.keyspaces, copy.documents);
     return status;
-}
-
-/* Whether a node holds the lock of the directory. */
-static bool is_in_use(const char *dir)
-{
-    char path[PATH_BYTES];
-    snprintf(path, sizeof(path), "%s/lock", dir);
-    int lock = open(path, O_RDWR | O_CLOEXEC);
-    bool is_held = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0;
-    if (lock >= 0)
-        close(lock);
-    return is_held;
 }
 
 static int run_restore(const args_t *args)
@@ -285,14 +258,14 @@ static int run_restore(const args_t *args)
     int status = take_paths(&copy, args->operands[0], NULL);
     if (status != 0)
         return status;
-    if (is_in_use(copy.to))
+    if (datadir_is_in_use(copy.to))
         return fail(args, EXIT_USAGE, "a node is running in %s; restore into a new directory", copy.to);
     if (rmdir(copy.to) != 0 && errno != ENOENT)
         return fail(args, EXIT_USAGE, "%s is not empty; restore into a new directory", copy.to);
     status = make_copy(&copy);
     if (status == 0)
-        printf("restored node %u from %s into %s: %u keyspaces, %llu documents, checked\n", copy.node_id, copy.from,
-               copy.to, copy.keyspaces, copy.documents);
+        printf("restored node %u from %s into %s: %u keyspaces, %llu documents, checked\n", copy.owner.node_id,
+               copy.from, copy.to, copy.keyspaces, copy.documents);
     return status;
 }
 

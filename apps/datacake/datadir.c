@@ -45,28 +45,27 @@ static int make_directories(datadir_t *datadir)
     return 0;
 }
 
-/* CAKE_ENOTFOUND when there is none. */
-static int read_small(datadir_t *datadir, const char *name, char out[SMALL_FILE_MAX])
+/* ---- small files ---------------------------------------------------------------------------------------------------- */
+
+/* CAKE_ENOTFOUND when there is none. errno says why otherwise. */
+static int read_small(const char *dir, const char *name, char out[SMALL_FILE_MAX])
 {
-    char path[DATADIR_PATH_MAX + 16];
-    snprintf(path, sizeof(path), "%s/%s", datadir->path, name);
+    char path[DATADIR_PATH_MAX + 32];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
     int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0 && errno == ENOENT)
-        return CAKE_ENOTFOUND;
-    ssize_t len = file < 0 ? -1 : read(file, out, SMALL_FILE_MAX - 1);
-    if (file >= 0)
-        close(file);
-    if (len < 0)
-        return report(datadir, CAKE_EIO, "cannot read %s: %s", path, strerror(errno));
-    out[len] = 0;
-    return 0;
+    if (file < 0)
+        return errno == ENOENT ? CAKE_ENOTFOUND : CAKE_EIO;
+    ssize_t len = read(file, out, SMALL_FILE_MAX - 1);
+    close(file);
+    out[len > 0 ? len : 0] = 0;
+    return len < 0 ? CAKE_EIO : 0;
 }
 
 /* Whole and durable, or not at all. */
-static int write_small(datadir_t *datadir, const char *name, const char *text)
+static int write_small(const char *dir, const char *name, const char *text)
 {
-    char path[DATADIR_PATH_MAX + 16], temporary[DATADIR_PATH_MAX + 24];
-    snprintf(path, sizeof(path), "%s/%s", datadir->path, name);
+    char path[DATADIR_PATH_MAX + 32], temporary[DATADIR_PATH_MAX + 40];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
     snprintf(temporary, sizeof(temporary), "%s.new", path);
     int err = CAKE_EIO, directory = -1;
     int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -75,17 +74,49 @@ static int write_small(datadir_t *datadir, const char *name, const char *text)
     size_t len = strlen(text);
     if (write(file, text, len) != (ssize_t)len || fsync(file) != 0 || rename(temporary, path) != 0)
         goto out;
-    directory = open(datadir->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    directory = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory >= 0 && fsync(directory) == 0)
         err = 0;
 out:
-    if (err != 0)
-        report(datadir, errno == ENOSPC ? CAKE_ENOSPC : err, "cannot write %s: %s", path, strerror(errno));
+    if (err != 0 && errno == ENOSPC)
+        err = CAKE_ENOSPC;
     if (directory >= 0)
         close(directory);
     if (file >= 0)
         close(file);
     return err;
+}
+
+/* ---- whose it is ----------------------------------------------------------------------------------------------------- */
+
+int datadir_read_owner(const char *dir, datadir_owner_t *owner)
+{
+    char text[SMALL_FILE_MAX];
+    int err = read_small(dir, "node", text);
+    if (err != 0)
+        return err;
+    int fields =
+        sscanf(text, "node-id %u\ncluster-id %255[^\n]\nstorage %31s", &owner->node_id, owner->cluster, owner->storage);
+    return fields == 3 ? 0 : CAKE_ECORRUPT;
+}
+
+int datadir_write_owner(const char *dir, const datadir_owner_t *owner)
+{
+    char text[SMALL_FILE_MAX];
+    snprintf(text, sizeof(text), "node-id %u\ncluster-id %s\nstorage %s\n", owner->node_id, owner->cluster,
+             owner->storage);
+    return write_small(dir, "node", text);
+}
+
+bool datadir_is_in_use(const char *dir)
+{
+    char path[DATADIR_PATH_MAX + 32];
+    snprintf(path, sizeof(path), "%s/lock", dir);
+    int lock = open(path, O_RDWR | O_CLOEXEC);
+    bool is_held = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0;
+    if (lock >= 0)
+        close(lock);
+    return is_held;
 }
 
 static int take_lock(datadir_t *datadir)
@@ -110,35 +141,39 @@ static int take_lock(datadir_t *datadir)
     return 0;
 }
 
+static int first_owner(datadir_t *datadir, uint16_t node_id, const char *cluster_id, const char *storage)
+{
+    datadir_owner_t owner = {.node_id = node_id};
+    snprintf(owner.cluster, sizeof(owner.cluster), "%s", cluster_id);
+    snprintf(owner.storage, sizeof(owner.storage), "%s", storage);
+    int err = datadir_write_owner(datadir->path, &owner);
+    return err == 0 ? 0 : report(datadir, err, "cannot write %s/node: %s", datadir->path, strerror(errno));
+}
+
 static int check_owner(datadir_t *datadir, uint16_t node_id, const char *cluster_id, const char *storage)
 {
-    char text[SMALL_FILE_MAX], cluster[256] = "", kind[32] = "";
-    unsigned id = 0;
-    int err = read_small(datadir, "node", text);
-    if (err == CAKE_ENOTFOUND) {
-        snprintf(text, sizeof(text), "node-id %u\ncluster-id %s\nstorage %s\n", node_id, cluster_id, storage);
-        return write_small(datadir, "node", text);
-    }
+    datadir_owner_t owner;
+    const char *path = datadir->path;
+    int err = datadir_read_owner(path, &owner);
+    if (err == CAKE_ENOTFOUND)
+        return first_owner(datadir, node_id, cluster_id, storage);
+    if (err == CAKE_ECORRUPT)
+        return report(datadir, err,
+                      "%s/node is damaged; its three lines should read: node-id N, cluster-id NAME, storage KIND",
+                      path);
     if (err != 0)
-        return err;
-    if (sscanf(text, "node-id %u\ncluster-id %255[^\n]\nstorage %31s", &id, cluster, kind) != 3)
-        return report(datadir, CAKE_ECORRUPT,
-                      "%s/node is damaged; its three lines should read: node-id N, cluster-id NAME, "
-                      "storage KIND",
-                      datadir->path);
-    if (id != node_id)
+        return report(datadir, err, "cannot read %s/node: %s", path, strerror(errno));
+    if (owner.node_id != node_id)
         return report(datadir, CAKE_ECONFLICT,
-                      "%s holds the data of node %u, not of node %u; give another --data-dir "
-                      "or --node-id %u",
-                      datadir->path, id, node_id, id);
-    if (strcmp(cluster, cluster_id) != 0)
+                      "%s holds the data of node %u, not of node %u; give another --data-dir or --node-id %u", path,
+                      owner.node_id, node_id, owner.node_id);
+    if (strcmp(owner.cluster, cluster_id) != 0)
         return report(datadir, CAKE_ECONFLICT,
-                      "%s holds data of cluster \"%s\", not of \"%s\"; give another --data-dir "
-                      "or --cluster-id",
-                      datadir->path, cluster, cluster_id);
-    if (strcmp(kind, storage) != 0)
+                      "%s holds data of cluster \"%s\", not of \"%s\"; give another --data-dir or --cluster-id", path,
+                      owner.cluster, cluster_id);
+    if (strcmp(owner.storage, storage) != 0)
         return report(datadir, CAKE_ECONFLICT,
-                      "%s was made with --storage %s, not %s; give that, or another --data-dir", datadir->path, kind,
+                      "%s was made with --storage %s, not %s; give that, or another --data-dir", path, owner.storage,
                       storage);
     return 0;
 }
@@ -183,7 +218,8 @@ static int make_generation(datadir_t *datadir)
     fill_slot(text, datadir->generation);
     memset(text + SLOT_BYTES, ' ', SLOT_BYTES);
     text[sizeof(text) - 1] = 0;
-    return write_small(datadir, "generation", text);
+    int err = write_small(datadir->path, "generation", text);
+    return err == 0 ? 0 : report(datadir, err, "cannot write %s/generation: %s", datadir->path, strerror(errno));
 }
 
 static int raise_in(datadir_t *datadir, int file, const char *path)

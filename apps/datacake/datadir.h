@@ -7,6 +7,7 @@
 #ifndef DATACAKE_APP_DATADIR_H
 #define DATACAKE_APP_DATADIR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <datacake/base.h>
@@ -25,5 +26,15 @@ typedef struct datadir {
  * CAKE_ECONFLICT (another node's or cluster's), CAKE_ECORRUPT. datadir_close in any case. */
 int datadir_open(datadir_t *datadir, const char *path, uint16_t node_id, const char *cluster_id, const char *storage);
 void datadir_close(datadir_t *datadir);
+
+/* Of directories that are not opened: what `datacake backup` copies and makes. errno says why after CAKE_EIO. */
+typedef struct datadir_owner {
+    unsigned node_id;
+    char cluster[256], storage[32];
+} datadir_owner_t;
+
+int datadir_read_owner(const char *dir, datadir_owner_t *owner);        /* CAKE_ENOTFOUND, CAKE_ECORRUPT, CAKE_EIO */
+int datadir_write_owner(const char *dir, const datadir_owner_t *owner); /* CAKE_ENOSPC, CAKE_EIO */
+bool datadir_is_in_use(const char *dir);                                /* by a process that holds its lock */
 
 #endif

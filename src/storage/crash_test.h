@@ -129,17 +129,23 @@ static inline void crash_compare(cake_storage_t *storage, const crash_model_t *m
         fail_msg("%s", report);
 }
 
+/* Brings the model to batches 1..last. */
+static inline void crash_catch_up(crash_model_t *model, uint64_t last)
+{
+    cake_write_t writes[CRASH_BATCH];
+    char keys[CRASH_BATCH][64];
+    while (model->last < last)
+        (void)crash_batch(++model->last, writes, keys, model);
+}
+
 /* Opens after a crash. acked: the last batch known to be durable; at most one more may be there. */
 static inline cake_storage_t *crash_reopen(crash_open_fn open_fn, const char *dir, crash_model_t *model, uint64_t acked)
 {
     cake_storage_t *storage = NULL;
-    cake_write_t writes[CRASH_BATCH];
-    char keys[CRASH_BATCH][64];
     assert_int_equal(open_fn(dir, &storage), 0);
     uint64_t last = crash_last(storage);
     assert_in_range(last, acked, acked + 1);
-    while (model->last < last)
-        (void)crash_batch(++model->last, writes, keys, model);
+    crash_catch_up(model, last);
     crash_compare(storage, model);
     return storage;
 }

@@ -460,11 +460,7 @@ static inline void backup_beside_writers_is_consistent(void **state)
         assert_int_equal(kind->open_plain(copier.path, &copy), 0);
         uint64_t last = crash_last(copy);
         assert_in_range(last, before, model.last);
-        while (copied.last < last) {
-            cake_write_t writes[CRASH_BATCH];
-            char keys[CRASH_BATCH][64];
-            (void)crash_batch(++copied.last, writes, keys, &copied);
-        }
+        crash_catch_up(&copied, last);
         crash_compare(copy, &copied);
         cake_storage_close(copy);
     }
@@ -502,11 +498,7 @@ static inline void another_process_copies(void **state)
     crash_model_t copied;
     crash_model_init(&copied);
     assert_int_equal(kind->open_plain(path, &storage), 0);
-    for (uint64_t last = crash_last(storage); copied.last < last;) {
-        cake_write_t writes[CRASH_BATCH];
-        char keys[CRASH_BATCH][64];
-        (void)crash_batch(++copied.last, writes, keys, &copied);
-    }
+    crash_catch_up(&copied, crash_last(storage));
     crash_compare(storage, &copied);
     assert_int_equal(storage->ops->lanes(storage), 3);
     cake_storage_close(storage);

@@ -54,6 +54,14 @@ static void cap_is_reported_and_survived(void **state)
 
 /* ---- allocations that fail ------------------------------------------------------------------------------------------ */
 
+static int open_on(counting_heap_t *heap, cake_storage_t **storage)
+{
+    const cake_alloc_t alloc = {counting_resize, heap};
+    cake_memory_options_t options = CAKE_MEMORY_OPTIONS_INIT;
+    options.alloc = &alloc;
+    return cake_memory_open_with(&options, storage);
+}
+
 static const char long_name[] = "a long key that is not held by its id";
 
 /* Writes to old and new rows and keyspaces, of every kind, several times to some. */
@@ -108,13 +116,9 @@ static void failed_allocations_change_nothing(void **state)
     int err = CAKE_ENOMEM;
     uint64_t failures = 0;
     for (uint64_t nth = 0; err != 0; nth++) {
-        counting_heap_t heap = {.left = UINT64_MAX};
-        cake_alloc_t alloc = {counting_resize, &heap};
-        cake_memory_options_t options = CAKE_MEMORY_OPTIONS_INIT;
+        counting_heap_t heap = {.left = nth};
         cake__suite_t suite = {.keeps = false};
-        options.alloc = &alloc;
-        heap.left = nth;
-        err = cake_memory_open_with(&options, &suite.storage);
+        err = open_on(&heap, &suite.storage);
         if (err == 0) {
             err = prepare(&suite);
             bool is_prepared = err == 0;
@@ -139,11 +143,8 @@ static void empty_keyspaces_are_cheap(void **state)
 {
     (void)state;
     counting_heap_t heap = {.left = UINT64_MAX};
-    cake_alloc_t alloc = {counting_resize, &heap};
-    cake_memory_options_t options = CAKE_MEMORY_OPTIONS_INIT;
     cake__suite_t suite = {.keeps = false};
-    options.alloc = &alloc;
-    assert_int_equal(cake_memory_open_with(&options, &suite.storage), 0);
+    assert_int_equal(open_on(&heap, &suite.storage), 0);
     for (unsigned i = 0; i < 100000; i++) {
         char name[32];
         snprintf(name, sizeof name, "keyspace-%u", i);
@@ -172,11 +173,8 @@ static void rows_that_are_erased_give_their_memory_back(void **state)
     static char keys[ROWS][32];
     static cake_write_t writes[ROWS];
     counting_heap_t heap = {.left = UINT64_MAX};
-    cake_alloc_t alloc = {counting_resize, &heap};
-    cake_memory_options_t options = CAKE_MEMORY_OPTIONS_INIT;
     cake__suite_t suite = {.keeps = false};
-    options.alloc = &alloc;
-    assert_int_equal(cake_memory_open_with(&options, &suite.storage), 0);
+    assert_int_equal(open_on(&heap, &suite.storage), 0);
     for (unsigned i = 0; i < ROWS; i++)
         writes[i] = nth_write(i, false, keys[i]);
     assert_int_equal(cake__suite_commit(&suite, writes, ROWS, NULL, 0), 0);
