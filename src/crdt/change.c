@@ -2,6 +2,9 @@
 #include "crdt/set.h"
 #include "crdt/table_internal.h"
 
+#define AHEAD                                                                                                          \
+    8u /* erasures whose records are fetched ahead: what limits how many kills of a repair take a millisecond */
+
 /* ---- the overlay --------------------------------------------------------------------------------------------------- */
 
 static cake__overlay_entry_t *overlay_slot(const cake__change_t *change, const cake_id_t *id)
@@ -113,6 +116,10 @@ void cake__change_commit(cake__change_t *change)
     cake_orswot_t *set = change->set;
     CAKE_ASSERT(!change->has_failed && set->change == change);
     for (size_t i = 0; i < change->erase_count; i++) {
+        if (i + 2 * AHEAD < change->erase_count)
+            cake__table_prefetch(&set->table, &change->erases[i + 2 * AHEAD]);
+        if (i + AHEAD < change->erase_count)
+            cake__table_prefetch_record(&set->table, &change->erases[i + AHEAD]);
         uint32_t slot = cake__table_find(&set->table, &change->erases[i]);
         CAKE_ASSERT(slot != CAKE__SLOT_NONE);
         cake__table_erase(&set->table, slot);

@@ -35,8 +35,11 @@ static void halve_directory(cake__index_t *index)
         index->directory = directory;
         index->depth--;
         index->tidied /= 2;
-        for (size_t i = 0; i < cells; i++)
+        for (size_t i = 0; i < cells; i++) {
+            if (i + CAKE__INDEX_AHEAD < cells)
+                __builtin_prefetch(cake__cell_segment(directory[i + CAKE__INDEX_AHEAD]));
             index->deepest += cake__cell_segment(directory[i])->depth == index->depth;
+        }
     }
 }
 

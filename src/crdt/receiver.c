@@ -542,6 +542,10 @@ static int stage_repair(cake__receiver_t *receiver, cake__change_t *change, bool
     for (size_t i = 0; i < receiver->candidate_count && err == 0 && !CAKE__MUTANT(nokill); i++) {
         const candidate_t *candidate = &receiver->candidates[i];
         cake_record_t record;
+        if (i + 2 * AHEAD < receiver->candidate_count)
+            cake__table_prefetch(&receiver->set->table, &candidate[2 * AHEAD].id);
+        if (i + AHEAD < receiver->candidate_count)
+            cake__table_prefetch_record(&receiver->set->table, &candidate[AHEAD].id);
         bool is_same = cake__change_find(change, &candidate->id, &record, NULL) &&
                        record.dot.actor == candidate->dot.actor && record.dot.seq == candidate->dot.seq;
         err = is_same ? cake__change_erase(change, &candidate->id) : 0;

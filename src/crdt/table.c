@@ -98,6 +98,11 @@ void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id)
     cake__table_prefetch_group(table, cake__table_hash(table, cake__id_pair(id)));
 }
 
+void cake__table_prefetch_record(const cake__table_t *table, const cake_id_t *id)
+{
+    cake__table_prefetch_slot(table, cake__table_hash(table, cake__id_pair(id)));
+}
+
 cake__lane_t *cake__table_find_lane(const cake__table_t *table, uint64_t actor)
 {
     return cake__table_lane(table, actor);

@@ -52,7 +52,9 @@ uint32_t cake__table_find(const cake__table_t *table, const cake_id_t *id);
 void cake__table_read(const cake__table_t *table, uint32_t slot, cake_record_t *out);
 /* The same in one: false when there is none. */
 bool cake__table_get(const cake__table_t *table, const cake_id_t *id, cake_record_t *out);
-void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id); /* fetches its part of the index ahead */
+/* Fetch ahead what a search will read: its part of the index and, once that is there, the record. */
+void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id);
+void cake__table_prefetch_record(const cake__table_t *table, const cake_id_t *id);
 cake__lane_t *cake__table_find_lane(const cake__table_t *table, uint64_t actor); /* NULL when there is none */
 
 /* 0 or CAKE_ENOMEM and no change. The dot must not be staged or present yet: CAKE_EDUPLICATE. is_new: no record of this id
