@@ -329,6 +329,13 @@ static void join_one(cake__trial_t *trial)
     cake__node_up(node, true);
 }
 
+/* Several at once outvote what there was. */
+static void join(cake__trial_t *trial)
+{
+    for (uint64_t more = below(trial, 3) == 0 ? 3 : 1; more > 0; more--)
+        join_one(trial);
+}
+
 /* ---- beginning and end --------------------------------------------------------------------------------------------------*/
 
 void cake__chaos_start(cake__trial_t *trial)
@@ -343,7 +350,7 @@ void cake__chaos_start(cake__trial_t *trial)
     start_chain(trial, plan->stop_ms, stop_one);
     start_chain(trial, plan->disk_loss_ms, lose_disk);
     start_chain(trial, plan->jump_ms, jump_clock);
-    start_chain(trial, plan->join_ms, join_one);
+    start_chain(trial, plan->join_ms, join);
     start_chain(trial, plan->absence_ms, be_absent);
     start_chain(trial, plan->double_ms, double_one);
 }

@@ -129,6 +129,8 @@ static void draw_nodes(cake__trial_t *trial)
     bool may_pack = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 4) != 0;
     uint64_t unpacked = cake__random_u64(&trial->draws[CAKE__TRIAL_DRAW_SHAPE]);
     trial->plan.unpacked = may_pack ? 0 : unpacked;
+    if (cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 8) == 0 && trial->has_default_writes)
+        trial->options.writes /= 8; /* so seldom that what is done behind them comes to its end */
     trial->plan.all_have_seeds = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 4) == 0;
     if (trial->options.storage == CAKE_SIM_STORAGE_DRAWN)
         trial->options.storage = has_files ? CAKE_SIM_STORAGE_SQLITE : CAKE_SIM_STORAGE_MEMORY;

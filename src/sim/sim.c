@@ -29,6 +29,7 @@ static int fill_options(cake__trial_t *trial, const cake_sim_options_t *options)
     if (options != NULL)
         *to = *options;
     to->seconds = or_default(to->seconds, 60);
+    trial->has_default_writes = to->workload == NULL && to->writes == 0;
     to->writes = to->workload != NULL ? to->writes : or_default(to->writes, 500);
     to->steps = or_default(to->steps, 200);
     if (to->workload != NULL && to->workload->size != sizeof *to->workload)

@@ -309,8 +309,9 @@ struct cake_sim {
     uint32_t node_count, first_count; /* all; those it began with */
     uint32_t blocking;                /* calls of ours that wait at a gate now */
     bool is_chaotic, is_over;
-    bool was_tomorrow; /* some clock was a day ahead */
-    bool disks_hold;   /* the cluster is forming: disks do not fail yet */
+    bool has_default_writes; /* a seed may draw fewer */
+    bool was_tomorrow;       /* some clock was a day ahead */
+    bool disks_hold;         /* the cluster is forming: disks do not fail yet */
     uint64_t chaos_ends_ns, calm_since_ns;
     cake__list_t happenings; /* of chaos.c, to come */
 

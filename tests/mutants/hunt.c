@@ -1,7 +1,8 @@
 /* hunt explore STATES: looks at every interleaving of a small case instead, and prints after how many states it saw something.
  *
  * hunt FROM COUNT: runs seeds until one fails, and prints how many it took and what it saw. Every fourth seed is one with
- * everything that leads to repairs, every eighth has the storages of SQLite. Built by run.sh with a mutant; an assertion that ends the program is a catch, too. */
+ * everything that leads to repairs, every eighth has the storages of SQLite, one few writes, one
+ * nodes that join a cluster of two. Built by run.sh with a mutant; an assertion that ends the program is a catch, too. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +73,14 @@ int main(int argc, char **argv)
         }
         if (seed % 8 == 5)
             options.storage = CAKE_SIM_STORAGE_SQLITE;
+        if (seed % 8 == 3 || seed % 8 == 7) {
+            options.nodes = seed % 8 == 3 ? 3 : 2;
+            options.writes = seed % 8 == 3 ? 60 : 300;
+            options.keys = seed % 8 == 3 ? 0 : 200;
+            options.faults =
+                CAKE_SIM_DELAY | (seed % 8 == 3 ? CAKE_SIM_PARTITION | CAKE_SIM_CRASH | CAKE_SIM_PAUSE : CAKE_SIM_JOIN);
+            options.force_faults = true;
+        }
         seeds++;
         if (cake_sim_run(seed, &options, &result) != 0)
             return 2;
