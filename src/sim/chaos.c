@@ -128,7 +128,7 @@ static void on_resumed(void *arg)
     cake__trial_node_t *node = happening.node;
     if (node->starts != happening.starts || !node->is_paused)
         return;
-    cake__note(node->trial, "node %u: goes on", node->id);
+    cake__note_of(node, CAKE__MARK_EVENT, "goes on");
     node->is_paused = false;
     cake__picture_look(node->trial, node->id, CAKE__LOOKS_UP);
     cake__host_resume(node->host);
@@ -139,7 +139,7 @@ static void pause_one(cake__trial_t *trial)
     cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
     if (node == NULL || node->is_paused)
         return;
-    cake__note(trial, "node %u: is paused", node->id);
+    cake__note_of(node, CAKE__MARK_EVENT, "is paused");
     trial->result->pauses++;
     node->pauses++;
     node->is_paused = true;
@@ -155,7 +155,7 @@ static void slow_one(cake__trial_t *trial)
     if (node == NULL)
         return;
     uint64_t cost_us = node->is_slow ? 0 : 50 + below(trial, 3000);
-    cake__note(trial, "node %u: each event takes %llu us", node->id, (unsigned long long)cost_us);
+    cake__note_of(node, CAKE__MARK_EVENT, "each event takes %llu us", (unsigned long long)cost_us);
     node->is_slow = !node->is_slow;
     node->pauses++;
     cake__picture_look(trial, node->id, node->is_slow ? CAKE__LOOKS_SLOW : CAKE__LOOKS_UP);
@@ -203,11 +203,11 @@ static void stop_one(cake__trial_t *trial)
 static void replace_disk(cake__trial_node_t *node)
 {
     cake__trial_t *trial = node->trial;
-    cake__note(trial, "node %u: its disk is lost", node->id);
+    cake__note_of(node, CAKE__MARK_DEATH, "its disk is lost");
     if (below(trial, 2) == 0) {
         cake__node_move(node);
         trial->result->ids_reused++;
-        cake__note(trial, "node %u: its id is used by another machine, %s", node->id, node->address);
+        cake__note_of(node, CAKE__MARK_EVENT, "its id is used by another machine, %s", node->address);
     }
     cake__disk_lose(&node->disk);
     node->has_lost_disk = true;
@@ -268,7 +268,7 @@ static void forget(void *arg)
     int err = node->state == CAKE__IS_UP ? cake_store_forget(node->store, node->forget_id) : CAKE_ECLOSED;
     node->is_forgetting = false;
     trial->result->forgotten += err == 0;
-    cake__note(trial, "node %u: forgets node %u: %s", node->id, node->forget_id, err == 0 ? "ok" : cake_err_name(err));
+    cake__note_of(node, CAKE__MARK_EVENT, "forgets node %u: %s", node->forget_id, err == 0 ? "ok" : cake_err_name(err));
     if (err != 0 && err != CAKE_ENOTFOUND && err != CAKE_EBUSY && err != CAKE_ECLOSED)
         cake__violation(trial, "answers", "forgetting a node fails with %s", cake_err_name(err));
 }
@@ -312,7 +312,7 @@ static void jump_clock(cake__trial_t *trial)
     if (below(trial, 12) == 0)
         to = below(trial, 3) == 0 ? DAY_MS : -DAY_MS;
     trial->was_tomorrow |= to == DAY_MS;
-    cake__note(trial, "node %u: its clock jumps by %lld ms", node->id, (long long)(to - off));
+    cake__note_of(node, CAKE__MARK_EVENT, "its clock jumps by %lld ms", (long long)(to - off));
     trial->result->jumps++;
     cake__host_jump_clock(node->host, to - off);
     cake__host_drift_clock(node->host, (int64_t)below(trial, trial->plan.clock_drift_ppm * 2 + 1) -

@@ -23,12 +23,12 @@ void cake__check_membership_change(cake__trial_node_t *node, cake_membership_kin
     const cake__trial_node_t *subject = trial->nodes[member->node_id - 1];
     if (!trial->was_taken_over && trial->impostor_address[0] != '\0' &&
         strcmp(member->address, trial->impostor_address) == 0) {
-        cake__note(trial, "node %u: takes the second node %u for the first", node->id, subject->id);
+        cake__note_of(node, CAKE__MARK_EVENT, "takes the second node %u for the first", subject->id);
         trial->was_taken_over = true;
     }
     if (kind != CAKE_MEMBER_UPDATED && !member->is_self)
-        cake__note(trial, "node %u: node %u has %s (%s)", node->id, subject->id, names[kind],
-                   cake_status_name(member->status));
+        cake__note_of(node, CAKE__MARK_EVENT, "node %u has %s (%s)", subject->id, names[kind],
+                      cake_status_name(member->status));
     bool runs = subject->state == CAKE__IS_UP && member->generation == subject->generation;
     if (member->status == CAKE_DEAD && runs && is_calm(trial) && node->state == CAKE__IS_UP)
         cake__violation(trial, "membership", "node %u takes node %u for dead, which runs undisturbed", node->id,

@@ -150,9 +150,9 @@ static void on_done(const cake_result_t *result, void *arg)
     op->timestamp = result->timestamp;
     op->done_ns = cake__world_now_ns(trial->world);
     op->state = (uint8_t)state_after(op, result->err);
-    cake__note(trial, "node %u: %s #%u at %s ends: %s %llx", node->id, kind_names[op->kind], op->number,
-               cake_consistency_name((cake_consistency_t)op->level), result->err == 0 ? "ok" : cake_err_name(op->err),
-               (unsigned long long)op->timestamp);
+    cake__note_of(node, CAKE__MARK_NONE, "%s #%u at %s ends: %s %llx", kind_names[op->kind], op->number,
+                  cake_consistency_name((cake_consistency_t)op->level),
+                  result->err == 0 ? "ok" : cake_err_name(op->err), (unsigned long long)op->timestamp);
     if (!is_expected(trial, result->err))
         cake__violation(trial, "answers", "operation %u (%s) fails with %s", op->number, kind_names[op->kind],
                         cake_err_name(result->err));
@@ -306,7 +306,7 @@ static void scan(cake__trial_t *trial, cake__trial_node_t *node, cake__op_t *op)
     op->err = cake_store_scan(node->store, keyspace, NULL, on_scanned, &scanning);
     node->waiting--;
     op->state = op->err == 0 ? CAKE__OP_ACKED : CAKE__OP_REFUSED;
-    cake__note(trial, "node %u: scan #%u ends: %s", node->id, op->number, op->err == 0 ? "ok" : cake_err_name(op->err));
+    cake__note_of(node, CAKE__MARK_NONE, "scan #%u ends: %s", op->number, op->err == 0 ? "ok" : cake_err_name(op->err));
     if (op->err == 0)
         cake__check_scan(trial, op, before, scanning.found);
     else if (!is_expected(trial, op->err))
@@ -356,9 +356,9 @@ static void ask_something(cake__trial_t *trial, cake__trial_node_t *node)
     trial->result->reads += !writes;
     char key[64];
     cake__key_text(op->keys[0], key);
-    cake__note(trial, "node %u: %s #%u %u/%s%s at %s", node->id, kind_names[op->kind], op->number,
-               (unsigned)op->keyspace, key, op->count > 1 ? " and more" : "",
-               cake_consistency_name((cake_consistency_t)op->level));
+    cake__note_of(node, CAKE__MARK_NONE, "%s #%u %u/%s%s at %s", kind_names[op->kind], op->number,
+                  (unsigned)op->keyspace, key, op->count > 1 ? " and more" : "",
+                  cake_consistency_name((cake_consistency_t)op->level));
     if (op->kind == CAKE__OP_SCAN) {
         scan(trial, node, op);
         return;

@@ -130,7 +130,7 @@ static void forget_process(cake__trial_node_t *node)
 /* A start that fails leaves a process that stops as it should, and leaks nothing. */
 static void give_up_start(cake__trial_node_t *node, int err)
 {
-    cake__note(node->trial, "node %u: cannot start: %s", node->id, cake_err_name(err));
+    cake__note_of(node, CAKE__MARK_EVENT, "cannot start: %s", cake_err_name(err));
     retry_later(node);
     if (node->node != NULL) {
         node->state = CAKE__IS_UP;
@@ -151,7 +151,7 @@ void cake__node_up(cake__trial_node_t *node, bool with_seeds)
     node->starts++;
     if (cake__host_env(node->host) == NULL)
         (void)cake__host_start(node->host);
-    cake__note(trial, "node %u: starts", node->id);
+    cake__note_of(node, CAKE__MARK_EVENT, "starts");
     cake__picture_look(trial, node->id, CAKE__LOOKS_UP);
     trial->blocking++;
     int err = start_node(node, with_seeds);
@@ -167,10 +167,10 @@ void cake__node_up(cake__trial_node_t *node, bool with_seeds)
 void cake__node_crash(cake__trial_node_t *node, cake__crash_t how)
 {
     CAKE_ASSERT(node->state == CAKE__IS_UP || node->state == CAKE__IS_LEAVING);
-    cake__note(node->trial, "node %u: crashes%s", node->id,
-               how == CAKE__CRASH_SILENT  ? ", and its machine"
-               : how == CAKE__CRASH_RESET ? ", its connections are reset"
-                                          : "");
+    cake__note_of(node, CAKE__MARK_DEATH, "crashes%s",
+                  how == CAKE__CRASH_SILENT  ? ", and its machine"
+                  : how == CAKE__CRASH_RESET ? ", its connections are reset"
+                                             : "");
     cake__check_heap(node, false);
     cake__host_crash(node->host, how);
     forget_process(node);
@@ -186,7 +186,7 @@ static void close_env(void *arg)
     cake__check_heap(node, true);
     if (node->disk.is_open)
         cake__violation(node->trial, "resources", "node %u has stopped and left its storage open", node->id);
-    cake__note(node->trial, "node %u: has stopped", node->id);
+    cake__note_of(node, CAKE__MARK_EVENT, "has stopped");
     forget_process(node);
 }
 
@@ -212,7 +212,7 @@ void cake__node_leave(cake__trial_node_t *node)
 {
     CAKE_ASSERT(node->state == CAKE__IS_UP);
     cake_env_t *env = cake__host_env(node->host);
-    cake__note(node->trial, "node %u: stops", node->id);
+    cake__note_of(node, CAKE__MARK_EVENT, "stops");
     node->state = CAKE__IS_LEAVING;
     node->stop_post = (cake_post_t){.fn = begin_stop, .arg = node};
     env->ops->post(env, &node->stop_post);
@@ -260,7 +260,7 @@ void cake__node_unrefuse(cake__trial_node_t *node)
 {
     if (node->state != CAKE__IS_UP || node->waiting != 0 || !node->node->is_duplicate || node->trial->impostor != NULL)
         return;
-    cake__note(node->trial, "node %u: is refused, and started again", node->id);
+    cake__note_of(node, CAKE__MARK_EVENT, "is refused, and started again");
     cake__node_crash(node, CAKE__CRASH_RESET);
 }
 

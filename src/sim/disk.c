@@ -150,8 +150,8 @@ static int disk_write(cake_storage_t *storage, const cake_batch_t *batch)
     trial->result->disk_errors++;
     bool is_ambiguous = cake__chance(trial, CAKE__TRIAL_DRAW_DISK, trial->plan.ambiguous_share);
     int err = is_ambiguous || cake__below(trial, CAKE__TRIAL_DRAW_DISK, 2) == 0 ? CAKE_EIO : CAKE_ENOSPC;
-    cake__note(trial, "node %u: a write of %zu rows fails: %s%s", disk->node->id, batch->write_count,
-               cake_err_name(err), is_ambiguous ? ", it may turn up" : "");
+    cake__note_of(disk->node, CAKE__MARK_EVENT, "a write of %zu rows fails: %s%s", batch->write_count,
+                  cake_err_name(err), is_ambiguous ? ", it may turn up" : "");
     if (is_ambiguous)
         keep_pending(trial, &disk->pending[batch->lane], batch);
     return err;
@@ -167,7 +167,7 @@ static int read_error(cake__disk_t *disk)
         !cake__chance(trial, CAKE__TRIAL_DRAW_DISK, trial->plan.read_error_rate))
         return 0;
     trial->result->disk_errors++;
-    cake__note(trial, "node %u: a read fails", disk->node->id);
+    cake__note_of(disk->node, CAKE__MARK_EVENT, "a read fails");
     return CAKE_EIO;
 }
 
@@ -445,8 +445,8 @@ int cake__disk_open(cake__disk_t *disk)
     for (unsigned i = 0; i < disk->lane_count; i++) {
         cake__pending_t *pending = &disk->pending[i];
         if (pending->block != NULL && cake__below(disk->trial, CAKE__TRIAL_DRAW_DISK, 2) == 0) {
-            cake__note(disk->trial, "node %u: %zu rows of a failed write turn up", disk->node->id,
-                       pending->batch.write_count);
+            cake__note_of(disk->node, CAKE__MARK_EVENT, "%zu rows of a failed write turn up",
+                          pending->batch.write_count);
             err = apply(disk, i, &pending->batch);
             CAKE_ASSERT(err == 0 || disk->rows != NULL);
         }

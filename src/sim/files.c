@@ -167,7 +167,7 @@ static bool fails(cake__files_t *files, double rate, const char *what, const cha
         return false;
     trial->result->disk_errors++;
     const char *slash = strrchr(path, '/');
-    cake__note(trial, "node %u: %s %s fails", files->disk->node->id, what, slash != NULL ? slash + 1 : path);
+    cake__note_of(files->disk->node, CAKE__MARK_EVENT, "%s %s fails", what, slash != NULL ? slash + 1 : path);
     return true;
 }
 

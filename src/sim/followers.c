@@ -41,7 +41,7 @@ static void on_change(void *arg, const cake_change_t *change)
     cake__trial_t *trial = follower->node->trial;
     uint32_t key = 0, op = CAKE__OP_NONE, item;
     if (change->is_reset) {
-        cake__note(trial, "node %u: its follower begins anew", follower->node->id);
+        cake__note_of(follower->node, CAKE__MARK_EVENT, "its follower begins anew");
         forget_all(follower);
     } else if (!cake__key_parse(change->key, &key) || key >= trial->plan.keys ||
                (!change->is_delete && !cake__value_parse(change->value, &op, &item))) {

@@ -33,6 +33,7 @@ typedef struct {
 typedef struct {
     uint64_t at_ns;
     uint16_t row; /* 0: the net */
+    cake__mark_t kind;
     char text[MARK_TEXT];
 } mark_t;
 
@@ -68,23 +69,13 @@ void cake__picture_look(cake__trial_t *trial, uint32_t row, cake__look_t look)
             (span_t){cake__world_now_ns(trial->world), (uint16_t)row, look};
 }
 
-/* Lines of operations are drawn from what is known about them. */
-void cake__picture_note(cake__trial_t *trial, const char *text)
+void cake__picture_mark(cake__trial_t *trial, uint32_t row, cake__mark_t kind, const char *text)
 {
     cake__picture_t *picture = trial->picture;
-    unsigned row = 0;
-    if (picture == NULL || trial->world == NULL || strncmp(text, "  ", 2) == 0)
+    if (picture == NULL)
         return;
-    const char *rest = strstr(text, ": ");
-    if (rest != NULL && sscanf(text, "node %4u", &row) == 1) {
-        rest += 2;
-        if (strncmp(rest, "put #", 5) == 0 || strncmp(rest, "del #", 5) == 0 || strncmp(rest, "get", 3) == 0 ||
-            strncmp(rest, "scan #", 6) == 0)
-            return;
-    }
     mark_t *mark = &picture->marks[picture->mark_count++ % MARKS_MAX];
-    mark->at_ns = cake__world_now_ns(trial->world);
-    mark->row = (uint16_t)row;
+    *mark = (mark_t){.at_ns = cake__world_now_ns(trial->world), .row = (uint16_t)row, .kind = kind};
     snprintf(mark->text, sizeof mark->text, "%s", text);
 }
 
@@ -262,9 +253,8 @@ static void draw_marks(const cake__trial_t *trial)
         if (mark->at_ns < picture->from_ns || mark->row > trial->node_count)
             continue;
         double x = x_of(picture, mark->at_ns), y = y_of(mark->row) + 12;
-        bool is_death = strstr(mark->text, "crashes") != NULL || strstr(mark->text, "lost") != NULL;
-        fprintf(picture->out, "<path class=\"%s\" d=\"M%.1f %.0fl3 7h-6z\"><title>%.3f s: ", is_death ? "no" : "k", x,
-                y, seconds(mark->at_ns));
+        fprintf(picture->out, "<path class=\"%s\" d=\"M%.1f %.0fl3 7h-6z\"><title>%.3f s: ",
+                mark->kind == CAKE__MARK_DEATH ? "no" : "k", x, y, seconds(mark->at_ns));
         put_text(picture->out, mark->text);
         fputs("</title></path>\n", picture->out);
     }

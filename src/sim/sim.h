@@ -351,8 +351,17 @@ static inline bool cake__has_failed(const cake__trial_t *trial)
 /* The first one counts. */
 void cake__violation(cake__trial_t *trial, const char *checker, const char *format, ...) CAKE_PRINTF(3, 4);
 void cake__dump(cake__trial_t *trial); /* the state of all replicas into the trace, when there is one */
-/* A line of the trace, with the time in front; also part of the trace's hash. */
-void cake__note(cake__trial_t *trial, const char *format, ...) CAKE_PRINTF(2, 3);
+/* Something that happened: a line of the trace, with the time in front, part of its hash, and a mark of the picture. */
+typedef enum cake__mark {
+    CAKE__MARK_NONE, /* the picture has it from elsewhere */
+    CAKE__MARK_EVENT,
+    CAKE__MARK_DEATH
+} cake__mark_t;
+
+void cake__note(cake__trial_t *trial, const char *format, ...) CAKE_PRINTF(2, 3); /* to the cluster */
+void cake__note_of(cake__trial_node_t *node, cake__mark_t mark, const char *format, ...) CAKE_PRINTF(3, 4);
+void cake__note_detail(cake__trial_t *trial, const char *format, ...)
+    CAKE_PRINTF(2, 3); /* of a dump: in the trace alone */
 
 /* ---- picture.c -----------------------------------------------------------------------------------------------------------*/
 
@@ -368,7 +377,7 @@ typedef enum cake__look {
 
 /* Nothing without a picture. Row 0 is the net. */
 void cake__picture_look(cake__trial_t *trial, uint32_t row, cake__look_t look);
-void cake__picture_note(cake__trial_t *trial, const char *text);
+void cake__picture_mark(cake__trial_t *trial, uint32_t row, cake__mark_t mark, const char *text);
 void cake__picture_flight(void *trial, uint32_t from, uint32_t to, uint64_t arrives_ns, size_t bytes, bool is_stream);
 void cake__picture_end(cake__trial_t *trial); /* draws what was gathered; before the trial goes */
 int cake__sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_result_t *result,

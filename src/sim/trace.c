@@ -16,18 +16,43 @@ static size_t put_time(const cake__trial_t *trial, char *line, size_t size)
     return (size_t)len;
 }
 
-void cake__note(cake__trial_t *trial, const char *format, ...)
+/* Of node number `row`, or of the cluster (0). */
+static void note(cake__trial_t *trial, uint32_t row, cake__mark_t mark, const char *format, va_list list)
 {
     char line[1280];
-    size_t len = put_time(trial, line, sizeof line);
-    va_list list;
-    va_start(list, format);
+    size_t len = put_time(trial, line, sizeof line), text_at = len;
+    if (row > 0)
+        len += (size_t)snprintf(line + len, sizeof line - len, "node %u: ", (unsigned)row);
     vsnprintf(line + len, sizeof line - len, format, list);
-    va_end(list);
     hash_line(trial, line);
-    cake__picture_note(trial, line + len);
+    if (mark != CAKE__MARK_NONE && trial->world != NULL)
+        cake__picture_mark(trial, row, mark, line + text_at);
     if (trial->options.trace != NULL)
         trial->options.trace(trial->options.trace_arg, line);
+}
+
+void cake__note(cake__trial_t *trial, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    note(trial, 0, CAKE__MARK_EVENT, format, list);
+    va_end(list);
+}
+
+void cake__note_of(cake__trial_node_t *node, cake__mark_t mark, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    note(node->trial, node->id, mark, format, list);
+    va_end(list);
+}
+
+void cake__note_detail(cake__trial_t *trial, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    note(trial, 0, CAKE__MARK_NONE, format, list);
+    va_end(list);
 }
 
 void cake__violation(cake__trial_t *trial, const char *checker, const char *format, ...)
@@ -75,8 +100,8 @@ static void dump_context(cake__trial_t *trial, const cake__context_t *context, c
             len += (size_t)snprintf(line + len, sizeof line - len, " %04llx:%llu-%llu", (unsigned long long)actor >> 48,
                                     (unsigned long long)run.first, (unsigned long long)run.last);
     }
-    cake__note(trial, "    %s %016llx, %zu runs, above holes:%s", whose,
-               (unsigned long long)cake__context_hash(context), count, line);
+    cake__note_detail(trial, "    %s %016llx, %zu runs, above holes:%s", whose,
+                      (unsigned long long)cake__context_hash(context), count, line);
 }
 
 static void dump_node(cake__trial_t *trial, cake__trial_node_t *node)
@@ -86,12 +111,12 @@ static void dump_node(cake__trial_t *trial, cake__trial_node_t *node)
         return;
     for (size_t cursor = 0; (keyspace = cake__map_next(&node->store->keyspaces, &cursor)) != NULL;) {
         const cake__summary_t *summary = cake__orswot_summary(keyspace->set);
-        cake__note(trial, "  node %u, %s: %llu live, %llu tombstones, horizon %llx, oldest %llx%s%s%s", node->id,
-                   keyspace->name, (unsigned long long)cake_orswot_live(keyspace->set),
-                   (unsigned long long)cake_orswot_tombstones(keyspace->set), (unsigned long long)summary->horizon,
-                   (unsigned long long)cake__orswot_oldest_tombstone(keyspace->set),
-                   keyspace->is_purging ? ", purging" : "", keyspace->pull != NULL ? ", pulling" : "",
-                   keyspace->serving_count > 0 ? ", serving" : "");
+        cake__note_detail(
+            trial, "  node %u, %s: %llu live, %llu tombstones, horizon %llx, oldest %llx%s%s%s", node->id,
+            keyspace->name, (unsigned long long)cake_orswot_live(keyspace->set),
+            (unsigned long long)cake_orswot_tombstones(keyspace->set), (unsigned long long)summary->horizon,
+            (unsigned long long)cake__orswot_oldest_tombstone(keyspace->set), keyspace->is_purging ? ", purging" : "",
+            keyspace->pull != NULL ? ", pulling" : "", keyspace->serving_count > 0 ? ", serving" : "");
         dump_context(trial, &summary->context, "C");
         for (uint32_t i = 0; i < keyspace->acked_count; i++) {
             char whose[32];
@@ -102,12 +127,13 @@ static void dump_node(cake__trial_t *trial, cake__trial_node_t *node)
     CAKE_LIST_FOR_EACH(link, &node->store->peers)
     {
         const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        cake__note(trial, "    peer %u: %s%s%s, actor %04llx, %zu queued, %u under way, equal %llu told %llu of %llu%s",
-                   peer->node_id, cake_status_name(peer->status), peer->has_store ? ", store" : "",
-                   peer->is_replica ? ", replica" : "", (unsigned long long)peer->actor >> 48, peer->queue_count,
-                   (unsigned)peer->flight_count, (unsigned long long)peer->equal_version,
-                   (unsigned long long)peer->told_version, (unsigned long long)node->store->version,
-                   peer->is_pulsing ? ", pulsing" : "");
+        cake__note_detail(trial,
+                          "    peer %u: %s%s%s, actor %04llx, %zu queued, %u under way, equal %llu told %llu of %llu%s",
+                          peer->node_id, cake_status_name(peer->status), peer->has_store ? ", store" : "",
+                          peer->is_replica ? ", replica" : "", (unsigned long long)peer->actor >> 48, peer->queue_count,
+                          (unsigned)peer->flight_count, (unsigned long long)peer->equal_version,
+                          (unsigned long long)peer->told_version, (unsigned long long)node->store->version,
+                          peer->is_pulsing ? ", pulsing" : "");
     }
 }
 
