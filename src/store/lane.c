@@ -186,6 +186,12 @@ static int make_batch(cake__lane_t *lane)
     cake__buf_clear(&lane->scratch);
     cake__buf_clear(&lane->reissued);
     int err = stage_tasks(lane);
+    CAKE_LIST_FOR_EACH(link, &lane->batch) /* first: what the changes write to the same rows is newer */
+    {
+        const cake__task_t *task = CAKE_CONTAINER_OF(link, cake__task_t, link);
+        if (err == 0 && task->mended != NULL)
+            err = add_write(lane, task->mended);
+    }
     for (size_t i = 0; err == 0 && i < lane->touched_count; i++) {
         cake__keyspace_t *keyspace = lane->touched[i];
         if (!cake__change_is_dirty(keyspace->change))

@@ -79,6 +79,7 @@ typedef struct cake__task {
     void (*finish)(struct cake__task *task, int err);
     const cake_meta_write_t *metas; /* written with the batch; valid until finish */
     size_t meta_count;
+    const cake_write_t *mended;   /* a row that is written past the set, which has it already; NULL: none. Likewise */
     const cake__origin_t *origin; /* of its writes; NULL: this node */
 } cake__task_t;
 
@@ -412,6 +413,7 @@ void cake__handle_next(cake_rpc_call_t *call, void *store);
 void cake__handle_read(cake_rpc_call_t *call, void *store);
 void cake__handle_forget(cake_rpc_call_t *call, void *store);
 void cake__handle_progress(cake_rpc_call_t *call, void *store);
+void cake__handle_compare(cake_rpc_call_t *call, void *store);
 
 /* ---- pulse.c ----------------------------------------------------------------------------------------------------------*/
 void cake__pulse_start(cake_store_t *store);
@@ -433,6 +435,9 @@ int cake__want(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context
 void cake__want_tick(void *store);
 void cake__drop_wants(cake_store_t *store, uint16_t node_id);
 bool cake__has_wants(const cake_store_t *store, uint16_t node_id); /* also a pull under way */
+
+/* ---- wait.c: blocks ---------------------------------------------------------------------------------------------------*/
+int cake__wait_sent(cake_store_t *store, uint64_t timeout_ms); /* nothing waits for, or is under way to, another node */
 
 /* ---- join.c -----------------------------------------------------------------------------------------------------------*/
 void cake__join_start(cake_store_t *store);

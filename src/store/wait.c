@@ -134,3 +134,22 @@ int cake_store_wait_for(cake_store_t *store, const uint16_t *ids, size_t count, 
     waiting_t waiting = {.store = store, .ids = ids, .count = count, .is_over = has_met, .timeout_ms = timeout_ms};
     return wait_on_loop(&waiting, begin_meeting);
 }
+
+/* ---- having told the others ---------------------------------------------------------------------------------------------*/
+
+static bool has_sent(const waiting_t *waiting)
+{
+    CAKE_LIST_FOR_EACH(link, &waiting->store->peers)
+    {
+        const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (peer->queue_count > 0 || peer->flight_count > 0)
+            return false;
+    }
+    return true;
+}
+
+int cake__wait_sent(cake_store_t *store, uint64_t timeout_ms)
+{
+    waiting_t waiting = {.store = store, .is_over = has_sent, .timeout_ms = timeout_ms};
+    return wait_on_loop(&waiting, begin_meeting);
+}
