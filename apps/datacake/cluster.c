@@ -118,7 +118,30 @@ static int run_status(const args_t *args)
     return status;
 }
 
-/* ---- verify: this node compares with all; then each node's own count is held against it ---------------------------------*/
+/* ---- verify: this node looks for damage and compares with all; then each node's own count is held against it -------------*/
+
+static int tell_damage(const args_t *args, const json_t *verified)
+{
+    const json_t *damage;
+    size_t i;
+    json_array_foreach(json_object_get(verified, "damage"), i, damage)
+    {
+        long long node = number_of(damage, "node");
+        printf("%s/%s: %s", text_of(damage, "keyspace"), text_of(damage, "key"), text_of(damage, "kind"));
+        if (node != 0)
+            printf(" on this node and node %lld", node);
+        printf("%s\n", json_is_true(json_object_get(damage, "healed")) ? ", mended" : "");
+    }
+    long long found = number_of(verified, "missing") + number_of(verified, "strange") + number_of(verified, "wrong") +
+                      number_of(verified, "different");
+    if (found > number_of(verified, "healed"))
+        return fail(args, EXIT_OTHER, "%lld documents are damaged and could not be mended",
+                    found - number_of(verified, "healed"));
+    if (number_of(verified, "not_compared") > 0)
+        return fail(args, EXIT_OTHER, "%lld comparisons of a keyspace with a node could not be made; try again",
+                    number_of(verified, "not_compared"));
+    return 0;
+}
 
 typedef struct tally {
     const char *fingerprint;
@@ -161,6 +184,7 @@ static int run_verify(const args_t *args)
     int status = ask(args, "POST", "/verify", &verified);
     if (status != 0 || verified == NULL)
         return status;
+    int damage = tell_damage(args, verified);
     status = ask(args, "GET", "/members", &members);
     tally_t tally = {.fingerprint = text_of(verified, "fingerprint")};
     json_array_foreach(json_object_get(members, "members"), i, member) compare_member(member, &tally);
@@ -169,6 +193,7 @@ static int run_verify(const args_t *args)
                       tally.different);
     if (status == 0 && tally.silent > 0)
         status = fail(args, EXIT_OTHER, "%u nodes could not be asked", tally.silent);
+    status = status != 0 ? status : damage;
     json_decref(members);
     json_decref(verified);
     return status;
@@ -206,7 +231,7 @@ const command_t status_command = {
 const command_t verify_command = {
     .name = "verify",
     .operands = "",
-    .summary = "compare all nodes now, and bring them together where they differ",
+    .summary = "look for damage, compare all nodes now, and mend what differs",
     .flags = cluster_flags,
     .run = run_verify,
 };

@@ -13,12 +13,44 @@ static void end_job(http_t *http)
     pthread_mutex_unlock(&http->lock);
 }
 
-/* A thread of its own: sync sessions may take long, and libmicrohttpd's threads are few. */
+#define DAMAGE_TOLD_MAX 1000u /* documents named in an answer; the counts are of all */
+
+static void on_damage(void *arg, const cake_damage_t *damage)
+{
+    json_t *found = arg;
+    if (json_array_size(found) >= DAMAGE_TOLD_MAX)
+        return;
+    json_t *key = json_stringn(damage->key.data, damage->key.len); /* NULL: no text */
+    json_array_append_new(found, json_pack("{s:s,s:s,s:o*,s:i,s:b}", "kind", cake_damage_name(damage->kind), "keyspace",
+                                           damage->keyspace, "key", key, "node", (int)damage->node_id, "healed",
+                                           (int)damage->is_healed));
+}
+
+static json_t *report_of(const cake_verify_report_t *report, json_t *found)
+{
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "keyspaces", (json_int_t)report->keyspaces,
+                     "documents", (json_int_t)report->documents, "replicas", (json_int_t)report->replicas,
+                     "ranges_different", (json_int_t)report->ranges_different, "missing", (json_int_t)report->missing,
+                     "strange", (json_int_t)report->strange, "wrong", (json_int_t)report->wrong, "different",
+                     (json_int_t)report->different, "healed", (json_int_t)report->healed, "not_compared",
+                     (json_int_t)report->not_compared, "damage", found);
+}
+
+/* A thread of its own: it may take long, and libmicrohttpd's threads are few. */
 static void *run_verify(void *arg)
 {
     request_t *request = arg;
     http_t *http = request->http;
-    int err = cake_store_sync(http->options.store);
+    cake_verify_options_t options = CAKE_VERIFY_OPTIONS_INIT;
+    cake_verify_report_t report;
+    json_t *found = json_array();
+    options.found = found == NULL ? NULL : on_damage;
+    options.arg = found;
+    int err = cake_store_verify(http->options.store, &options, &report);
+    if (err == 0)
+        request->own = report_of(&report, found);
+    else
+        json_decref(found);
     end_job(http);
     cake_result_t result = {.err = err, .message = cake_strerror(err)};
     http_leave(http);
@@ -28,18 +60,28 @@ static void *run_verify(void *arg)
 
 static enum MHD_Result answer_verify(request_t *request)
 {
+    json_t *answer = request->own;
+    request->own = NULL;
     if (request->answer.err != 0)
         return request_answer_error(request);
     cake_store_stats_t stats = {0};
     int err = http_enter(request->http) ? cake_store_stats(request->http->options.store, &stats) : CAKE_ECLOSED;
     if (err != CAKE_ECLOSED)
         http_leave(request->http);
-    if (err != 0)
-        return request_error(request, err, NULL);
+    if (err != 0 || answer == NULL) {
+        json_decref(answer);
+        return request_error(request, err != 0 ? err : CAKE_ENOMEM, NULL);
+    }
     char fingerprint[20];
     snprintf(fingerprint, sizeof(fingerprint), "%016llx", (unsigned long long)stats.fingerprint);
-    return request_json(request, 200,
-                        json_pack("{s:I,s:s}", "live", (json_int_t)stats.live, "fingerprint", fingerprint), 0);
+    json_object_set_new(answer, "live", json_integer((json_int_t)stats.live));
+    json_object_set_new(answer, "fingerprint", json_string(fingerprint));
+    return request_json(request, 200, answer, 0);
+}
+
+void job_verify_end(request_t *request)
+{
+    json_decref(request->own); /* the client has gone */
 }
 
 enum MHD_Result job_verify(request_t *request)

@@ -178,6 +178,7 @@ enum MHD_Result info_health(request_t *request);
 enum MHD_Result info_ready(request_t *request);
 enum MHD_Result info_page(request_t *request);
 enum MHD_Result job_verify(request_t *request);
+void job_verify_end(request_t *request);
 enum MHD_Result job_forget(request_t *request);
 enum MHD_Result watch_keyspace(request_t *request);
 enum MHD_Result watch_cluster(request_t *request);

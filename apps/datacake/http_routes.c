@@ -14,7 +14,7 @@ const route_t http_routes[] = {
     {.path = "/members", .method = METHOD_GET, .finish = info_members},
     {.path = "/members/{}", .method = METHOD_DELETE, .finish = job_forget},
     {.path = "/status", .method = METHOD_GET, .finish = info_status},
-    {.path = "/verify", .method = METHOD_POST, .finish = job_verify},
+    {.path = "/verify", .method = METHOD_POST, .finish = job_verify, .end = job_verify_end},
     {.path = "/events", .method = METHOD_GET, .finish = watch_cluster},
     {.path = "/kv", .method = METHOD_GET, .finish = info_keyspaces},
     {.path = "/kv/{}", .method = METHOD_GET, .queries = list_queries, .finish = list_documents},

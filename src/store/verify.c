@@ -2,8 +2,9 @@
  * over all rows is looked at again, one by one, in the lane, where nothing is between them. */
 #include "store/verify.h"
 
-#define SUSPECTS_MAX 65536u /* of one keyspace; more are found by the next call */
-#define ROWS_AT_ONCE 1024u  /* held against the set in one turn of the loop */
+#define SUSPECTS_MAX    65536u /* of one keyspace; more are found by the next call */
+#define SENT_TIMEOUT_MS 5000u
+#define ROWS_AT_ONCE    1024u /* held against the set in one turn of the loop */
 
 const char *cake_damage_name(cake_damage_kind_t kind)
 {
@@ -497,6 +498,8 @@ int cake_store_verify(cake_store_t *store, const cake_verify_options_t *options,
         if (err == 0)
             err = cake__verify_peers(&verifying);
     }
+    if (err == 0 && report->healed > 0)
+        err = cake__wait_sent(store, SENT_TIMEOUT_MS) == CAKE_ECLOSED ? CAKE_ECLOSED : 0; /* the others see it, too */
     cake__free(store->alloc, beginning.keyspaces);
     cake__buf_free(&verifying.own);
     (void)cake__run_on_loop(store->env, end, store);
