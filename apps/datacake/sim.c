@@ -221,9 +221,11 @@ static void print_result(const cake_sim_result_t *result)
         (unsigned long long)result->crashes, (unsigned long long)result->stops, (unsigned long long)result->disk_losses,
         (unsigned long long)result->disk_errors, (unsigned long long)result->partitions,
         (unsigned long long)result->pauses, (unsigned long long)result->jumps, (unsigned long long)result->joins);
-    printf("sync sessions: %llu, repairs: %llu, tombstones purged: %llu, most heap of a node: %llu KiB\n",
-           (unsigned long long)result->sessions, (unsigned long long)result->repairs,
-           (unsigned long long)result->tombstones_purged, (unsigned long long)(result->peak_heap_bytes >> 10));
+    printf(
+        "sync sessions: %llu, repairs: %llu, tombstones purged: %llu, fetches: %llu, most heap of a node: %llu KiB\n",
+        (unsigned long long)result->sessions, (unsigned long long)result->repairs,
+        (unsigned long long)result->tombstones_purged, (unsigned long long)result->fetches,
+        (unsigned long long)(result->peak_heap_bytes >> 10));
     printf("%s%s\n", result->ok ? "passed" : "FAILED: ", result->violation);
 }
 

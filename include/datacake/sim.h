@@ -105,7 +105,7 @@ typedef struct cake_sim_result {
     uint64_t writes_asked, writes_acked, writes_refused, writes_unknown, reads;
     uint64_t crashes, stops, disk_losses, partitions, pauses, jumps, disk_errors, joins, forgotten, ids_reused,
         ids_doubled;
-    uint64_t sessions, repairs, tombstones_purged, steps, calls, calls_failed;
+    uint64_t sessions, repairs, tombstones_purged, steps, calls, calls_failed, fetches;
     uint64_t peak_heap_bytes; /* of the host with the most */
 } cake_sim_result_t;
 

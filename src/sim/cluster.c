@@ -70,7 +70,9 @@ static int start_node(cake__trial_node_t *node, bool with_seeds)
     options.forget_after_ms = trial->plan.forget_after_ms;
     options.no_compression = (trial->plan.unpacked >> node->id & 1) != 0;
     memset(node->told, 0, key_count(trial) * sizeof *node->told);
-    err = cake__disk_open(&node->disk);
+    err = cake__fetches_serve(node);
+    if (err == 0)
+        err = cake__disk_open(&node->disk);
     if (err != 0)
         return err;
     err = cake_store_open(node->node, &node->disk.base, &options, &node->store);

@@ -140,6 +140,9 @@ static int disk_write(cake_storage_t *storage, const cake_batch_t *batch)
     cake__disk_t *disk = disk_of(storage);
     cake__trial_t *trial = disk->trial;
     CAKE_ASSERT(disk->is_open && batch->lane < disk->lane_count);
+    int fetched = trial->plan.has_fetches ? cake__fetch_batch(disk, batch) : 0;
+    if (fetched != 0)
+        return fetched;
     if (trial->disks_hold || !disk->may_fail || disk->files != NULL ||
         !cake__chance(trial, CAKE__TRIAL_DRAW_DISK, trial->plan.write_error_rate)) {
         int err = apply(disk, batch->lane, batch);
@@ -329,6 +332,7 @@ void cake__disk_new(cake__trial_t *trial, cake__trial_node_t *node)
     *disk = (cake__disk_t){
         .ops = disk_ops, .trial = trial, .node = node, .lane_count = trial->plan.lanes, .may_fail = true};
     disk->base.ops = &disk->ops;
+    disk->ops.flags |= trial->plan.has_fetches ? CAKE_STORAGE_FETCHES : 0;
     disk->is_empty = true;
     disk->seen = cake__sim_alloc(seen_bytes(trial));
     bool is_of_user = workload != NULL && workload->open_storage != NULL;

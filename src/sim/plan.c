@@ -134,6 +134,9 @@ static void draw_nodes(cake__trial_t *trial)
     trial->plan.all_have_seeds = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 4) == 0;
     if (trial->options.storage == CAKE_SIM_STORAGE_DRAWN)
         trial->options.storage = has_files ? CAKE_SIM_STORAGE_SQLITE : CAKE_SIM_STORAGE_MEMORY;
+    bool has_fetches = cake__below(trial, CAKE__TRIAL_DRAW_SHAPE, 16) == 0;
+    trial->plan.has_fetches =
+        has_fetches && trial->options.storage == CAKE_SIM_STORAGE_MEMORY && trial->options.workload == NULL;
 }
 
 void cake__plan_draw(cake__trial_t *trial)
@@ -179,7 +182,7 @@ void cake__plan_print(const cake__trial_t *trial, char *out, size_t size)
            (unsigned)plan->keys, (unsigned)plan->lanes,
            trial->options.storage == CAKE_SIM_STORAGE_SQLITE ? " of SQLite" : "",
            (unsigned long long)(plan->latency_max_ns / CAKE_NS_PER_MS));
-    append(out, size, "%s%s", plan->follower_credit > 0 ? " followers," : "",
+    append(out, size, "%s%s%s", plan->has_fetches ? " fetches," : "", plan->follower_credit > 0 ? " followers," : "",
            plan->unpacked != 0 ? " nodes that do not compress," : "");
     append_rate(out, size, "loss", net->loss_rate);
     append_rate(out, size, "duplicates", net->duplicate_rate);

@@ -7,6 +7,7 @@
  *   workload.c  code of users: services, clients        picture.c   what happened, drawn
  *   calls.c     calls between the nodes                 files.c     SQLite on a disk that fails
  *   trace.c     what happened, for people               range.c     many seeds, determinism, shrinking
+ *   fetches.c   storages that ask the node of origin
  *   followers.c applications that follow a keyspace       members.c   the membership core alone, a thousand of it
  *
  *      trial --- world of sim/env --- host n --- environment while it is up
@@ -59,8 +60,9 @@ typedef struct cake__plan {
     uint32_t levels;                                           /* bits of cake_consistency_t that clients use */
     uint32_t max_value_bytes;
     uint32_t data_centers, chunk_records, calls, follower_credit; /* follower_credit 0: no followers */
-    bool all_have_seeds;                                          /* the first one, too: the cluster begins cold */
-    uint64_t unpacked;                                            /* bits of nodes that do not compress */
+    bool has_fetches;
+    bool all_have_seeds; /* the first one, too: the cluster begins cold */
+    uint64_t unpacked;   /* bits of nodes that do not compress */
     uint64_t tombstone_min_age_ms, hole_age_ms, timeout_ms, forget_after_ms;
 } cake__plan_t;
 
@@ -228,6 +230,11 @@ int cake__workload_started(cake__trial_node_t *node);
 void cake__workload_gone(cake__trial_node_t *node);
 void cake__workload_check(cake__trial_t *trial);
 bool cake__is_foreign(const cake__trial_t *trial, cake_slice_t keyspace); /* of a workload */
+
+/* ---- fetches.c -----------------------------------------------------------------------------------------------------------*/
+
+int cake__fetches_serve(cake__trial_node_t *node);
+int cake__fetch_batch(cake__disk_t *disk, const cake_batch_t *batch); /* before it is written */
 
 /* ---- followers.c ----------------------------------------------------------------------------------------------------------*/
 

@@ -189,12 +189,17 @@ void cake__sim_gate_wait(cake_env_t *base, cake_gate_t *gate)
     cake__world_t *world = host->world;
     uint32_t incarnation = host->incarnation;
     uint64_t until_ns = world->now_ns + CAKE__WORLD_WAIT_MAX_NS;
-    CAKE_ASSERT(world->current == NULL && "the loop may not wait at a gate");
+    bool in_lane = world->in_lane;
+    CAKE_ASSERT((world->current == NULL || in_lane) && "the loop may not wait at a gate");
+    world->current = NULL; /* a lane's thread waits as any other does */
+    world->in_lane = false;
     while (gate->opaque[0] == 0) {
         CAKE_ASSERT(world->queue_len > 0 && world->queue[0].at_ns <= until_ns && "nothing will open this gate");
         cake__world_step(world);
         CAKE_ASSERT(host->incarnation == incarnation && "the host of a waiting thread crashed");
     }
+    world->current = in_lane ? host : NULL;
+    world->in_lane = in_lane;
 }
 
 /* ---- lanes ---- */
