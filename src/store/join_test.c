@@ -341,6 +341,36 @@ static void a_node_id_used_again_while_its_owner_lives_harms_nobody(void **state
     cluster_close(&cluster);
 }
 
+/* As store `to` reads what store `from` says, after something was written over it. */
+static int read_hail(cake_store_t *to, cake_store_t *from, size_t at, uint64_t value, size_t len)
+{
+    cake__buf_t buf;
+    cake__hail_t hail;
+    cake__buf_init(&buf, from->alloc);
+    cake__put_hail(from, &buf);
+    assert_in_range(at + len, 0, buf.len);
+    cake__store_le(buf.data + at, value, len);
+    cake__reader_t reader = cake__reader(buf.data, buf.len);
+    int err = cake__get_hail(to, &reader, &hail);
+    cake__buf_free(&buf);
+    return err;
+}
+
+static void what_another_process_says_under_a_known_id_is_not_heard(void **state)
+{
+    (void)state;
+    enum { NODE_ID_AT = 1, RUN_AT = 3 };
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 3, 80, NULL);
+    cake_store_t *one = cluster.members[1].store, *two = cluster.members[2].store;
+    assert_int_equal(read_hail(one, two, 0, 0, 0), 0);
+    assert_int_equal(read_hail(one, two, RUN_AT, cake__node_run(two->node) + 2, 8), CAKE_EBUSY);
+    assert_int_equal(read_hail(one, two, NODE_ID_AT, 3, 2), CAKE_EBUSY); /* another that is known */
+    assert_int_equal(read_hail(one, two, NODE_ID_AT, 9, 2), CAKE_EBUSY); /* one that is not */
+    assert_int_equal(read_hail(one, two, NODE_ID_AT, 1, 2), CAKE_EPARSE);
+    cluster_close(&cluster);
+}
+
 /* ---- a copied data directory -------------------------------------------------------------------------------------------*/
 
 typedef struct {
@@ -424,6 +454,7 @@ static void a_copied_data_directory_started_twice_counts_once(void **state)
         cluster_wait(&cluster, is_second_told, 30000);
 
         assert_int_equal(put_text(&cluster, 4, "b", "2", CAKE_NONE), CAKE_EDUPLICATE);
+        assert_int_equal(read_hail(second->store, cluster.members[1].store, 0, 0, 0), CAKE_EDUPLICATE);
         for (int i = 1; i <= 3; i++) {
             char key[] = {'c', (char)('0' + i), 0};
             assert_int_equal(put_text(&cluster, i, key, "3", CAKE_ALL), 0);
@@ -451,6 +482,7 @@ int main(void)
         cmocka_unit_test(a_session_ends_when_its_receiver_runs_anew),
         cmocka_unit_test(a_session_that_nobody_asks_for_any_more_is_given_up),
         cmocka_unit_test(a_node_id_used_again_while_its_owner_lives_harms_nobody),
+        cmocka_unit_test(what_another_process_says_under_a_known_id_is_not_heard),
         cmocka_unit_test(a_copied_data_directory_started_twice_counts_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
