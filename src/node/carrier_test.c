@@ -1,61 +1,13 @@
 /* Gossip between nodes on simulated hosts: over RPC where datagrams do not get through, large values, and datagrams that were
  * caught and are sent again. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-#include "node/node.h"
-#include "sim/env/simenv.h"
+#include "node/net_test.h"
 
 #define HOSTS 4
-
-static const uint16_t ids[] = {1, 2, 3, 4};
-
-typedef struct {
-    cake__world_t *world;
-    cake__host_t *hosts[HOSTS + 1];
-    cake_node_t *nodes[HOSTS + 1];
-} net_t;
-
-static void open_net(net_t *net, uint64_t seed)
-{
-    cake__world_options_t options = {.seed = seed};
-    memset(net, 0, sizeof *net);
-    assert_int_equal(cake__world_new(&options, &net->world), 0);
-    for (int i = 1; i <= HOSTS; i++)
-        net->hosts[i] = cake__world_add_host(net->world);
-}
 
 static void start(net_t *net, int host, cake_node_config_t config)
 {
     static const char *const seeds[] = {"10.0.0.1:7000", "10.0.0.2:7000"};
-    char listen[32];
-    cake_env_t *env = cake__host_env(net->hosts[host]);
-    snprintf(listen, sizeof listen, "10.0.0.%d:7000", host);
-    config.env = env != NULL ? env : cake__host_start(net->hosts[host]);
-    config.node_id = (uint16_t)host;
-    config.listen_addr = listen;
-    config.seeds = seeds;
-    config.seed_count = 2;
-    assert_int_equal(cake_node_start(&config, &net->nodes[host]), 0);
-}
-
-static void close_net(net_t *net)
-{
-    for (int i = 1; i <= HOSTS; i++) {
-        cake__heap_stats_t heap;
-        if (net->nodes[i] == NULL)
-            continue;
-        assert_int_equal(cake_node_stop(net->nodes[i]), 0);
-        cake__host_heap_stats(net->hosts[i], &heap);
-        assert_int_equal(heap.live_blocks, 0);
-    }
-    cake__world_free(net->world);
+    assert_int_equal(start_with_seeds(net, host, (uint16_t)host, seeds, 2, config), 0);
 }
 
 static void run_ms(net_t *net, uint64_t ms)
@@ -88,7 +40,7 @@ static void gossip_goes_over_rpc_where_udp_is_blocked(void **state)
     static uint8_t large[16 * 1024], copy[sizeof large];
     size_t len = sizeof copy;
     config.gossip_over_rpc = true;
-    open_net(&net, 1);
+    open_net(&net, 1, HOSTS);
     lose_all_datagrams(&net);
     for (int i = 1; i <= HOSTS; i++)
         start(&net, i, config);
@@ -123,7 +75,7 @@ static void large_values_reach_everyone(void **state)
     net_t net;
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
     static uint8_t large[16 * 1024 + 1], copy[sizeof large];
-    open_net(&net, 2);
+    open_net(&net, 2, HOSTS);
     for (int i = 1; i <= HOSTS; i++)
         start(&net, i, config);
     for (int i = 1; i <= HOSTS; i++)
@@ -154,7 +106,7 @@ static void nobody_dies_who_answers_over_rpc(void **state)
     (void)state;
     net_t net;
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
-    open_net(&net, 3);
+    open_net(&net, 3, HOSTS);
     for (int i = 1; i <= HOSTS; i++)
         start(&net, i, config);
     for (int i = 1; i <= HOSTS; i++)
@@ -265,7 +217,7 @@ static void replay_everywhere(bool is_sealed)
     caught = calloc(CAUGHT_MAX, sizeof caught[0]);
     assert_non_null(caught);
     caught_count = 0;
-    open_net(&net, 4);
+    open_net(&net, 4, HOSTS);
     tap(&net, 2);
     for (int i = 1; i <= 3; i++)
         start(&net, i, config);

@@ -1,44 +1,10 @@
 /* Promises of a node, on simulated hosts. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-
-#include <cmocka.h>
-
-#include "node/node.h"
-#include "sim/env/simenv.h"
-
-#define HOSTS_MAX 6
-
-typedef struct {
-    cake__world_t *world;
-    cake__host_t *hosts[HOSTS_MAX + 1];
-    cake_node_t *nodes[HOSTS_MAX + 1];
-} net_t;
-
-static void open_net(net_t *net, uint64_t seed, int hosts)
-{
-    cake__world_options_t options = {.seed = seed};
-    memset(net, 0, sizeof *net);
-    assert_int_equal(cake__world_new(&options, &net->world), 0);
-    for (int i = 1; i <= hosts; i++)
-        net->hosts[i] = cake__world_add_host(net->world);
-}
+#include "node/net_test.h"
 
 static int start(net_t *net, int host, uint16_t id, cake_node_config_t *config)
 {
     static const char *const seeds[] = {"10.0.0.1:7000", "host-2:7000"};
-    char listen[32];
-    cake_env_t *env = cake__host_env(net->hosts[host]);
-    snprintf(listen, sizeof listen, "10.0.0.%d:7000", host);
-    config->env = env != NULL ? env : cake__host_start(net->hosts[host]);
-    config->node_id = id;
-    config->listen_addr = config->listen_addr != NULL ? config->listen_addr : listen;
-    config->seeds = seeds;
-    config->seed_count = 2;
-    int err = cake_node_start(config, &net->nodes[host]);
+    int err = start_with_seeds(net, host, id, seeds, 2, *config);
     config->listen_addr = NULL;
     return err;
 }
@@ -48,21 +14,6 @@ static void start_plain(net_t *net, int host)
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
     assert_int_equal(start(net, host, (uint16_t)host, &config), 0);
 }
-
-static void close_net(net_t *net)
-{
-    for (int i = 1; i <= HOSTS_MAX; i++) {
-        cake__heap_stats_t heap;
-        if (net->nodes[i] == NULL)
-            continue;
-        assert_int_equal(cake_node_stop(net->nodes[i]), 0);
-        cake__host_heap_stats(net->hosts[i], &heap);
-        assert_int_equal(heap.live_blocks, 0);
-    }
-    cake__world_free(net->world);
-}
-
-static const uint16_t ids[] = {1, 2, 3, 4, 5, 6};
 
 static void members_find_each_other_by_seeds(void **state)
 {

@@ -60,6 +60,7 @@ static int exchange(void *arg)
     cake_node_t *node = request->node;
     if (cake__node_is_stopping(node))
         return CAKE_ECLOSED;
+    memset(node->keys.keys, 0, request->keys != NULL ? sizeof node->keys.keys : 0); /* what is out of use is not kept */
     if (request->keys != NULL)
         (void)cake__node_keys_copy(&node->keys, request->keys->keys, request->keys->count);
     if (request->tls == NULL)

@@ -155,6 +155,17 @@ static bool has_joined(const cake_node_t *node)
     return counters.has_joined;
 }
 
+static void end_question(cake_node_t *node)
+{
+    cake_channel_t *channel = node->refusal.channel;
+    node->refusal.channel = NULL; /* first: its call may still end, and finds nothing left to close */
+    if (channel == NULL)
+        return;
+    cake__node_closing(node);
+    int err = cake__channel_close(channel, cake__node_closed, node);
+    CAKE_ASSERT(err == 0);
+}
+
 static void on_answer(cake_reply_t *reply, void *arg)
 {
     cake_node_t *node = arg;
@@ -168,12 +179,7 @@ static void on_answer(cake_reply_t *reply, void *arg)
     else if (!is_over && err != 0)
         say_why(node, refusal->seed, cake_reply_message(reply));
     cake_reply_free(reply);
-    if (refusal->channel == NULL)
-        return;
-    cake__node_closing(node);
-    err = cake__channel_close(refusal->channel, cake__node_closed, node);
-    CAKE_ASSERT(err == 0);
-    refusal->channel = NULL;
+    end_question(node);
 }
 
 /* The next address that is not ours; NULL: there is none. */
@@ -208,7 +214,7 @@ static void ask_why(void *arg)
     int err =
         cake_channel_call_async(refusal->channel, CAKE__GOSSIP_PING_PATH, NULL, 0, &options, on_answer, node, NULL);
     if (err != 0)
-        on_answer(NULL, node);
+        end_question(node); /* no memory: it is asked again */
 }
 
 /* ---- strangers ---------------------------------------------------------------------------------------------------------*/
@@ -269,13 +275,7 @@ void cake__seeds_close(cake_node_t *node)
             env->ops->resolve_cancel(node->seeds[i].resolve);
         node->seeds[i].resolve = NULL;
     }
-    if (node->refusal.channel == NULL)
-        return;
-    cake_channel_t *channel = node->refusal.channel;
-    node->refusal.channel = NULL; /* its call ends, and finds nothing left to close */
-    cake__node_closing(node);
-    int err = cake__channel_close(channel, cake__node_closed, node);
-    CAKE_ASSERT(err == 0);
+    end_question(node);
 }
 
 void cake__seeds_free(cake_node_t *node)

@@ -1,52 +1,12 @@
 /* How nodes find each other and stay found: names that move, addresses of every kind, statistics, and watchers that miss nothing.
  * On simulated hosts, where not said otherwise. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
+#include "node/net_test.h"
 
-#include <cmocka.h>
-
-#include "node/node.h"
-#include "sim/env/simenv.h"
-
-#define HOSTS_MAX 5
-#define SECONDS   (1000 * CAKE_NS_PER_MS)
-
-typedef struct {
-    cake__world_t *world;
-    cake__host_t *hosts[HOSTS_MAX + 1];
-    cake_node_t *nodes[HOSTS_MAX + 1];
-} net_t;
-
-static const uint16_t ids[] = {1, 2, 3, 4, 5};
-
-static void open_net(net_t *net, uint64_t seed, int hosts)
-{
-    cake__world_options_t options = {.seed = seed};
-    memset(net, 0, sizeof *net);
-    assert_int_equal(cake__world_new(&options, &net->world), 0);
-    for (int i = 1; i <= hosts; i++)
-        net->hosts[i] = cake__world_add_host(net->world);
-}
-
-static cake_env_t *env_of(net_t *net, int host)
-{
-    cake_env_t *env = cake__host_env(net->hosts[host]);
-    return env != NULL ? env : cake__host_start(net->hosts[host]);
-}
+#define SECONDS (1000 * CAKE_NS_PER_MS)
 
 static int start(net_t *net, int host, uint16_t id, const char *seed, cake_node_config_t config)
 {
-    char listen[32];
-    snprintf(listen, sizeof listen, "10.0.0.%d:7000", host);
-    config.env = env_of(net, host);
-    config.node_id = id;
-    config.listen_addr = config.listen_addr != NULL ? config.listen_addr : listen;
-    config.seeds = &seed;
-    config.seed_count = seed != NULL;
-    return cake_node_start(&config, &net->nodes[host]);
+    return start_with_seeds(net, host, id, &seed, seed != NULL, config);
 }
 
 static void start_plain(net_t *net, int host, const char *seed)
@@ -59,13 +19,6 @@ static void crash(net_t *net, int host)
 {
     cake__host_crash(net->hosts[host], CAKE__CRASH_SILENT);
     net->nodes[host] = NULL;
-}
-
-static void close_net(net_t *net)
-{
-    for (int i = 1; i <= HOSTS_MAX; i++)
-        assert_int_equal(cake_node_stop(net->nodes[i]), 0);
-    cake__world_free(net->world);
 }
 
 static cake_member_t member_of(cake_node_t *node, uint16_t id)
