@@ -4,7 +4,7 @@
  *      bench-crdt [--rounds N] [--kinds order,random,long-order,long-random] [--peer PROGRAM] [--pauses] [ENTRIES...]
  *
  *      --rounds N      5
- *      --pauses        also the longest single call of each operation, in µs of wall time: the same work three times, of each call
+ *      --pauses        also the longest single calls of each operation, in µs of wall time: the same work three times, of each call
  *                      the shortest, of all calls the longest, so that what else the machine did does not count
  *      --peer PROGRAM  the Rust set on the same keys (bench/peers/datacake-crdt), in turns with ours; ratios are theirs to ours
  *      ENTRIES         100000, which takes seconds; figures are compared at 1000000 and 10000000
@@ -404,8 +404,25 @@ static void keep_common(slow_calls_t *a, const slow_calls_t *b)
     a->count = kept;
 }
 
-/* us; SLOW_NS stands for everything below it. */
-static void find_pauses(work_t *work, double *out)
+/* Of one operation: the longest call, SLOW_NS standing for everything below it, and how many are long. */
+typedef struct pauses {
+    double longest_us;
+    size_t above_100_us, above_1_ms;
+} pauses_t;
+
+static pauses_t pauses_of(const slow_calls_t *slow)
+{
+    pauses_t pauses = {SLOW_NS / 1e3, 0, 0};
+    for (size_t i = 0; i < slow->count; i++) {
+        double us = slow->calls[i].ns / 1e3;
+        pauses.longest_us = us > pauses.longest_us ? us : pauses.longest_us;
+        pauses.above_100_us += us > 100;
+        pauses.above_1_ms += us > 1000;
+    }
+    return pauses;
+}
+
+static void find_pauses(work_t *work, pauses_t *out)
 {
     static const int measured[] = {INSERT_ONE, UPDATE_ONE, GET_ONE, DELETE_ONE, PURGE};
     slow_calls_t *slow = must(calloc(2 * sizeof measured / sizeof measured[0], sizeof *slow));
@@ -420,13 +437,8 @@ static void find_pauses(work_t *work, double *out)
         }
         cake_orswot_free(set);
     }
-    for (size_t i = 0; i < sizeof measured / sizeof measured[0]; i++) {
-        out[measured[i]] = SLOW_NS / 1e3;
-        for (size_t k = 0; k < slow[2 * i].count; k++) {
-            double us = slow[2 * i].calls[k].ns / 1e3;
-            out[measured[i]] = us > out[measured[i]] ? us : out[measured[i]];
-        }
-    }
+    for (size_t i = 0; i < sizeof measured / sizeof measured[0]; i++)
+        out[measured[i]] = pauses_of(&slow[2 * i]);
     free(slow);
 }
 
@@ -460,7 +472,8 @@ typedef struct options {
 } options_t;
 
 typedef struct column {
-    double ours[ROWS], theirs[ROWS], pauses[ROWS];
+    double ours[ROWS], theirs[ROWS];
+    pauses_t pauses[ROWS];
 } column_t;
 
 static int compare_doubles(const void *a, const void *b)
@@ -545,15 +558,23 @@ static void print_rows(const options_t *options, const column_t *columns)
         }
         printf("\n");
     }
+    int first = 0;
+    while (!options->has_kind[first])
+        first++;
     for (int row = 0; row < ROWS && options->wants_pauses; row++) {
-        if (columns[0].pauses[row] + columns[1].pauses[row] + columns[2].pauses[row] + columns[3].pauses[row] == 0)
+        if (columns[first].pauses[row].longest_us == 0)
             continue;
         printf("longest call: %-13.13s  us", rows[row].title);
         for (int kind = 0; kind < KINDS; kind++) {
             if (options->has_kind[kind])
-                print_cell(columns[kind].pauses[row]);
+                print_cell(columns[kind].pauses[row].longest_us);
         }
-        printf("   goal 1000\n");
+        printf("   goal 1000; calls above 100 us / 1 ms:");
+        for (int kind = 0; kind < KINDS; kind++) {
+            if (options->has_kind[kind])
+                printf(" %zu / %zu", columns[kind].pauses[row].above_100_us, columns[kind].pauses[row].above_1_ms);
+        }
+        printf("\n");
     }
     fflush(stdout);
 }

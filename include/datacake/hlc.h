@@ -10,7 +10,8 @@
  *   if (cake_clock_now(&clock, wall_ms, &ts) == 0) ...      an event of ours
  *   if (cake_clock_observe(&clock, wall_ms, theirs) == 0)   one from elsewhere: later stamps are above it
  *
- * All calls on one clock may come from any threads at once: a stamp is one compare-and-swap. */
+ * All calls on one clock may come from any threads at once: a stamp is one compare-and-swap. Every call is O(1) and takes no
+ * memory; a clock is the caller's, and needs no end. CAKE_EDRIFT is the only error but where another is named. */
 #ifndef DATACAKE_HLC_H
 #define DATACAKE_HLC_H
 

@@ -1,4 +1,7 @@
-/* datacake/key.h: how documents and writes are named. Any thread. */
+/* datacake/key.h: how documents and writes are named. Any thread; all calls are O(length), take no memory and cannot fail.
+ *
+ *   cake_key_t by_number = cake_key_u64(42), by_text = cake_key_str("user/42");
+ *   cake_slice_t bytes = cake_key_slice(&by_text);      valid while by_text and the text are */
 #ifndef DATACAKE_KEY_H
 #define DATACAKE_KEY_H
 

@@ -132,27 +132,15 @@ static void sort(uint32_t *keys, uint32_t count)
 uint32_t cake__block_select(const cake__block_t *block, uint64_t first, uint64_t last, uint16_t *positions)
 {
     uint32_t keys[CAKE__BLOCK_POSITIONS], count = 0; /* offset above position */
-    uint32_t word = 0, words = cake__block_words(block);
-    if (last < block->first || first > block->max_seq)
-        return 0;
-    if (!block->shape.is_sparse) { /* dense: begin at the word of `first`, end at that of `last` */
-        word = first <= block->first ? 0 : (uint32_t)((first - block->first) / 64);
-        words = (uint32_t)cake__min_u64(words, (last - block->first) / 64 + 1);
-    }
-    for (; word < words; word++) {
+    CAKE_ASSERT(block->shape.is_sparse);
+    for (uint32_t word = 0; word < cake__block_words(block); word++) {
         for (uint64_t left = cake__block_word(block, word)->present; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
             uint64_t seq = cake__block_seq(block, position);
-            if (seq < first || seq > last)
-                continue;
-            if (!block->shape.is_sparse)
-                positions[count++] = (uint16_t)position;
-            else
+            if (seq >= first && seq <= last)
                 keys[count++] = (uint32_t)(seq - block->first) << 10 | position;
         }
     }
-    if (!block->shape.is_sparse)
-        return count;
     sort(keys, count);
     for (uint32_t i = 0; i < count; i++)
         positions[i] = (uint16_t)(keys[i] & (CAKE__BLOCK_POSITIONS - 1));

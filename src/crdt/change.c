@@ -232,21 +232,6 @@ bool cake__change_find(const cake__change_t *change, const cake_id_t *id, cake_r
     return found.is_there;
 }
 
-int cake__change_visit(const cake__change_t *change, cake__visit_fn visit, void *ctx)
-{
-    cake__table_cursor_t cursor = {0, 0, 0};
-    cake_record_t records[128];
-    size_t count;
-    int err = 0;
-    while (err == 0 && (count = cake__table_next(&change->set->table, &cursor, records, CAKE_COUNT_OF(records))) > 0) {
-        for (size_t i = 0; i < count && err == 0; i++)
-            err = overlay_find(change, &records[i].id) == NULL ? visit(ctx, &records[i]) : 0;
-    }
-    for (size_t i = 0; i < change->put_count && err == 0; i++)
-        err = visit(ctx, &change->puts[i].record);
-    return err;
-}
-
 /* ---- staging ----------------------------------------------------------------------------------------------------------- */
 
 cake__summary_t *cake__change_own_summary(cake__change_t *change)
@@ -316,8 +301,7 @@ int cake__change_erase(cake__change_t *change, const cake_id_t *id)
     cake__overlay_entry_t *entry = overlay_for(change, id);
     if (entry->state == CAKE__OVERLAY_PUT)
         remove_put(change, entry->at);
-    if (entry->state == CAKE__OVERLAY_ERASED)
-        return 0;
+    CAKE_ASSERT(entry->state != CAKE__OVERLAY_ERASED); /* who erases has found a record */
     entry->has_row = cake__table_find(&change->set->table, id) != CAKE__SLOT_NONE;
     entry->state = entry->has_row ? CAKE__OVERLAY_ERASED : CAKE__OVERLAY_ABSENT;
     entry->at = (uint32_t)change->erase_count;
@@ -351,8 +335,7 @@ static int write_local(cake__change_t *change, const cake_id_t *id, bool is_tomb
     int err = cake__orswot_next_hlc(set, change->wall_ms, &record.hlc);
     if (err != 0)
         return err;
-    if (keep_hlc != 0)
-        record.hlc = keep_hlc;
+    record.hlc = keep_hlc != 0 ? keep_hlc : record.hlc;
     change->last_seq = cake__max_u64(known, change->last_seq) + 1;
     record.dot = (cake_dot_t){set->actor, change->last_seq};
     look_up(change, id, &found);

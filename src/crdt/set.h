@@ -98,18 +98,14 @@ struct cake__change {
     cake__list_t receivers; /* sessions that staged something here */
 };
 
-cake__summary_t *cake__change_own_summary(cake__change_t *change); /* to be written to; NULL: no memory */
-int cake__change_erase(cake__change_t *change, const cake_id_t *id);
+cake__summary_t *cake__change_own_summary(cake__change_t *change);   /* to be written to; NULL: no memory */
+int cake__change_erase(cake__change_t *change, const cake_id_t *id); /* one that the change finds */
 int cake__change_note_dropped(cake__change_t *change, const cake_record_t *record);
 int cake__change_add_dot(cake__change_t *change, cake_dot_t dot);
 /* Rule 5. CAKE_EDRIFT: refused, and the session must not finish. */
 int cake__change_reissue(cake__change_t *change, const cake_record_t *old, void *tag, bool came_from_sender);
 /* C, g and H of a FIN. */
 int cake__change_join(cake__change_t *change, const cake__summary_t *summary);
-
-/* Every record that the change sees, staged ones last. Stops at the first callback that does not return 0. */
-typedef int (*cake__visit_fn)(void *ctx, const cake_record_t *record);
-int cake__change_visit(const cake__change_t *change, cake__visit_fn visit, void *ctx);
 
 /* The receiver's side, for the change that carries it. */
 void cake__receiver_change_ended(cake__list_t *node, bool is_committed);

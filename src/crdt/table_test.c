@@ -189,16 +189,25 @@ static void the_table_equals_a_plain_array(void **state)
     }
 }
 
-/* Arrival in any order of seqs: splits in the middle, blocks that are filled from behind. */
+static void *fail_now_and_then(void *ctx, void *block, size_t size)
+{
+    if (size != 0 && cake__random_below(ctx, 4) == 0)
+        return NULL;
+    return cake__libc_alloc.resize(NULL, block, size);
+}
+
+/* Arrival in any order of seqs: splits in the middle, blocks that are filled from behind; also while memory is short. */
 static void any_order_of_arrival(void **state)
 {
     enum { COUNT = 30000 };
     static uint32_t order[COUNT];
-    for (uint64_t seed = 0; seed < 3; seed++) {
-        cake__random_t random;
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        cake__random_t random, chance;
         cake__table_t table;
-        cake__random_init(&random, seed);
-        cake__table_init(&table, &cake__libc_alloc, seed);
+        const cake_alloc_t short_of_memory = {fail_now_and_then, &chance};
+        cake__random_init(&random, seed % 3);
+        cake__random_init(&chance, seed);
+        cake__table_init(&table, seed < 3 ? &cake__libc_alloc : &short_of_memory, seed);
         for (uint32_t i = 0; i < COUNT; i++)
             order[i] = i;
         for (uint32_t i = COUNT; i-- > 1;) {
@@ -207,14 +216,67 @@ static void any_order_of_arrival(void **state)
             order[k] = swap;
         }
         for (uint32_t i = 0; i < COUNT; i++) {
-            uint64_t seq = (order[i] + 1) * (seed == 1 ? 1 : 1 + seed * 50);
+            uint64_t seq = (order[i] + 1) * (seed % 3 == 1 ? 1 : 1 + seed % 3 * 50);
             cake_record_t record = {id_of(order[i], false), (seq << 16) + 5, {9, seq}, false};
-            assert_int_equal(cake__table_put(&table, &record, CAKE__SLOT_NONE), 0);
+            int err;
+            while ((err = cake__table_put(&table, &record, CAKE__SLOT_NONE)) != 0)
+                assert_true(err == CAKE_ENOMEM && seed >= 3);
         }
         cake__table_check(&table);
         assert_int_equal(table.live, COUNT);
         cake__table_free(&table);
     }
+}
+
+static void put_at(cake__table_t *table, uint32_t key, uint64_t seq, cake_hlc_t hlc, bool is_tombstone)
+{
+    cake_record_t record = {id_of(key, false), hlc, {9, seq}, is_tombstone};
+    assert_int_equal(cake__table_put(table, &record, cake__table_find(table, &record.id)), 0);
+}
+
+/* What is left of two blocks whose stamps are days apart is put into one. */
+static void leftovers_of_distant_days_share_a_block(void **state)
+{
+    enum { COUNT = 4096, KEPT = 37, DAY_MS = 86400000 };
+    cake__table_t table;
+    uint64_t seq = 1;
+    cake__table_init(&table, &cake__libc_alloc, 1);
+    for (uint32_t i = 0; i < COUNT; i++, seq++)
+        put_at(&table, i, seq, cake_hlc_from_parts((uint64_t)DAY_MS * (1 + i / 1024), 0), false);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        if (i % KEPT != 0)
+            put_at(&table, i, seq++, cake_hlc_from_parts((uint64_t)DAY_MS * 9, 0) + i, false);
+    }
+    cake__table_check(&table);
+    for (uint32_t i = 0; i < COUNT; i += KEPT) {
+        cake_record_t record;
+        cake_id_t id = id_of(i, false);
+        assert_true(cake__table_get(&table, &id, &record));
+        assert_true(record.dot.seq == i + 1 && record.hlc == cake_hlc_from_parts((uint64_t)DAY_MS * (1 + i / 1024), 0));
+    }
+    cake__table_free(&table);
+}
+
+/* The search for the oldest tombstone has gone past the place where it belongs. */
+static void a_tombstone_that_comes_late_is_the_oldest(void **state)
+{
+    cake__table_t table;
+    cake__table_init(&table, &cake__libc_alloc, 1);
+    put_at(&table, 1, 1, 10, false);
+    cake__lane_t *lane = cake__table_find_lane(&table, 9);
+    assert_int_equal(cake__lane_oldest_tombstone(&table, lane), 0);
+    put_at(&table, 2, 900000, 50, true);
+    put_at(&table, 3, 700000, 40, false);
+    put_at(&table, 4, 990000, 60, true);
+    assert_int_equal(cake__lane_oldest_tombstone(&table, lane), 50);
+    put_at(&table, 5, 300000, 20, false);
+    put_at(&table, 6, 300001, 30, true);
+    assert_int_equal(cake__lane_oldest_tombstone(&table, lane), 30);
+    assert_int_equal(cake__table_slot_of(&table, (cake_dot_t){9, 500000}), CAKE__SLOT_NONE);
+    assert_int_equal(cake__table_slot_of(&table, (cake_dot_t){9, 0}), CAKE__SLOT_NONE);
+    assert_int_equal(cake__table_slot_of(&table, (cake_dot_t){8, 1}), CAKE__SLOT_NONE);
+    cake__table_check(&table);
+    cake__table_free(&table);
 }
 
 /* A key that is written and dropped for ever must not fill the index. */
@@ -231,13 +293,6 @@ static void the_index_does_not_grow_by_writing_and_dropping(void **state)
     cake__table_check(&table);
     assert_true(cake__table_bytes(&table) < 8192);
     cake__table_free(&table);
-}
-
-static void *fail_now_and_then(void *ctx, void *block, size_t size)
-{
-    if (size != 0 && cake__random_below(ctx, 4) == 0)
-        return NULL;
-    return cake__libc_alloc.resize(NULL, block, size);
 }
 
 static void a_failed_allocation_leaves_the_table_as_it_was(void **state)
@@ -273,6 +328,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_equals_a_plain_array),
         cmocka_unit_test(any_order_of_arrival),
+        cmocka_unit_test(leftovers_of_distant_days_share_a_block),
+        cmocka_unit_test(a_tombstone_that_comes_late_is_the_oldest),
         cmocka_unit_test(the_index_does_not_grow_by_writing_and_dropping),
         cmocka_unit_test(a_failed_allocation_leaves_the_table_as_it_was),
     };

@@ -31,18 +31,7 @@ bool cake_clock_is_too_far_ahead(const cake_clock_t *clock, uint64_t wall_ms, ca
 
 int cake_clock_now(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t *out)
 {
-    cake_hlc_t wall = cake_hlc_from_parts(wall_ms, 0);
-    uint64_t last = load(clock);
-    for (;;) {
-        /* Adding one to the whole number is what makes a full counter carry into the milliseconds. */
-        cake_hlc_t next = last == UINT64_MAX ? last : cake__max_u64(wall, last + 1);
-        if (next == last || cake_clock_is_too_far_ahead(clock, wall_ms, next))
-            return CAKE_EDRIFT;
-        if (swap(clock, &last, next)) {
-            *out = next;
-            return 0;
-        }
-    }
+    return cake_clock_take(clock, wall_ms, 1, out);
 }
 
 int cake_clock_take(cake_clock_t *clock, uint64_t wall_ms, uint64_t count, cake_hlc_t *first)
@@ -50,6 +39,7 @@ int cake_clock_take(cake_clock_t *clock, uint64_t wall_ms, uint64_t count, cake_
     cake_hlc_t wall = cake_hlc_from_parts(wall_ms, 0);
     uint64_t last = load(clock);
     for (;;) {
+        /* Adding one to the whole number is what makes a full counter carry into the milliseconds. */
         cake_hlc_t begin = last == UINT64_MAX ? last : cake__max_u64(wall, last + 1);
         if (count == 0 || begin == last || count - 1 > UINT64_MAX - begin ||
             cake_clock_is_too_far_ahead(clock, wall_ms, begin + (count - 1)))

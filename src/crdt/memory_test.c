@@ -1,0 +1,116 @@
+/* Memory that runs out where records come from storage, and at each allocation of a set's life in turn. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "crdt/sets_test.h"
+
+#define KEYS 40u
+
+static int write_nowhere(void *ctx, const void *data, size_t len)
+{
+    return 0;
+}
+
+static int load(cake_orswot_t *set, const cake_orswot_t *from, size_t *loaded)
+{
+    int err = 0;
+    for (; *loaded < KEYS && err == 0; *loaded += err == 0) {
+        cake_id_t id = cake_id_of_u64(*loaded);
+        cake_record_t record;
+        assert_true(cake_orswot_get(from, &id, &record));
+        err = cake__orswot_load_record(set, &record);
+    }
+    return err;
+}
+
+/* Whatever fails may be tried again, and then the set is the one that was stored. */
+static void records_from_storage_are_loaded_in_the_end(void **state)
+{
+    cake_orswot_t *from = set_new(1);
+    bool has_all = false;
+    for (uint64_t key = 0; key < KEYS; key++)
+        put_key(from, key);
+    for (size_t left = 0; !has_all; left++) {
+        fuse_t fuse = {.left = SIZE_MAX};
+        const cake_alloc_t alloc = {burn, &fuse};
+        size_t loaded = 0;
+        cake_orswot_t *set = set_with(2, &alloc);
+        fuse.left = left;
+        int err = load(set, from, &loaded);
+        if (err == 0)
+            err = cake_orswot_save(set, write_nowhere, NULL); /* places them */
+        if (err == 0)
+            err = cake__orswot_load_summary(set, cake__orswot_summary(from));
+        has_all = err == 0;
+        assert_true(err == 0 || (err == CAKE_ENOMEM && fuse.burnt > 0));
+        fuse.left = SIZE_MAX;
+        assert_int_equal(load(set, from, &loaded), 0);
+        assert_int_equal(cake__orswot_load_summary(set, cake__orswot_summary(from)), 0);
+        assert_int_equal(cake_orswot_fingerprint(set), cake_orswot_fingerprint(from));
+        assert_true(cake_orswot_is_in_sync(set, from));
+        cake__table_check(&set->table);
+        cake_orswot_free(set);
+    }
+    cake_orswot_free(from);
+}
+
+/* A repair that has something to kill, to write anew and to take. */
+static void a_repair_that_lacked_memory_is_repeated(void **state)
+{
+    bool has_all = false;
+    for (size_t left = 0; !has_all; left++) {
+        fuse_t fuse = {.left = SIZE_MAX};
+        const cake_alloc_t alloc = {burn, &fuse};
+        cake_orswot_t *a = set_new(1), *b = set_with(2, &alloc);
+        cake_id_t id = cake_id_of_u64(500);
+        cake_record_t record;
+        for (uint64_t key = 0; key < KEYS; key++)
+            put_key(a, key);
+        assert_int_equal(cake_orswot_merge(b, a, WALL_MS), 0);
+        for (uint64_t key = 0; key < KEYS; key += 2)
+            delete_key(a, key);
+        assert_int_equal(cake_orswot_purge(a, WALL_MS + 60000, NULL, 0, 1, 1, KEYS, NULL), 0);
+        put_key(a, 1000);
+        put_key(b, 500);
+        delete_key(b, 1);
+        fuse.left = left;
+        int err = cake_orswot_pull(b, a, WALL_MS + 60000);
+        fuse.left = SIZE_MAX;
+        has_all = err == 0;
+        assert_true(err == 0 || err == CAKE_ENOMEM);
+        cake__table_check(&b->table);
+        assert_int_equal(cake_orswot_pull(b, a, WALL_MS + 60000), 0);
+        assert_true(cake_orswot_get(b, &id, &record) && !is_live(b, 0) && is_live(b, 3) && is_live(b, 1000));
+        cake_orswot_free(a);
+        cake_orswot_free(b);
+    }
+}
+
+static void a_dot_that_cannot_be_is_refused_in_a_change_too(void **state)
+{
+    cake_orswot_t *set = set_new(1);
+    cake__change_t *change;
+    cake_verdict_t verdict;
+    cake_record_t record = {cake_id_of_u64(1), WALL_MS << 16, {9, 0}, false};
+    assert_int_equal(cake__change_begin(set, WALL_MS, &change), 0);
+    assert_int_equal(cake__change_receive(change, &record, CAKE_SOURCE_EAGER, NULL, &verdict), CAKE_EINVAL);
+    record.dot.seq = CAKE_SEQ_MAX + 1;
+    assert_int_equal(cake__change_receive(change, &record, CAKE_SOURCE_EAGER, NULL, &verdict), CAKE_EINVAL);
+    cake__change_abort(change);
+    assert_int_equal(cake_orswot_live(set), 0);
+    cake_orswot_free(set);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(records_from_storage_are_loaded_in_the_end),
+        cmocka_unit_test(a_repair_that_lacked_memory_is_repeated),
+        cmocka_unit_test(a_dot_that_cannot_be_is_refused_in_a_change_too),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
