@@ -109,17 +109,10 @@ static void release(read_at_t *read)
     cake__store_check_stopped(store);
 }
 
-static void finish_repair(cake__task_t *task, int err)
-{
-    (void)err;
-    release(CAKE_CONTAINER_OF(task, read_at_t, repair));
-}
-
-static void repair_stale(read_at_t *read)
+static void send_to_stale(read_at_t *read)
 {
     cake_store_t *store = read->store;
     cake__buf_t buf;
-    read->best_value = (cake__value_t){.key = key_of(read), .value = read->best.value};
     cake__buf_init(&buf, store->alloc);
     cake__put_string(&buf, keyspace_of(read));
     cake__put_u64(&buf, read->best.record.dot.actor);
@@ -136,17 +129,34 @@ static void repair_stale(read_at_t *read)
     }
     if (unit != NULL)
         cake__unit_release(store, unit);
-    if (is_stale(read, 0)) {
-        read->running++;
-        cake__origin_init(&read->origin, store, read->best.node_id);
-        read->best_value.origin = &read->origin;
-        read->repair = (cake__task_t){.keyspace = read->keyspace,
-                                      .bytes = read->best.value.len,
-                                      .stage = stage_repair,
-                                      .finish = finish_repair,
-                                      .origin = &read->origin};
-        cake__lane_submit(read->keyspace->lane, &read->repair);
+}
+
+static void finish_repair(cake__task_t *task, int err)
+{
+    read_at_t *read = CAKE_CONTAINER_OF(task, read_at_t, repair);
+    if (err == 0 && !cake__store_is_stopping(read->store))
+        send_to_stale(read);
+    release(read);
+}
+
+/* Here first: whoever sends a write has it on its disk, since storages may fetch the rest from there. */
+static void repair_stale(read_at_t *read)
+{
+    cake_store_t *store = read->store;
+    read->best_value = (cake__value_t){.key = key_of(read), .value = read->best.value};
+    if (read->asked[0].has_answered && !is_stale(read, 0)) {
+        send_to_stale(read);
+        return;
     }
+    read->running++;
+    cake__origin_init(&read->origin, store, read->best.node_id);
+    read->best_value.origin = &read->origin;
+    read->repair = (cake__task_t){.keyspace = read->keyspace,
+                                  .bytes = read->best.value.len,
+                                  .stage = stage_repair,
+                                  .finish = finish_repair,
+                                  .origin = &read->origin};
+    cake__lane_submit(read->keyspace->lane, &read->repair);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------------------*/
