@@ -15,6 +15,17 @@ static int write_nowhere(void *ctx, const void *data, size_t len)
     return 0;
 }
 
+/* Refuses one block, before which it takes `left`; what comes behind is taken again. */
+static void *refuse_one(void *ctx, void *block, size_t size)
+{
+    fuse_t *fuse = ctx;
+    if (size != 0 && fuse->left-- == 0) {
+        fuse->burnt++;
+        return NULL;
+    }
+    return cake__libc_alloc.resize(NULL, block, size);
+}
+
 static int load(cake_orswot_t *set, const cake_orswot_t *from, size_t *loaded)
 {
     int err = 0;
@@ -36,13 +47,15 @@ static void records_from_storage_are_loaded_in_the_end(void **state)
         put_key(from, key);
     for (size_t left = 0; !has_all; left++) {
         fuse_t fuse = {.left = SIZE_MAX};
-        const cake_alloc_t alloc = {burn, &fuse};
+        const cake_alloc_t alloc = {refuse_one, &fuse};
         size_t loaded = 0;
         cake_orswot_t *set = set_with(2, &alloc);
         fuse.left = left;
         int err = load(set, from, &loaded);
         if (err == 0)
             err = cake_orswot_save(set, write_nowhere, NULL); /* places them */
+        for (uint64_t seq = 1; seq <= KEYS && err == 0; seq++)
+            assert_true(cake_orswot_has_seen(set, (cake_dot_t){1, seq}));
         if (err == 0)
             err = cake__orswot_load_summary(set, cake__orswot_summary(from));
         has_all = err == 0;
@@ -64,7 +77,7 @@ static void a_repair_that_lacked_memory_is_repeated(void **state)
     bool has_all = false;
     for (size_t left = 0; !has_all; left++) {
         fuse_t fuse = {.left = SIZE_MAX};
-        const cake_alloc_t alloc = {burn, &fuse};
+        const cake_alloc_t alloc = {refuse_one, &fuse};
         cake_orswot_t *a = set_new(1), *b = set_with(2, &alloc);
         cake_id_t id = cake_id_of_u64(500);
         cake_record_t record;
