@@ -13,6 +13,12 @@ static bool is_quiet(const cake_store_t *store)
 bool cake__is_converged(cake__trial_t *trial, char *why, size_t size)
 {
     const cake_store_t *first = trial->nodes[0]->store;
+    for (uint32_t i = 0; i < trial->op_count; i++) {
+        if (trial->ops[i]->state != CAKE__OP_PENDING)
+            continue;
+        snprintf(why, size, "operation %u has not ended", (unsigned)i); /* a slow host may not even have begun it */
+        return false;
+    }
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__trial_node_t *node = trial->nodes[i];
         if (node->state != CAKE__IS_UP) {
