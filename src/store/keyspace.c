@@ -149,7 +149,7 @@ cake__acked_t *cake__keyspace_acked(cake__keyspace_t *keyspace, uint16_t node_id
         return NULL;
     keyspace->acked = acked;
     acked = &keyspace->acked[keyspace->acked_count++];
-    acked->node_id = node_id;
+    *acked = (cake__acked_t){.node_id = node_id};
     cake__context_init(&acked->context, keyspace->store->alloc);
     return acked;
 }

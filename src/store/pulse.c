@@ -8,7 +8,7 @@
  *
  * A list names every keyspace of the buckets that differ: for first contacts, and for differences that pulses do not explain.
  *
- * A table of retired actors goes by its hash in pulses to a peer that has told the same one; in lists it goes whole. */
+ * A table of retired actors goes by its hash in pulses to a peer that knows it; in lists it goes whole. */
 #include "store/store.h"
 
 #define PULSE_TIMEOUT_MS    5000u
@@ -41,13 +41,26 @@ static asking_t *make_asking(cake__peer_t *peer)
 
 /* ---- entries: what peers have ------------------------------------------------------------------------------------------*/
 
-/* to: 0 for who may know nothing. */
-static void put_entry(cake__buf_t *out, cake__keyspace_t *keyspace, uint16_t to)
+/* The peer has this table itself, or got it whole in a pulse that it answered, and keeps it for as long as we both run. */
+static bool knows_table(const cake__peer_t *peer, const cake__acked_t *theirs, uint64_t hash)
 {
-    const cake__acked_t *theirs = to == 0 ? NULL : cake__keyspace_acked(keyspace, to, false);
-    const cake__retired_t *known = theirs == NULL ? NULL : theirs->context.retired;
+    bool was_told = theirs->told_table == hash && theirs->told_serial <= peer->answered_serial &&
+                    theirs->told_serial > peer->failed_serial;
+    return was_told || (theirs->context.retired != NULL && theirs->context.retired->hash == hash);
+}
+
+/* In a pulse to it; NULL: for who may know nothing. */
+static void put_entry(cake__buf_t *out, cake__keyspace_t *keyspace, const cake__peer_t *peer)
+{
+    const cake__retired_t *table = cake__keyspace_context(keyspace)->retired;
+    cake__acked_t *theirs = peer == NULL || table == NULL ? NULL : cake__keyspace_acked(keyspace, peer->node_id, true);
+    bool is_known = theirs != NULL && knows_table(peer, theirs, table->hash);
     cake__put_string(out, cake__slice_str(keyspace->name));
-    cake__context_encode_known(cake__keyspace_context(keyspace), known == NULL ? 0 : known->hash, out);
+    cake__context_encode_known(cake__keyspace_context(keyspace), is_known ? table->hash : 0, out);
+    if (theirs != NULL && !is_known) {
+        theirs->told_table = table->hash;
+        theirs->told_serial = peer->pulse_serial;
+    }
 }
 
 /* It has named the table that we told, which may be no longer ours, or told its own, which it then shares with us. */
@@ -127,7 +140,7 @@ static void put_pulse(cake__peer_t *peer, asking_t *asking, cake__buf_t *out)
     cake__list_t *at = is_probe ? &store->changed : first_untold(store, peer->told_version);
     for (; at != &store->changed && entries.len < CAKE__PULSE_BYTES; at = at->next, count++) {
         cake__keyspace_t *keyspace = CAKE_CONTAINER_OF(at, cake__keyspace_t, changed_link);
-        put_entry(&entries, keyspace, peer->node_id);
+        put_entry(&entries, keyspace, peer);
         asking->told_version = keyspace->changed_version;
     }
     cake__put_hail(store, out);
@@ -159,6 +172,8 @@ static void on_pulse_answered(cake_reply_t *reply, void *arg)
     cake__peer_t *peer = err == 0 ? cake__peer_heard(store, &hail) : cake__peer_find(store, asking->node_id);
     if (peer != NULL) {
         peer->is_pulsing = false;
+        *(err == 0 && peer->actor == asking->actor ? &peer->answered_serial : &peer->failed_serial) =
+            peer->pulse_serial;
         if (err != CAKE_EBUSY) /* it has not heard of this run yet, and will in a moment */
             peer->pulse_failures = err == 0 ? 0 : peer->pulse_failures + 1;
         if (err == CAKE_EUNAVAILABLE)
@@ -191,6 +206,7 @@ void cake__pulse_peer(cake__peer_t *peer)
         return;
     cake__buf_t out;
     cake__buf_init(&out, store->alloc);
+    peer->pulse_serial++;
     put_pulse(peer, asking, &out);
     cake_slice_t body = cake__buf_slice(&out);
     int err = out.err;
@@ -202,6 +218,7 @@ void cake__pulse_peer(cake__peer_t *peer)
         store->stats.pulses++;
         store->stats.pulse_bytes += body.len;
     } else {
+        peer->failed_serial = peer->pulse_serial;
         cake__free(store->alloc, asking);
     }
     cake__buf_free(&out);
@@ -364,7 +381,7 @@ void cake__handle_list(cake_rpc_call_t *call, void *arg)
     cake__buf_init(&out, store->alloc);
     cake__keyspace_t **found = find_differing(store, sums, after, &count);
     for (; found != NULL && sent < count && entries.len < LIST_BYTES; sent++)
-        put_entry(&entries, found[sent], 0);
+        put_entry(&entries, found[sent], NULL);
     cake__put_hail(store, &out);
     cake__put_u8(&out, sent < count);
     cake__put_registry(store, &out);

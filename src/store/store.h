@@ -95,6 +95,7 @@ typedef struct cake__value {
 typedef struct cake__acked {
     uint16_t node_id;
     cake__context_t context;
+    uint64_t told_table, told_serial; /* the retired actors that it was told last, and in which pulse; 0: none */
 } cake__acked_t;
 
 /* A peer that seems to have what we lack. */
@@ -217,6 +218,8 @@ struct cake__peer {
     bool is_compared; /* all that it had when its run was met is here or wanted */
     bool is_pulsing, pulses_again, has_mismatch, is_listing;
     uint32_t pulse_failures, unexplained;
+    uint64_t pulse_serial, answered_serial,
+        failed_serial;      /* of the last pulse to it; that was answered; that was not */
     uint64_t pulsed_ns;     /* when it was asked last */
     uint64_t equal_version; /* keyspaces unchanged since are equal there */
     uint64_t told_version;  /* contexts of keyspaces changed up to here were told */

@@ -464,7 +464,7 @@ static void contexts_stay_small_after_many_restarts(void **state)
         fill(&cluster, 1, i, i + 1, CAKE_ALL);
         cake__world_run_for(cluster.world, SECOND_NS);
     }
-    assert_in_range((pulse_bytes(&cluster, 1) - before) / 20, 1, 800); /* two peers, ten seconds */
+    assert_in_range((pulse_bytes(&cluster, 1) - before) / 20, 1, 200); /* two peers, ten seconds */
 
     /* What was folded is stored: all of it comes back, and nothing has to be sent. */
     for (int i = 1; i <= 3; i++)
