@@ -16,6 +16,15 @@ void cake__deflate_free(cake__deflate_t *deflate)
     deflate->deflater = NULL;
 }
 
+void cake__deflate_rest(cake__deflate_t *deflate)
+{
+    bool is_needed = deflate->has_unique || deflate->has_news || deflate->max_bytes < CAKE__DEFLATE_TABLE_BYTES;
+    if (deflate->deflater == NULL || is_needed || nghttp2_hd_deflate_get_dynamic_table_size(deflate->deflater) > 0)
+        return;
+    nghttp2_hd_deflate_del(deflate->deflater);
+    deflate->deflater = NULL;
+}
+
 /* ---- the table ---- */
 
 /* Blocks made before it are of no use any more. */
@@ -38,6 +47,7 @@ int cake__deflate_limit(cake__deflate_t *deflate, uint32_t max_bytes)
     if (limit == deflate->max_bytes)
         return 0;
     deflate->max_bytes = limit;
+    table_changed(deflate); /* also without an encoder: the next block says so */
     return deflate->deflater != NULL ? resize_table(deflate, limit) : 0;
 }
 
@@ -153,6 +163,9 @@ static intptr_t encode(cake__deflate_t *deflate, const cake__h2_header_t *header
     }
     if (chosen == 0)
         return 0;
+    deflate->has_unique |= is_unique;
+    if (make(deflate) != 0)
+        return CAKE_ENOMEM;
     ssize_t len = nghttp2_hd_deflate_hd(deflate->deflater, out, most, all, chosen);
     return len < 0 ? CAKE_ENOMEM : (intptr_t)len;
 }

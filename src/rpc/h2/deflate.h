@@ -29,7 +29,8 @@ typedef struct cake__deflate {
     nghttp2_mem *mem;
     nghttp2_hd_deflater *deflater; /* NULL until the first block */
     uint32_t max_bytes, version, misses;
-    bool has_news; /* about the table, for the next block: it is not kept */
+    bool has_news;   /* about the table, for the next block: it is not kept */
+    bool has_unique; /* headers that need the encoder for each block */
     cake__kept_block_t *kept[CAKE__DEFLATE_KEPT];
     uint32_t next_kept;
 } cake__deflate_t;
@@ -37,6 +38,8 @@ typedef struct cake__deflate {
 void cake__deflate_init(cake__deflate_t *deflate, const cake_alloc_t *alloc,
                         nghttp2_mem *mem); /* mem: for as long as it is used */
 void cake__deflate_free(cake__deflate_t *deflate);
+void cake__deflate_rest(
+    cake__deflate_t *deflate); /* nothing is to be written for a while: an encoder that knows nothing goes */
 int cake__deflate_limit(cake__deflate_t *deflate,
                         uint32_t max_bytes); /* the peer's table is to be no larger; CAKE_ENOMEM */
 

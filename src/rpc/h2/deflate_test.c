@@ -208,6 +208,33 @@ static void what_comes_again_is_short(void **state)
     end(&pair);
 }
 
+/* An encoder whose table is empty costs memory for nothing; what was kept is good without it, and a new one goes on. */
+static void an_encoder_that_knows_nothing_goes(void **state)
+{
+    static block_t block, other;
+    pair_t pair;
+    begin(&pair);
+    set(&block, ":status", "200", false);
+    set(&other, ":status", "200", false);
+    set(&other, "x-other", "7", false);
+    pass(&pair, &block);
+    cake__deflate_rest(&pair.deflate);
+    assert_null(pair.deflate.deflater);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(pass(&pair, &block), 1);
+        cake__deflate_rest(&pair.deflate);
+    }
+    assert_null(pair.deflate.deflater);
+    limit(&pair, 2000);
+    assert_true(pass(&pair, &block) > 1); /* the table's size comes before it */
+    limit(&pair, 4096);
+    pass(&pair, &other);
+    cake__deflate_rest(&pair.deflate); /* its table has an entry, as the peer's */
+    assert_non_null(pair.deflate.deflater);
+    assert_true(pass(&pair, &other) <= 2);
+    end(&pair);
+}
+
 /* A block is written right or not at all; one that cannot be kept is written all the same. */
 static void each_allocation_may_fail(void **state)
 {
@@ -234,8 +261,8 @@ static void each_allocation_may_fail(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(blocks_read_as_written),
-                                       cmocka_unit_test(what_comes_again_is_short),
-                                       cmocka_unit_test(each_allocation_may_fail)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(blocks_read_as_written), cmocka_unit_test(what_comes_again_is_short),
+        cmocka_unit_test(an_encoder_that_knows_nothing_goes), cmocka_unit_test(each_allocation_may_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -209,7 +209,7 @@ static int drain_control(cake__h2_t *h2, cake__batch_t *batch)
     if (h2->control_at < h2->control.len)
         return 0;
     h2->control_at = h2->control.len = h2->control_asked = 0;
-    if (h2->stream_count == 0 || h2->control.capacity > CAKE__H2_CONTROL_KEPT)
+    if (h2->control.capacity > CAKE__H2_CONTROL_KEPT)
         cake__buf_free(&h2->control);
     return 0;
 }
@@ -281,6 +281,10 @@ int cake__h2_pull(cake__h2_t *h2, cake__batch_t *batch)
             break;
     }
     h2->is_pulling = false;
+    if (h2->stream_count == 0 && h2->control.len == 0) { /* idle */
+        cake__buf_free(&h2->control);
+        cake__deflate_rest(&h2->deflate);
+    }
     return err != 0 ? err : h2->err == CAKE_ENOMEM ? h2->err : 0;
 }
 
