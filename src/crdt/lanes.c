@@ -268,8 +268,6 @@ static void move_records(cake__table_t *table, cake__block_t *from, uint64_t fir
 
 static bool needs_wide_hlcs(const cake__block_t *from, const cake__block_t *to)
 {
-    if (to->shape.has_wide_hlcs)
-        return false;
     for (uint32_t position = 0; position < from->shape.capacity; position++) {
         if (cake__block_is_occupied(from, position) &&
             !cake__block_fits(to, (cake__id_pair_t){0, CAKE__NARROW_ID_HIGH}, cake__block_hlc(from, position)))

@@ -45,6 +45,8 @@ static void records_from_storage_are_loaded_in_the_end(void **state)
     bool has_all = false;
     for (uint64_t key = 0; key < KEYS; key++)
         put_key(from, key);
+    delete_key(from, KEYS); /* and dropped: more than records is stored */
+    assert_int_equal(cake_orswot_purge(from, WALL_MS + 60000, NULL, 0, 1, 1, KEYS, NULL), 0);
     for (size_t left = 0; !has_all; left++) {
         fuse_t fuse = {.left = SIZE_MAX};
         const cake_alloc_t alloc = {refuse_one, &fuse};
@@ -88,8 +90,9 @@ static void a_repair_that_lacked_memory_is_repeated(void **state)
             delete_key(a, key);
         assert_int_equal(cake_orswot_purge(a, WALL_MS + 60000, NULL, 0, 1, 1, KEYS, NULL), 0);
         put_key(a, 1000);
-        put_key(b, 500);
         delete_key(b, 1);
+        assert_int_equal(cake_orswot_purge(b, WALL_MS + 60000, NULL, 0, 1, 1, KEYS, NULL), 0);
+        put_key(b, 500);
         fuse.left = left;
         int err = cake_orswot_pull(b, a, WALL_MS + 60000);
         fuse.left = SIZE_MAX;

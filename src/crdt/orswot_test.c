@@ -437,6 +437,36 @@ static void a_failing_writer_or_reader_is_reported(void **state)
     cake_orswot_free(set);
 }
 
+/* Reads ten bytes at a time and then fails. */
+static int read_some(void *ctx, void *data, size_t len)
+{
+    tape_t *tape = ctx;
+    if (tape->at >= tape->len)
+        return CAKE_ENOSPC;
+    size_t part = cake__min_u64(cake__min_u64(tape->len - tape->at, len), 10);
+    memcpy(data, tape->bytes + tape->at, part);
+    tape->at += part;
+    return (int)part;
+}
+
+static void a_reader_that_fails_anywhere_is_reported(void **state)
+{
+    static tape_t tape, cut;
+    cake_orswot_config_t config = CAKE_ORSWOT_CONFIG_INIT;
+    cake_orswot_t *set = some_set(), *back;
+    config.actor = 78;
+    tape.len = 0;
+    assert_int_equal(cake_orswot_save(set, tape_write, &tape), 0);
+    for (size_t len = 0; len < tape.len; len++) {
+        cut = tape;
+        cut.at = 0;
+        cut.len = len;
+        assert_int_equal(cake_orswot_load(&config, read_some, &cut, &back), CAKE_ENOSPC);
+        assert_null(back);
+    }
+    cake_orswot_free(set);
+}
+
 /* ---- each allocation failed in turn ------------------------------------------------------------------------------------- */
 
 typedef struct countdown {
@@ -535,6 +565,7 @@ int main(void)
         cmocka_unit_test(a_set_is_the_same_after_saving_and_loading),
         cmocka_unit_test(altered_and_cut_bytes_are_refused),
         cmocka_unit_test(a_failing_writer_or_reader_is_reported),
+        cmocka_unit_test(a_reader_that_fails_anywhere_is_reported),
         cmocka_unit_test(each_allocation_failed_in_turn_leaves_everything_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
