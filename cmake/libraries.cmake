@@ -109,7 +109,7 @@ function(cake_libraries)
   cake_library(datacake-sqlite CORE LAYERS sqlite DESCRIPTION "SQLite storage of Datacake" PKG sqlite3 SYSTEM sqlite3)
   cake_library(datacake-lmdb CORE LAYERS lmdb DESCRIPTION "LMDB storage of Datacake" PKG lmdb SYSTEM lmdb)
   cake_library(datacake-sim CORE LAYERS sim simenv DESCRIPTION "Deterministic simulator of Datacake clusters"
-    LINKS libdatacake-sqlite PKG datacake-sqlite)
+    LINKS libdatacake-sqlite PkgConfig::SQLITE PKG datacake-sqlite sqlite3 SYSTEM sqlite3)
   target_link_libraries(libdatacake-sim-static INTERFACE libdatacake-sqlite-static)
 
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/datacake DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
