@@ -382,7 +382,9 @@ static void on_client(void *arg)
     if (!trial->is_chaotic || trial->writes_left == 0 || cake__has_failed(trial))
         return;
     uint64_t now_ns = cake__world_now_ns(trial->world);
-    uint64_t left_ns = trial->chaos_ends_ns > now_ns ? trial->chaos_ends_ns - now_ns : 1;
+    if (now_ns >= trial->chaos_ends_ns)
+        return; /* it ends as soon as a thread that waits goes on */
+    uint64_t left_ns = trial->chaos_ends_ns - now_ns;
     unsigned burst = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, 20) == 0 ? 8 : 1;
     uint64_t mean_ns = left_ns / (trial->writes_left + 1) * burst;
     for (unsigned i = 0; i < burst && trial->writes_left > 0; i++) {
