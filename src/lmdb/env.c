@@ -205,9 +205,12 @@ static int read_about(cake__lmdb_lane_t *lane, unsigned *lanes)
         code = get_number(txn, lane->tables[CAKE__TABLE_ABOUT], "lane", &number);
     if (code == 0)
         code = get_number(txn, lane->tables[CAKE__TABLE_ABOUT], "lanes", &count);
-    if (code == 0 && version <= CAKE__LMDB_VERSION)
+    bool is_lane =
+        number == lane->number && count >= 1 && count <= CAKE_STORAGE_LANES_MAX && (*lanes == 0 || count == *lanes);
+    bool is_ours = code == 0 && version <= CAKE__LMDB_VERSION && is_lane;
+    if (is_ours)
         code = open_tables(lane, txn, version);
-    if (code == 0) /* the handles of tables stay open only when the transaction that opened them commits */
+    if (is_ours && code == 0) /* the handles of tables stay open only when the transaction that opened them commits */
         code = mdb_txn_commit(txn);
     else
         mdb_txn_abort(txn);
@@ -217,7 +220,7 @@ static int read_about(cake__lmdb_lane_t *lane, unsigned *lanes)
         return refuse(lane->path, cake__lmdb_err(code), mdb_strerror(code), log);
     if (version > CAKE__LMDB_VERSION)
         return refuse(lane->path, CAKE_EVERSION, "made by a newer version", log);
-    if (number != lane->number || count < 1 || count > CAKE_STORAGE_LANES_MAX || (*lanes != 0 && count != *lanes))
+    if (!is_lane)
         return refuse(lane->path, CAKE_ECORRUPT, "is not the lane that its name says", log);
     *lanes = count;
     return 0;

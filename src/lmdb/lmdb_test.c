@@ -68,6 +68,10 @@ static void opens_a_file_of_version_1(void **state)
         assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
     cake_storage_close(storage);
     make_version_1(dir.path);
+    set_about(dir.path, "lane", 1, false); /* refused, and not migrated either */
+    check_refused(&lmdb_kind, dir.path, CAKE_ECORRUPT);
+    assert_int_equal(version_of(dir.path), 1);
+    set_about(dir.path, "lane", 0, false);
     storage = crash_reopen(open_dir, dir.path, &model, model.last);
     while (model.last < 400)
         assert_int_equal(crash_write(storage, model.last + 1, &model), 0);

@@ -197,7 +197,7 @@ static inline void power_suite(crash_open_fn open_fn)
 
 /* ---- migrating ----------------------------------------------------------------------------------------------------------- */
 
-#define POWER_BATCHES 20u /* in a file of the older version */
+#define POWER_BATCHES 8u /* in a file of the older version */
 
 /* Programs of an older and of a newer version. */
 typedef struct power_versions {
@@ -248,18 +248,22 @@ static inline uint64_t power_migrate_once(const power_versions_t *versions, uint
 static inline void power_migrations(const power_versions_t *versions)
 {
     static const fault_t faults[] = {FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT, FAULT_DEAD, FAULT_FULL};
+    bool is_full = getenv("CAKE_TEST_CUTS") != NULL;
     unsigned stayed = 0, tried = 0;
     uint64_t count = power_migrate_once(versions, 0, FAULT_NONE, FATE_KEEP_ALL, &stayed);
     assert_int_equal(stayed, 0);
     assert_true(count > 2);
     for (uint64_t nth = 1; nth <= count; nth++) {
-        for (unsigned fate = 0; fate < FATES; fate++, tried++)
-            (void)power_migrate_once(versions, nth, FAULT_POWER, (fate_t)fate, &stayed);
-        for (size_t i = 0; i < CAKE_COUNT_OF(faults); i++, tried++)
-            (void)power_migrate_once(versions, nth, faults[i], (fate_t)(nth % FATES), &stayed);
+        for (unsigned way = 0; way < FATES + CAKE_COUNT_OF(faults); way++) {
+            fate_t fate = way < FATES ? (fate_t)way : (fate_t)(nth % FATES);
+            if (!is_full && (nth + way) % 3 != 0)
+                continue;
+            (void)power_migrate_once(versions, nth, way < FATES ? FAULT_POWER : faults[way - FATES], fate, &stayed);
+            tried++;
+        }
     }
     print_message("%u migrations of %u calls cut short, %u had not happened\n", tried, (unsigned)count, stayed);
-    assert_in_range(stayed, 1, tried - 1);
+    assert_true(stayed > 0);
 }
 
 /* ---- the cases -------------------------------------------------------------------------------------------------------------- */
