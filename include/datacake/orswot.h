@@ -20,7 +20,7 @@
  *
  *   cake_orswot_free(set);
  *
- * n: records; costs are amortised, and no call that says O(1) takes longer than the move of 3072 index entries (below 1 ms).
+ * n: records; costs are amortised, and no call that says O(1) takes longer than the move of 3072 index entries (docs say how long).
  * What is passed in is read during the call and stays the caller's; records and ids are written to memory of the caller. Each
  * call lists its errors; one that lists none cannot fail. docs/set-layout.md has what the calls cost in ns. */
 #ifndef DATACAKE_ORSWOT_H
