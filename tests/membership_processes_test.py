@@ -4,6 +4,7 @@ who notices a pause, a kill, a restart and a goodbye, and when. Usage: membershi
 
 Nobody is asked anything while figures are taken: they come from the logs of the nodes and from /proc. What is asserted has
 generous deadlines; the goals of docs/membership.md stand beside the figures, and with DATACAKE_GOALS=1 they are asserted, too."""
+import os
 import pathlib
 import re
 import shutil
