@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "rpc/h2/deflate.h"
+#include "rpc/h2/state.h"
 
 #define HEADERS 8u
 
@@ -92,26 +92,6 @@ static void *resize(void *ctx, void *block, size_t size)
     return cake__libc_alloc.resize(cake__libc_alloc.ctx, block, size);
 }
 
-static void *mem_malloc(size_t size, void *alloc)
-{
-    return cake__malloc(alloc, size);
-}
-
-static void mem_free(void *block, void *alloc)
-{
-    cake__free(alloc, block);
-}
-
-static void *mem_calloc(size_t count, size_t size, void *alloc)
-{
-    return cake__calloc(alloc, count, size);
-}
-
-static void *mem_realloc(void *block, size_t size, void *alloc)
-{
-    return cake__realloc(alloc, block, size);
-}
-
 /* One writer and its peer's reader. */
 typedef struct {
     int64_t left;
@@ -125,7 +105,7 @@ static void begin(pair_t *pair)
 {
     pair->left = -1;
     pair->alloc = (cake_alloc_t){resize, &pair->left};
-    pair->mem = (nghttp2_mem){&pair->alloc, mem_malloc, mem_free, mem_calloc, mem_realloc};
+    pair->mem = cake__h2_mem(&pair->alloc);
     cake__deflate_init(&pair->deflate, &pair->alloc, &pair->mem);
     assert_int_equal(nghttp2_hd_inflate_new(&pair->inflater), 0);
 }

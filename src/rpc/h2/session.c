@@ -31,6 +31,11 @@ static void *mem_realloc(void *block, size_t size, void *alloc)
     return cake__realloc(alloc, block, size);
 }
 
+nghttp2_mem cake__h2_mem(const cake_alloc_t *alloc)
+{
+    return (nghttp2_mem){(void *)(uintptr_t)alloc, mem_malloc, mem_free, mem_calloc, mem_realloc};
+}
+
 static void put_settings(cake__h2_t *h2)
 {
     const cake__h2_config_t *config = &h2->config;
@@ -64,7 +69,7 @@ int cake__h2_new(const cake__h2_config_t *config, cake__h2_t **out)
     cake__list_init(&h2->sending);
     cake__list_init(&h2->blocked);
     cake__list_init(&h2->closing);
-    h2->mem = (nghttp2_mem){(void *)(uintptr_t)config->alloc, mem_malloc, mem_free, mem_calloc, mem_realloc};
+    h2->mem = cake__h2_mem(config->alloc);
     cake__deflate_init(&h2->deflate, config->alloc, &h2->mem);
     cake__buf_init(&h2->control, config->alloc);
     cake__buf_init(&h2->frame, config->alloc);

@@ -106,6 +106,7 @@ void cake__h2_forget(cake__h2_t *h2, cake__h2_stream_t *stream);         /* with
 void cake__h2_close_stream(cake__h2_t *h2, cake__h2_stream_t *stream, cake__h2_reason_t reason);
 
 void cake__h2_set_err(cake__h2_t *h2, int err);
+nghttp2_mem cake__h2_mem(const cake_alloc_t *alloc); /* alloc: for as long as it is used */
 
 /* send.c: the connection ends: GOAWAY, and nothing more is read */
 void cake__h2_fail(cake__h2_t *h2, int err, uint32_t code);
