@@ -50,6 +50,8 @@ static const struct {
     {302198, "all", false, "a read at a level sent on what its own node did not have yet", 0},
     {412807, "all", false, "the checker missed what a repair had killed for a delete whose disk was lost then", 2},
     {500873, "all", false, "as healing began a clock was two days ahead for a moment", 3},
+    {1001, "all", false,
+     "a repair gives a document a new stamp, under which the node that is asked for it does not have it", 0},
     {57, "forget,crash,partition,loss", true, "forgetting, repairs and restarts together", 0},
 };
 

@@ -47,10 +47,11 @@ typedef enum cake_write_kind {
     CAKE_WRITE_ERASE      /* the row goes, live or dead, if it is there; key may be empty, find it by id */
 } cake_write_kind_t;
 
-/* Where a write comes from: the node that sent it, which need not be the one that made it, but has it on its disk. A storage with
- * CAKE_STORAGE_FETCHES may get from there what is too large for a message, before its write returns, and calls progress from time
- * to time meanwhile, at least every few seconds, so that neither side gives up. Both are for the thread that write runs on, and
- * for the time of that call. examples/blobs.c is such a storage. */
+/* Where a write comes from: the node that sent it, which need not be the one that made it, but has it on its disk, perhaps under an
+ * older timestamp (a repair may give a document a new one: docs/consistency.md). A storage with CAKE_STORAGE_FETCHES may get from there
+ * what is too large for a message, before its write returns, and calls progress from time to time meanwhile, at least every few
+ * seconds, so that neither side gives up. Both are for the thread that write runs on, and for the time of that call.
+ * examples/blobs.c is such a storage. */
 struct cake_reply;
 typedef struct cake_write_context {
     uint16_t node_id;            /* of the sender; never 0 */

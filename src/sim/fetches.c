@@ -1,13 +1,13 @@
 /* Storages that get from the node of origin what does not fit into a message (CAKE_STORAGE_FETCHES): each fourth operation counts as so
  * large. Its bytes are asked for on the lane's thread, before the batch is written, while everything else goes on.
- * Checker "fetches": whoever is asked has the write on its disk. */
+ * Checker "fetches": whoever is asked has the write on its disk, or that document under an older stamp: a repair may give it a new one. */
 #include "sim/sim.h"
 
 #include <datacake/rpc.h>
 
 #define SERVICE    "trial-large"
 #define TIMEOUT_MS 1000u
-#define BODY_BYTES 12u /* place u32, stamp u64 */
+#define BODY_BYTES 16u /* place u32, stamp u64, operation u32 */
 
 static uint64_t answer_to(uint32_t place, cake_hlc_t hlc)
 {
@@ -26,9 +26,11 @@ static void on_read(cake_rpc_call_t *call, void *arg)
         return;
     }
     cake_hlc_t hlc = cake__load_le((const uint8_t *)body.data + 4, 8);
-    if (node->disk.seen[place].hlc < hlc && !cake__has_lost_disks(trial))
+    const cake__stamp_t *seen = &node->disk.seen[place];
+    bool has_document = !seen->is_tombstone && seen->op == (uint32_t)cake__load_le((const uint8_t *)body.data + 12, 4);
+    if (seen->hlc < hlc && !has_document && !cake__has_lost_disks(trial))
         cake__violation(trial, "fetches", "node %u is asked for %llx, and its disk has %llx", node->id,
-                        (unsigned long long)hlc, (unsigned long long)node->disk.seen[place].hlc);
+                        (unsigned long long)hlc, (unsigned long long)seen->hlc);
     uint8_t reply[8];
     cake__store_le(reply, answer_to(place, hlc), 8);
     cake_rpc_reply(call, reply, sizeof reply);
@@ -41,12 +43,13 @@ int cake__fetches_serve(cake__trial_node_t *node)
     return node->trial->plan.has_fetches ? cake_node_add_service(node->node, &service) : 0;
 }
 
-static int fetch(cake__disk_t *disk, uint32_t place, const cake_write_t *write)
+static int fetch(cake__disk_t *disk, uint32_t place, uint32_t op, const cake_write_t *write)
 {
     uint8_t body[BODY_BYTES];
     cake_reply_t *reply;
     cake__store_le(body, place, 4);
     cake__store_le(body + 4, write->hlc, 8);
+    cake__store_le(body + 12, op, 4);
     int err = write->context->call(write->context->arg, "/" SERVICE "/read", body, sizeof body, TIMEOUT_MS, &reply);
     if (err != 0)
         return CAKE_EIO;
@@ -72,7 +75,7 @@ int cake__fetch_batch(cake__disk_t *disk, const cake_batch_t *batch)
             !cake__value_parse(write->value, &op, &item) || op % 4 != 0)
             continue;
         trial->result->fetches++;
-        err = fetch(disk, keyspace * trial->plan.keys + key, write);
+        err = fetch(disk, keyspace * trial->plan.keys + key, op, write);
     }
     disk->node->waiting--;
     return err;
