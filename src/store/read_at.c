@@ -23,6 +23,7 @@ typedef struct {
     void *arg;
     int err;
     bool is_over;
+    bool is_here; /* best, on this node, which may have refused it: before it has joined, for one */
     uint32_t running, responses, required;
     cake_id_t id;
     answer_t best;
@@ -94,7 +95,9 @@ static int stage_repair(cake__task_t *task, cake__change_t *change)
 {
     read_at_t *read = CAKE_CONTAINER_OF(task, read_at_t, repair);
     cake_verdict_t verdict;
-    return cake__change_receive(change, &read->best.record, CAKE_SOURCE_EAGER, &read->best_value, &verdict);
+    int err = cake__change_receive(change, &read->best.record, CAKE_SOURCE_EAGER, &read->best_value, &verdict);
+    read->is_here = cake__context_contains(cake__change_context(change), read->best.record.dot);
+    return err;
 }
 
 static void release(read_at_t *read)
@@ -134,12 +137,12 @@ static void send_to_stale(read_at_t *read)
 static void finish_repair(cake__task_t *task, int err)
 {
     read_at_t *read = CAKE_CONTAINER_OF(task, read_at_t, repair);
-    if (err == 0 && !cake__store_is_stopping(read->store))
+    if (err == 0 && read->is_here && !cake__store_is_stopping(read->store))
         send_to_stale(read);
     release(read);
 }
 
-/* Here first: whoever sends a write has it on its disk, since storages may fetch the rest from there. */
+/* Here first, or nobody is sent it: whoever sends a write has it on its disk, since storages may fetch the rest from there. */
 static void repair_stale(read_at_t *read)
 {
     cake_store_t *store = read->store;
