@@ -49,6 +49,8 @@ static const struct {
     {226, "all", false, "levels per data centre did not count replicas whose data centre was not known yet", 7},
     {302198, "all", false, "a read at a level sent on what its own node did not have yet", 0},
     {700160, "all", false, "a read at a level sent on what its own node had refused, as it had not joined yet", 0},
+    {701333, "all", false,
+     "a node that had been down while it joined answered a read with what was deleted and purged since", 0},
     {412807, "all", false, "the checker missed what a repair had killed for a delete whose disk was lost then", 2},
     {500873, "all", false, "as healing began a clock was two days ahead for a moment", 3},
     {1001, "all", false,

@@ -139,9 +139,9 @@ int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *
             const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
             if (cake__peer_counts(peer))
                 store->candidates_are_placed &= peer->is_placed;
-            if (cake__peer_counts(peer))
-                store->candidates[store->candidate_count++] =
-                    (cake_candidate_t){peer->node_id, peer->status, peer->is_degraded, peer->data_center};
+            if (cake__peer_counts(peer)) /* who still joins answers nothing yet: taken last */
+                store->candidates[store->candidate_count++] = (cake_candidate_t){
+                    peer->node_id, peer->status, peer->is_degraded || !peer->is_replica, peer->data_center};
         }
         store->candidates_are_valid = true;
     }

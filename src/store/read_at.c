@@ -1,5 +1,6 @@
 /* Reading with a level: the newest of the answers of as many replicas as the level takes; those that answered with less are
- * sent it (read repair).
+ * sent it (read repair). A node that has not joined is no replica: it neither answers nor counts as its own answer, as it may have
+ * little, or what others have deleted and purged since it was here.
  *
  *   read    hail, keyspace string, key string        answer  hail, is_known u8, (actor u64, operation)? */
 #include "store/store.h"
@@ -327,7 +328,11 @@ static void on_posted(void *arg)
     cake_result_t result = {0};
     store->reads_running++;
     read->running = 1;
-    int err = cake__store_is_stopping(store) ? CAKE_ECLOSED : choose_peers(read, &result);
+    int err = cake__store_is_stopping(store) ? CAKE_ECLOSED : 0;
+    if (err == 0 && !store->is_joined && read->level != CAKE_NONE)
+        err = CAKE_ENOTJOINED;
+    if (err == 0)
+        err = choose_peers(read, &result);
     if (err == 0)
         err = cake__keyspace_find(store, keyspace_of(read), true, &read->keyspace);
     if (err != 0) {
@@ -435,6 +440,8 @@ void cake__handle_read(cake_rpc_call_t *call, void *arg)
     int err = answering == NULL ? CAKE_ENOMEM : cake__store_is_stopping(store) ? CAKE_ECLOSED : 0;
     if (err == 0)
         err = cake__get_hail(store, &reader, &hail);
+    if (err == 0 && !store->is_joined)
+        err = CAKE_ENOTJOINED;
     if (err == 0) {
         answering->keyspace = cake__get_string(&reader, CAKE_KEYSPACE_NAME_MAX);
         cake_slice_t key = cake__get_string(&reader, CAKE_KEY_MAX);
