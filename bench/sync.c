@@ -1,7 +1,8 @@
 /* What it costs to become equal again: two nodes in this process, connected over loopback; one is closed while the other
  * writes, and starts again on the storage it had.
  *
- *   bench-sync [keys (100000; up to some millions)]
+ *   bench-sync [keys (100000; up to some millions)] [part ...]
+ *       parts: changed, repair, memory, sqlite, lmdb; without any: all of them
  *
  * A row per number of differences: wire bytes (all streams of both nodes, framing and comparisons included; without the
  * values, 100 random bytes each), bytes and round trips of the sessions alone, time to open the storage, time from the first call
@@ -24,7 +25,7 @@
 #include "bench.h"
 
 #define VALUE_BYTES 100
-#define MANY        1000
+#define MANY        20000 /* fewer would take a minute of syncs to fill a disk */
 #define SPACE       "bench"
 #define PATIENCE_S  300
 
@@ -100,6 +101,7 @@ static void start(peer_t *peer, const char *seed)
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
     cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
     options.tombstone_min_age_ms = 1;
+    options.sync_interval_ms = 1000; /* not to wait for rounds in sync */
     config.env = peer->env;
     config.node_id = peer->id;
     config.listen_addr = "127.0.0.1:0";
@@ -161,7 +163,7 @@ static cake_key_t key_of(uint64_t i, uint64_t count, uint64_t keys)
 static void put_spread(cake_store_t *store, uint64_t count, uint64_t keys, uint64_t salt)
 {
     static uint64_t values[MANY][(VALUE_BYTES + 7) / 8];
-    cake_item_t items[MANY];
+    static cake_item_t items[MANY];
     for (uint64_t done = 0; done < count;) {
         size_t many = 0;
         for (; many < MANY && done < count; many++, done++) {
@@ -175,7 +177,7 @@ static void put_spread(cake_store_t *store, uint64_t count, uint64_t keys, uint6
 
 static void delete_spread(cake_store_t *store, uint64_t count, uint64_t keys)
 {
-    cake_key_t deleted[MANY];
+    static cake_key_t deleted[MANY];
     for (uint64_t done = 0; done < count;) {
         size_t many = 0;
         for (; many < MANY && done < count; many++, done++)
@@ -213,76 +215,141 @@ static void measure(const char *what, peer_t *one, peer_t *two, uint64_t differe
     fflush(stdout);
 }
 
-static void measure_idle(peer_t *one, peer_t *two)
+static void wait_pulses(const peer_t *one, const peer_t *two, unsigned long long more)
 {
-    cake_store_stats_t a = stats_of(one), b = stats_of(two);
-    unsigned long long wire = wire_bytes, pulses = a.pulses + b.pulses, bytes = a.pulse_bytes + b.pulse_bytes;
     double end = seconds() + PATIENCE_S;
-    for (unsigned long long now = pulses; now < pulses + 2; now = stats_of(one).pulses + stats_of(two).pulses) {
+    unsigned long long before = stats_of(one).pulses + stats_of(two).pulses, now = before;
+    for (; now < before + more; now = stats_of(one).pulses + stats_of(two).pulses) {
         check(seconds() < end ? 0 : CAKE_ETIMEDOUT, "waiting for pulses");
         pause_briefly();
     }
     nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL); /* their answers */
+}
+
+/* The first pulses after a session still tell of what it brought. */
+static void measure_idle(const peer_t *one, const peer_t *two)
+{
+    wait_pulses(one, two, 4);
+    cake_store_stats_t a = stats_of(one), b = stats_of(two);
+    unsigned long long wire = wire_bytes, pulses = a.pulses + b.pulses, bytes = a.pulse_bytes + b.pulse_bytes;
+    wait_pulses(one, two, 4);
     a = stats_of(one), b = stats_of(two);
     double rounds = (double)(a.pulses + b.pulses - pulses);
     printf("in sync: %.0f bytes per round and peer, %.0f on the wire (goal 64)\n",
            (double)(a.pulse_bytes + b.pulse_bytes - bytes) / rounds, (double)(wire_bytes - wire) / rounds);
 }
 
-static void measure_rows(uint64_t keys)
+static void print_head(void)
 {
-    const uint64_t counts[] = {0, 10, 10000, keys};
-    peer_t one = {.id = 1, .env = open_env(), .storage = open_kept()};
-    peer_t two = {.id = 2, .env = open_env(), .storage = open_kept()};
-    start(&one, NULL);
-    put_spread(one.store, keys, keys, 0);
     printf("%-10s %9s %11s %11s %11s %6s %9s %9s %9s %9s %9s %9s\n", "what", "differ", "wire", "-values", "session-val",
            "trips", "open ms", "CPU ms", "equal ms", "CPU ms", "docs/s", "CPU us/doc");
-    measure("empty", &one, &two, keys, keys);
+}
+
+typedef struct {
+    peer_t one, two;
+    uint64_t keys;
+} pair_t;
+
+static void open_pair(pair_t *pair, uint64_t keys)
+{
+    pair->keys = keys;
+    pair->one = (peer_t){.id = 1, .env = open_env(), .storage = open_kept()};
+    pair->two = (peer_t){.id = 2, .env = open_env(), .storage = open_kept()};
+    start(&pair->one, NULL);
+    put_spread(pair->one.store, keys, keys, 0);
+    print_head();
+    measure("empty", &pair->one, &pair->two, keys, keys);
+}
+
+static void close_pair(pair_t *pair)
+{
+    stop(&pair->two);
+    stop(&pair->one);
+    drop_kept(pair->one.storage);
+    drop_kept(pair->two.storage);
+    pair->one.env->ops->close(pair->one.env);
+    pair->two.env->ops->close(pair->two.env);
+}
+
+static void measure_changed(uint64_t keys)
+{
+    const uint64_t counts[] = {0, 10, 10000, keys};
+    pair_t pair;
+    open_pair(&pair, keys);
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        stop(&two);
+        stop(&pair.two);
         if (counts[i] > 0)
-            put_spread(one.store, counts[i], keys, i + 1);
-        measure("changed", &one, &two, counts[i], counts[i]);
+            put_spread(pair.one.store, counts[i], keys, i + 1);
+        measure("changed", &pair.one, &pair.two, counts[i], counts[i]);
     }
-    measure_idle(&one, &two);
-    for (size_t i = 1; i + 1 < sizeof counts / sizeof counts[0]; i++) {
-        stop(&two);
-        delete_spread(one.store, counts[i], keys);
-        check(cake_store_forget(one.store, 2), "forget");
-        wait_purged(&one);
-        measure("repair", &one, &two, counts[i], 0);
-        put_spread(one.store, counts[i], keys, 99);
-        wait_equal(&one, &two);
-    }
+    measure_idle(&pair.one, &pair.two);
     printf("goals at 1M keys: 10 changed in 2 KB and 2 round trips; 10,000 in 300 KB plus values; 300,000 docs/s\n");
-    stop(&two);
-    stop(&one);
-    peer_t again = {.id = 1, .env = one.env, .storage = one.storage};
-    double begin = seconds(), cpu = cpu_seconds();
-    start(&again, NULL);
-    check(cake_store_put(again.store, SPACE, cake_key_u64(0), "", 0, CAKE_NONE), "put");
-    printf("restart with %llu keys: %.0f ms in memory (%.0f of CPU)", (unsigned long long)keys,
-           (seconds() - begin) * 1e3, (cpu_seconds() - cpu) * 1e3);
+    close_pair(&pair);
+}
+
+static void measure_repair(uint64_t keys)
+{
+    const uint64_t counts[] = {10, 10000};
+    pair_t pair;
+    open_pair(&pair, keys);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        stop(&pair.two);
+        delete_spread(pair.one.store, counts[i], keys);
+        check(cake_store_forget(pair.one.store, 2), "forget");
+        wait_purged(&pair.one);
+        measure("repair", &pair.one, &pair.two, counts[i], 0);
+        put_spread(pair.one.store, counts[i], keys, 99);
+        wait_equal(&pair.one, &pair.two);
+    }
+    close_pair(&pair);
+}
+
+/* ---- restart: until the first put is done ----------------------------------------------------------------------------------*/
+
+static void print_restart(const char *from, uint64_t keys, double begin, double cpu)
+{
+    printf("restart with %llu keys from %s: %.0f ms, %.0f of CPU (goal for 1M: 1,000)\n", (unsigned long long)keys,
+           from, (seconds() - begin) * 1e3, (cpu_seconds() - cpu) * 1e3);
     fflush(stdout);
-    stop(&again);
-    drop_kept(one.storage);
-    drop_kept(two.storage);
-    one.env->ops->close(one.env);
-    two.env->ops->close(two.env);
 }
 
-static int open_sqlite(const char *dir, cake_storage_t **storage)
+static void start_and_put(peer_t *peer)
 {
-    return cake_sqlite_open(dir, NULL, storage);
+    start(peer, NULL);
+    check(cake_store_put(peer->store, SPACE, cake_key_u64(0), "", 0, CAKE_NONE), "put");
 }
 
-static int open_lmdb(const char *dir, cake_storage_t **storage)
+static void measure_memory(uint64_t keys)
 {
-    return cake_lmdb_open(dir, NULL, storage);
+    peer_t peer = {.id = 1, .env = open_env(), .storage = open_kept()};
+    start_and_put(&peer);
+    put_spread(peer.store, keys, keys, 0);
+    stop(&peer);
+    double begin = seconds(), cpu = cpu_seconds();
+    start_and_put(&peer);
+    print_restart("memory", keys, begin, cpu);
+    stop(&peer);
+    drop_kept(peer.storage);
+    peer.env->ops->close(peer.env);
 }
 
-static void measure_disk(const char *name, int (*open)(const char *dir, cake_storage_t **storage), uint64_t keys)
+/* Filling is not measured: it need not last. */
+static int open_sqlite(const char *dir, bool is_filled, cake_storage_t **storage)
+{
+    cake_sqlite_options_t options = CAKE_SQLITE_OPTIONS_INIT;
+    options.lose_last_writes_on_power_cut = !is_filled;
+    return cake_sqlite_open(dir, &options, storage);
+}
+
+static int open_lmdb(const char *dir, bool is_filled, cake_storage_t **storage)
+{
+    cake_lmdb_options_t options = CAKE_LMDB_OPTIONS_INIT;
+    options.lose_last_writes_on_power_cut = !is_filled;
+    return cake_lmdb_open(dir, &options, storage);
+}
+
+static void measure_disk(const char *name, int (*open)(const char *dir, bool is_filled, cake_storage_t **storage),
+                         uint64_t keys)
 {
     char dir[] = "/tmp/bench-sync-XXXXXX", command[64];
     peer_t peer = {.id = 1, .env = open_env()};
@@ -290,11 +357,10 @@ static void measure_disk(const char *name, int (*open)(const char *dir, cake_sto
         check(CAKE_EIO, "a temporary directory");
     for (int pass = 0; pass < 2; pass++) {
         double begin = seconds(), cpu = cpu_seconds();
-        check(open(dir, &peer.storage), dir);
-        start(&peer, NULL);
-        check(cake_store_put(peer.store, SPACE, cake_key_u64(0), "", 0, CAKE_NONE), "put");
+        check(open(dir, pass == 1, &peer.storage), dir);
+        start_and_put(&peer);
         if (pass == 1)
-            printf(", %.0f ms from %s (%.0f of CPU)", (seconds() - begin) * 1e3, name, (cpu_seconds() - cpu) * 1e3);
+            print_restart(name, keys, begin, cpu);
         else
             put_spread(peer.store, keys, keys, 0);
         stop(&peer);
@@ -305,16 +371,42 @@ static void measure_disk(const char *name, int (*open)(const char *dir, cake_sto
         fprintf(stderr, "bench-sync: %s is left behind\n", dir);
 }
 
+static void measure_sqlite(uint64_t keys)
+{
+    measure_disk("SQLite", open_sqlite, keys);
+}
+
+static void measure_lmdb(uint64_t keys)
+{
+    measure_disk("LMDB", open_lmdb, keys);
+}
+
 int main(int argc, char **argv)
 {
+    static const struct {
+        const char *name;
+        void (*measure)(uint64_t keys);
+    } parts[] = {{"changed", measure_changed},
+                 {"repair", measure_repair},
+                 {"memory", measure_memory},
+                 {"sqlite", measure_sqlite},
+                 {"lmdb", measure_lmdb}};
     uint64_t keys = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000;
-    if (keys < 10000) {
-        fprintf(stderr, "usage: bench-sync [keys, at least 10000]\n");
+    int known = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        for (int k = 2; k < argc; k++)
+            known += strcmp(argv[k], parts[i].name) == 0;
+    }
+    if (keys < 10000 || known != (argc > 2 ? argc - 2 : 0)) {
+        fprintf(stderr, "usage: bench-sync [keys, at least 10000] [changed] [repair] [memory] [sqlite] [lmdb]\n");
         return 2;
     }
-    measure_rows(keys);
-    measure_disk("SQLite", open_sqlite, keys);
-    measure_disk("LMDB", open_lmdb, keys);
-    printf("; goal for 1M: 1,000\n");
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        bool is_asked = argc <= 2;
+        for (int k = 2; k < argc; k++)
+            is_asked |= strcmp(argv[k], parts[i].name) == 0;
+        if (is_asked)
+            parts[i].measure(keys);
+    }
     return 0;
 }

@@ -13,7 +13,9 @@
 #define WANTS_MAX           64u /* peers per keyspace */
 #define COMPARE_IDS         4096u
 
-/* Invariant: exactly one of call, task and step_timer is under way. */
+/* Where an answer brings documents and nothing is compared, the next one is asked for before this one is staged: both nodes work at once.
+ * Invariants: of task and step at most one is under way, and one of both or a call is; `ahead` is kept for the end of the
+ * task. A pull that has ended but for its call has a problem or is finished, and takes no more. */
 typedef struct cake__pull {
     cake__task_t task; /* first */
     cake_store_t *store;
@@ -23,9 +25,12 @@ typedef struct cake__pull {
     cake__origin_t origin;
     uint64_t token;
     cake_reply_t *reply; /* what the task stages */
+    cake_reply_t *ahead; /* the answer after it; NULL: not here yet, or not asked for */
+    bool is_asking, is_staging, has_ended;
+    const char *problem; /* of one that has ended */
     cake__session_answer_t answer;
-    uint32_t idle_rounds;    /* answers in a row that brought nothing */
-    cake_timer_t step_timer; /* the next piece of a repair that needs no message */
+    uint32_t idle_rounds; /* answers in a row that brought nothing */
+    cake_post_t step;     /* the task, in another turn; of a repair also its next piece that needs no message */
 } pull_t;
 
 static void arm_want_timer(cake_store_t *store);
@@ -125,6 +130,7 @@ static int call_peer(pull_t *pull, const char *method, cake__buf_t *out)
     int err = out->err;
     if (err == 0)
         err = cake__store_call(pull->store, pull->node_id, method, &body, 1, PULL_TIMEOUT_MS, on_answer, pull);
+    pull->is_asking = err == 0;
     pull->store->stats.session_calls += err == 0;
     pull->store->stats.session_bytes += err == 0 ? body.len : 0;
     cake__buf_free(out);
@@ -159,6 +165,12 @@ static void release_answer(pull_t *pull)
     pull->reply = NULL;
 }
 
+/* In another turn of the loop: what was written in this one has left by then. */
+static void step_later(pull_t *pull)
+{
+    pull->store->env->ops->post(pull->store->env, &pull->step);
+}
+
 /* A repair walks through the set and drops tombstones in pieces, each in a turn of its own and in a batch of its own. */
 static bool takes_a_step(pull_t *pull, int *err)
 {
@@ -167,8 +179,8 @@ static bool takes_a_step(pull_t *pull, int *err)
         *err = cake__receiver_step(pull->receiver, &has_more);
     if (*err != 0 || !has_more)
         return false;
-    cake_env_t *env = pull->store->env;
-    env->ops->timer_arm(env, &pull->step_timer, cake__now_ns(env));
+    pull->is_staging = true;
+    step_later(pull);
     return true;
 }
 
@@ -176,11 +188,34 @@ static void on_step(void *arg)
 {
     pull_t *pull = arg;
     if (cake__store_is_stopping(pull->store)) {
+        if (pull->reply != NULL)
+            release_answer(pull);
         end_pull(pull, cake_strerror(CAKE_ECLOSED));
         return;
     }
-    pull->task.bytes = 0;
+    pull->task.bytes = cake_reply_body(pull->reply).len;
     cake__lane_submit(pull->keyspace->lane, &pull->task);
+}
+
+static void take_answer(pull_t *pull, cake_reply_t *reply);
+
+/* What follows an answer that was taken whole. */
+static void go_on(pull_t *pull)
+{
+    cake__session_phase_t phase = cake__receiver_phase(pull->receiver);
+    cake_reply_t *ahead = pull->ahead;
+    if (phase == CAKE__PHASE_FINISHED) {
+        end_pull(pull, NULL);
+    } else if (phase == CAKE__PHASE_ABORTED) {
+        end_pull(pull, cake__receiver_reason(pull->receiver));
+    } else if (pull->idle_rounds > 3 || cake__store_is_stopping(pull->store)) {
+        end_pull(pull, "nothing more comes");
+    } else if (ahead != NULL) {
+        pull->ahead = NULL;
+        take_answer(pull, ahead);
+    } else if (!pull->is_asking && ask_next(pull) != 0) {
+        end_pull(pull, "the next part cannot be asked for");
+    }
 }
 
 static void finish_answer(cake__task_t *task, int err)
@@ -191,32 +226,31 @@ static void finish_answer(cake__task_t *task, int err)
     if (pull->answer.has_welcome)
         pull->token = pull->answer.welcome.token;
     release_answer(pull);
+    pull->is_staging = false;
     if (takes_a_step(pull, &err)) {
         pull->idle_rounds = 0;
         return;
     }
-    cake__session_phase_t phase = cake__receiver_phase(pull->receiver);
-    if (err != 0) {
+    if (err != 0)
         end_pull(pull, cake_strerror(err));
-    } else if (phase == CAKE__PHASE_FINISHED) {
-        end_pull(pull, NULL);
-    } else if (phase == CAKE__PHASE_ABORTED) {
-        end_pull(pull, cake__receiver_reason(pull->receiver));
-    } else if (pull->idle_rounds > 3 || cake__store_is_stopping(pull->store)) {
-        end_pull(pull, "nothing more comes");
-    } else if (ask_next(pull) != 0) {
-        end_pull(pull, "the next part cannot be asked for");
-    }
+    else
+        go_on(pull);
 }
 
-static void on_answer(cake_reply_t *reply, void *arg)
+/* Its mode is known once the WELCOME is staged. */
+static bool may_ask_ahead(const pull_t *pull)
 {
-    pull_t *pull = arg;
+    cake__session_mode_t mode = cake__receiver_mode(pull->receiver);
+    bool compares = mode != CAKE__MODE_JOIN && mode != CAKE__MODE_DELTA;
+    return !compares && pull->answer.has_chunk && !pull->answer.has_fin;
+}
+
+static void take_answer(pull_t *pull, cake_reply_t *reply)
+{
     cake_store_t *store = pull->store;
     cake_slice_t body = cake_reply_body(reply);
     cake__hail_t hail;
     int err = cake_reply_err(reply);
-    store->stats.session_bytes += body.len;
     if (err == 0)
         err = cake__session_answer_decode(&pull->answer, store, body, &hail);
     if (err == 0 && hail.node_id != pull->node_id) {
@@ -235,8 +269,26 @@ static void on_answer(cake_reply_t *reply, void *arg)
         pull->answer.values[i].origin = &pull->origin;
     pull->origin.token = pull->answer.has_welcome ? pull->answer.welcome.token : pull->token;
     pull->reply = reply;
-    pull->task.bytes = body.len;
-    cake__lane_submit(pull->keyspace->lane, &pull->task);
+    pull->is_staging = true;
+    if (may_ask_ahead(pull) && ask_next(pull) == 0)
+        step_later(pull); /* once the request has left */
+    else
+        on_step(pull);
+}
+
+static void on_answer(cake_reply_t *reply, void *arg)
+{
+    pull_t *pull = arg;
+    pull->is_asking = false;
+    pull->store->stats.session_bytes += cake_reply_body(reply).len;
+    if (pull->has_ended) {
+        cake_reply_free(reply);
+        end_pull(pull, pull->problem);
+    } else if (pull->is_staging) {
+        pull->ahead = reply;
+    } else {
+        take_answer(pull, reply);
+    }
 }
 
 static uint64_t backoff_ms(uint32_t failures)
@@ -267,6 +319,12 @@ static void end_pull(pull_t *pull, const char *problem)
     cake__keyspace_t *keyspace = pull->keyspace;
     bool is_repair = cake__receiver_mode(pull->receiver) == CAKE__MODE_REPAIR;
     CAKE_ASSERT(keyspace->pull == pull && store->pulls_running > 0);
+    cake_reply_free(pull->ahead);
+    pull->ahead = NULL;
+    pull->has_ended = true;
+    pull->problem = problem;
+    if (pull->is_asking)
+        return; /* again with its answer */
     if (problem != NULL)
         cake__log(store->log, CAKE_LOG_DEBUG, "session for %s from node %u ended: %s", keyspace->name,
                   (unsigned)pull->node_id, problem);
@@ -294,7 +352,7 @@ static int start_pull(cake__keyspace_t *keyspace, uint16_t node_id)
     pull->store = store;
     pull->keyspace = keyspace;
     pull->node_id = node_id;
-    pull->step_timer = CAKE_TIMER_INIT(on_step, pull);
+    pull->step = (cake_post_t){.fn = on_step, .arg = pull};
     pull->task =
         (cake__task_t){.keyspace = keyspace, .stage = stage_answer, .finish = finish_answer, .origin = &pull->origin};
     cake__origin_init(&pull->origin, store, node_id);
