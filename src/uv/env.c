@@ -1,5 +1,7 @@
 /* The environment of a real machine: start and close, clocks, random numbers, gates, errors, addresses. */
+#include <errno.h>
 #include <netinet/in.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <time.h>
@@ -8,12 +10,10 @@
 #include "uv/stream.h"
 
 typedef struct {
-    pthread_mutex_t mutex;
-    pthread_cond_t opened;
-    bool is_open;
+    sem_t opened;
 } gate_t;
 
-_Static_assert(sizeof(gate_t) <= sizeof(cake_gate_t), "a gate holds a mutex and a condition");
+_Static_assert(sizeof(gate_t) <= sizeof(cake_gate_t), "a gate holds a semaphore");
 
 /* ---- clocks and random numbers ---- */
 
@@ -49,21 +49,17 @@ static gate_t *gate_of(cake_gate_t *gate)
 
 void cake__uv_gate_init(cake_env_t *env, cake_gate_t *opaque)
 {
-    gate_t *gate = gate_of(opaque);
     (void)env;
-    int err = pthread_mutex_init(&gate->mutex, NULL);
+    int err = sem_init(&gate_of(opaque)->opened, 0, 0);
     CAKE_ASSERT(err == 0);
-    err = pthread_cond_init(&gate->opened, NULL);
-    CAKE_ASSERT(err == 0);
-    gate->is_open = false;
 }
 
+/* Leaves it open, for who waits again. */
 static void wait_until_open(gate_t *gate)
 {
-    pthread_mutex_lock(&gate->mutex);
-    while (!gate->is_open)
-        pthread_cond_wait(&gate->opened, &gate->mutex);
-    pthread_mutex_unlock(&gate->mutex);
+    while (sem_wait(&gate->opened) != 0)
+        CAKE_ASSERT(errno == EINTR);
+    sem_post(&gate->opened);
 }
 
 void cake__uv_gate_wait(cake_env_t *env, cake_gate_t *gate)
@@ -72,23 +68,19 @@ void cake__uv_gate_wait(cake_env_t *env, cake_gate_t *gate)
     wait_until_open(gate_of(gate));
 }
 
-/* The signal is given with the mutex held: the waiter cannot return, and free the gate, before we are out of it. */
+/* The waiter may free the gate before this has returned, which a semaphore is made for. A mutex and a condition would wake it
+ * while the mutex is held, and so twice. */
 void cake__uv_gate_open(cake_env_t *env, cake_gate_t *opaque)
 {
-    gate_t *gate = gate_of(opaque);
     (void)env;
-    pthread_mutex_lock(&gate->mutex);
-    gate->is_open = true;
-    pthread_cond_broadcast(&gate->opened);
-    pthread_mutex_unlock(&gate->mutex);
+    int err = sem_post(&gate_of(opaque)->opened);
+    CAKE_ASSERT(err == 0);
 }
 
 void cake__uv_gate_destroy(cake_env_t *env, cake_gate_t *opaque)
 {
-    gate_t *gate = gate_of(opaque);
     (void)env;
-    pthread_cond_destroy(&gate->opened);
-    pthread_mutex_destroy(&gate->mutex);
+    sem_destroy(&gate_of(opaque)->opened);
 }
 
 /* ---- errors and addresses ---- */
@@ -213,8 +205,7 @@ static void write_to_stderr(void *ctx, cake_log_level_t level, const char *messa
 
 static void end_loop(cake__uvenv_t *env)
 {
-    int err = uv_loop_close(&env->loop);
-    CAKE_ASSERT(err == 0 && "a handle was left open");
+    cake__uv_loop_free(env);
     cake_alloc_t alloc = env->base.alloc;
     env->tls_pool.alloc = &alloc;
     cake__tls_pool_free(&env->tls_pool);
@@ -227,10 +218,7 @@ static void close_env(cake_env_t *base)
     cake__uvenv_t *env = cake__uvenv(base);
     CAKE_ASSERT(!on_loop(base) && "the loop cannot close itself");
     pthread_t thread = env->thread;
-    atomic_fetch_add_explicit(&env->posting, 1, memory_order_relaxed);
-    atomic_store_explicit(&env->is_ending, true, memory_order_release);
-    uv_async_send(&env->async);
-    atomic_fetch_sub_explicit(&env->posting, 1, memory_order_release);
+    cake__uv_loop_end(env);
     int err = pthread_join(thread, NULL);
     CAKE_ASSERT(err == 0);
     end_loop(env);

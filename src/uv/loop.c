@@ -1,4 +1,7 @@
 /* One turn of the loop: timers, posts, later steps, deferred calls. */
+#include <errno.h>
+#include <unistd.h>
+
 #include "uv/loop.h"
 
 #define TURN_STEPS_MAX 4096u /* deferred calls and later steps before sockets get their turn again */
@@ -161,6 +164,24 @@ static void end_turn(uv_prepare_t *handle)
 
 /* ---- posts: a list that any thread pushes on and the loop takes whole ---- */
 
+/* uv_async_send would do, but where sender and loop share a processor the loop runs before the call has returned, and libuv
+ * then spins until it has: 40 us of a put. A full pipe has enough in it to wake the loop. */
+static void wake_loop(cake__uvenv_t *env)
+{
+    ssize_t written;
+    do {
+        written = write(env->wake_fds[1], "", 1);
+    } while (written < 0 && errno == EINTR);
+    CAKE_ASSERT(written == 1 || errno == EAGAIN);
+}
+
+static void drain_wakes(cake__uvenv_t *env)
+{
+    char bytes[64];
+    while (read(env->wake_fds[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes)
+        continue;
+}
+
 void cake__uv_post(cake_env_t *base, cake_post_t *post)
 {
     cake__uvenv_t *env = cake__uvenv(base);
@@ -173,7 +194,7 @@ void cake__uv_post(cake_env_t *base, cake_post_t *post)
     /* Whoever found it empty wakes the loop, for all that follow until it takes them. The loop itself is awake, and looks
      * at the list before it sleeps. */
     if (newest == NULL && !pthread_equal(pthread_self(), env->thread))
-        uv_async_send(&env->async);
+        wake_loop(env);
     atomic_fetch_sub_explicit(&env->posting, 1, memory_order_release);
 }
 
@@ -193,9 +214,12 @@ void cake__uv_run_posts(cake__uvenv_t *env)
     }
 }
 
-static void on_wake(uv_async_t *handle)
+static void on_wake(uv_poll_t *handle, int status, int events)
 {
     cake__uvenv_t *env = handle->data;
+    (void)status; /* an error of the pipe: it is woken as well */
+    (void)events;
+    drain_wakes(env); /* before the posts are taken: one that comes now writes again */
     bool is_ending = atomic_load_explicit(&env->is_ending, memory_order_acquire);
     cake__uv_run_posts(env);
     if (!is_ending)
@@ -209,7 +233,21 @@ static void on_wake(uv_async_t *handle)
     cake__uv_loop_close_handles(env);
 }
 
+void cake__uv_loop_end(cake__uvenv_t *env)
+{
+    atomic_fetch_add_explicit(&env->posting, 1, memory_order_relaxed);
+    atomic_store_explicit(&env->is_ending, true, memory_order_release);
+    wake_loop(env);
+    atomic_fetch_sub_explicit(&env->posting, 1, memory_order_release);
+}
+
 /* ---- making and closing ---- */
+
+static void close_pipe(cake__uvenv_t *env)
+{
+    close(env->wake_fds[0]);
+    close(env->wake_fds[1]);
+}
 
 int cake__uv_loop_init(cake__uvenv_t *env)
 {
@@ -218,26 +256,41 @@ int cake__uv_loop_init(cake__uvenv_t *env)
     env->timer_set_for_ns = CAKE_NEVER;
     env->last_deferred = &env->first_deferred;
     cake__list_init(&env->later);
-    int err = uv_loop_init(&env->loop);
+    int err = uv_pipe(env->wake_fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
     if (err != 0)
         return err;
-    err = uv_async_init(&env->loop, &env->async, on_wake);
+    err = uv_loop_init(&env->loop);
     if (err != 0) {
-        uv_loop_close(&env->loop);
+        close_pipe(env);
         return err;
     }
+    err = uv_poll_init(&env->loop, &env->wake, env->wake_fds[0]);
+    if (err != 0) {
+        uv_loop_close(&env->loop);
+        close_pipe(env);
+        return err;
+    }
+    err = uv_poll_start(&env->wake, UV_READABLE, on_wake);
+    CAKE_ASSERT(err == 0);
     uv_prepare_init(&env->loop, &env->prepare);
     uv_idle_init(&env->loop, &env->idle);
     uv_timer_init(&env->loop, &env->timer);
-    env->async.data = env->prepare.data = env->idle.data = env->timer.data = env;
+    env->wake.data = env->prepare.data = env->idle.data = env->timer.data = env;
     uv_prepare_start(&env->prepare, end_turn);
     return 0;
 }
 
 void cake__uv_loop_close_handles(cake__uvenv_t *env)
 {
-    uv_close((uv_handle_t *)&env->async, NULL);
+    uv_close((uv_handle_t *)&env->wake, NULL);
     uv_close((uv_handle_t *)&env->prepare, NULL);
     uv_close((uv_handle_t *)&env->idle, NULL);
     uv_close((uv_handle_t *)&env->timer, NULL);
+}
+
+void cake__uv_loop_free(cake__uvenv_t *env)
+{
+    int err = uv_loop_close(&env->loop);
+    CAKE_ASSERT(err == 0 && "a handle was left open");
+    close_pipe(env);
 }

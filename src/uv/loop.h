@@ -36,7 +36,8 @@ typedef struct cake__later {
 typedef struct cake__uvenv {
     cake_env_t base;
     uv_loop_t loop;
-    uv_async_t async;     /* wakes the loop for posts and for its end */
+    uv_poll_t wake;       /* for posts and for the end: a pipe of ours, see wake_loop */
+    uv_file wake_fds[2];  /* the end that is read, the end that is written */
     uv_prepare_t prepare; /* end_turn */
     uv_idle_t idle;       /* runs while end_turn left something: the loop does not sleep then */
     uv_timer_t timer;     /* for the least of the timers */
@@ -76,6 +77,8 @@ void cake__uv_gate_destroy(cake_env_t *env, cake_gate_t *gate);
 
 int cake__uv_loop_init(cake__uvenv_t *env);
 void cake__uv_loop_close_handles(cake__uvenv_t *env); /* then run the loop until nothing is left */
+void cake__uv_loop_end(cake__uvenv_t *env);           /* any thread: it runs what was posted, and returns */
+void cake__uv_loop_free(cake__uvenv_t *env);          /* after it has returned */
 void cake__uv_run_posts(cake__uvenv_t *env);
 void cake__uv_later(cake__uvenv_t *env, cake__later_t *later); /* once; cake__list_remove takes it back */
 void cake__uv_timer_arm(cake_env_t *env, cake_timer_t *timer, uint64_t deadline_ns);
