@@ -10,13 +10,14 @@
  * the other half, in the order of ids: so each page of ids that is touched takes many. The half is emptied when all of it
  * is merged, long before the next one is full.
  *
- * Everything here happens in the transaction of the batch. What is in memory follows from the tables: it is read again when
- * the file is opened, and put back (settle) when a transaction fails.
+ * Everything here happens in the transaction of the batch. What is in memory only says where in the tables to look: an entry that
+ * is not in its table any more was erased. It is read again when the file is opened, and put back (settle) when a transaction
+ * fails.
  *
  * Readers
- *   An id and its key belong together for good, so an entry that is too new or too old for a reader's snapshot does no harm:
- *   the row then is not there. One that is missing would: so a half that was merged stays in memory until every reader's
- *   snapshot has its rows in ids (see cake__lmdb_readers_oldest), erased entries too. */
+ *   An entry that is too new or too old for a reader's snapshot does no harm: its table does not have it there. One that is
+ *   missing would: so a half that was merged stays in memory until every reader's snapshot has its rows in ids (see
+ *   cake__lmdb_readers_oldest). */
 #include "lmdb/lmdb.h"
 
 #include <errno.h>
@@ -24,12 +25,12 @@
 
 #include "base/bytes.h"
 
-#define LEAST_MIN  4096u   /* entries of a half */
-#define LEAST_MAX  262144u /* about 25 MB with keys of 40 bytes */
-#define FULL       4u      /* halves of that many times the least are full: their ids go where they belong, at once */
-#define HEAD       20u     /* keyspace, id; the key follows */
+#define LEAST_MIN  16384u   /* entries of a half */
+#define LEAST_MAX  1048576u /* 40 MB */
+#define FULL       4u       /* halves of that many times the least are full: their ids go where they belong, at once */
+#define HEAD       20u      /* keyspace, id; the key follows */
 #define NONE       0u
-#define IDS_PER    8u /* merging is worth while with an eighth of what ids holds */
+#define IDS_PER    4u /* merging is worth while with a quarter of what ids holds: then a page takes fifteen of them */
 #define MERGE_RATE 2u
 
 static cake__late_half_t *filling(cake__late_t *late)
@@ -49,7 +50,6 @@ static void empty_half(const cake_alloc_t *alloc, cake__late_half_t *half)
     cake__free(alloc, half->entries);
     cake__free(alloc, half->buckets);
     cake__free(alloc, half->order);
-    cake__free(alloc, half->keys);
     *half = (cake__late_half_t){.table = half->table};
 }
 
@@ -67,20 +67,14 @@ static void link_entry(cake__late_half_t *half, size_t at)
     half->buckets[bucket] = (uint32_t)at + 1;
 }
 
-/* Room for one more entry with a key of key_len bytes. */
-static int make_room(const cake_alloc_t *alloc, cake__late_half_t *half, size_t key_len)
+/* Room for so many entries; with the lock held. */
+static int make_room(const cake_alloc_t *alloc, cake__late_half_t *half, size_t count)
 {
-    if (half->keys_len + key_len > half->keys_capacity) {
-        size_t capacity = half->keys_capacity * 2 + 4096;
-        uint8_t *keys = cake__realloc(alloc, half->keys, capacity);
-        if (keys == NULL)
-            return ENOMEM;
-        half->keys = keys;
-        half->keys_capacity = capacity;
-    }
-    if (half->count < half->capacity)
+    size_t capacity = half->capacity == 0 ? 64 : half->capacity;
+    if (count <= half->capacity)
         return 0;
-    size_t capacity = half->capacity == 0 ? 64 : half->capacity * 2;
+    while (capacity < count)
+        capacity *= 2;
     cake__late_entry_t *entries = cake__realloc(alloc, half->entries, capacity * sizeof *entries);
     if (entries == NULL)
         return ENOMEM;
@@ -97,51 +91,68 @@ static int make_room(const cake_alloc_t *alloc, cake__late_half_t *half, size_t 
 }
 
 static int remember(cake__lmdb_lane_t *lane, cake__late_half_t *half, uint64_t number, uint32_t keyspace,
-                    const cake_id_t *id, cake_slice_t key)
+                    const cake_id_t *id)
 {
     cake__rwlock_write(&lane->late.lock);
-    int code = make_room(&lane->storage->alloc, half, key.len);
+    int code = make_room(&lane->storage->alloc, half, half->count + 1);
     if (code == 0) {
-        half->entries[half->count] = (cake__late_entry_t){.id = *id,
-                                                          .number = number,
-                                                          .keyspace = keyspace,
-                                                          .key_at = (uint32_t)half->keys_len,
-                                                          .key_len = (uint16_t)key.len};
-        memcpy(half->keys + half->keys_len, key.data, key.len);
-        half->keys_len += key.len;
+        half->entries[half->count] = (cake__late_entry_t){.id = *id, .number = number, .keyspace = keyspace};
         link_entry(half, half->count++);
     }
     cake__rwlock_give(&lane->late.lock);
     return code;
 }
 
-static cake__late_entry_t *find_entry(const cake__late_half_t *half, uint32_t keyspace, const cake_id_t *id)
+/* From `at` on (0: nothing) in its bucket; 1 + index, or 0. Later ones come first. */
+static uint32_t find_entry(const cake__late_half_t *half, uint32_t at, uint32_t keyspace, const cake_id_t *id)
 {
-    uint32_t at = half->capacity == 0 ? NONE : half->buckets[bucket_of(half, keyspace, id)];
     while (at != NONE) {
-        cake__late_entry_t *entry = &half->entries[at - 1];
+        const cake__late_entry_t *entry = &half->entries[at - 1];
         if (entry->keyspace == keyspace && memcmp(entry->id.bytes, id->bytes, sizeof id->bytes) == 0)
-            return entry; /* the latest: an id that was erased may have come back */
+            return at;
         at = entry->next;
     }
-    return NULL;
+    return NONE;
 }
 
-bool cake__late_find(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], size_t *len)
+static uint32_t first_entry(const cake__late_half_t *half, uint32_t keyspace, const cake_id_t *id)
+{
+    return half->capacity == 0 ? NONE : find_entry(half, half->buckets[bucket_of(half, keyspace, id)], keyspace, id);
+}
+
+/* The key of an entry, as far as this transaction sees it. */
+static int read_key(const cake__table_ref_t *ref, const cake__late_half_t *half, const cake__late_entry_t *entry,
+                    uint8_t key[CAKE_KEY_MAX], size_t *len)
+{
+    uint64_t number = entry->number;
+    MDB_val at = cake__val(&number, sizeof number), value;
+    int code = mdb_get(ref->txn, ref->lane->tables[half->table], &at, &value);
+    if (code != 0)
+        return code;
+    if (value.mv_size <= HEAD + CAKE_ID_KEY_MAX || value.mv_size > HEAD + CAKE_KEY_MAX ||
+        memcmp((const uint8_t *)value.mv_data + 4, entry->id.bytes, sizeof entry->id.bytes) != 0)
+        return MDB_CORRUPTED;
+    *len = value.mv_size - HEAD;
+    memcpy(key, (const uint8_t *)value.mv_data + HEAD, *len);
+    return 0;
+}
+
+/* An id that was erased and came back has several entries, one of them at most in a table. */
+int cake__late_find(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], size_t *len)
 {
     cake__late_t *late = &ref->lane->late;
-    bool is_found = false;
+    int code = MDB_NOTFOUND;
     cake__rwlock_read(&late->lock);
-    for (unsigned i = 0; i < 2 && !is_found; i++) {
-        const cake__late_entry_t *entry = find_entry(&late->halves[i], ref->keyspace, id);
-        is_found = entry != NULL;
-        if (is_found) {
-            *len = entry->key_len;
-            memcpy(key, late->halves[i].keys + entry->key_at, entry->key_len);
+    for (unsigned i = 0; i < 2 && code == MDB_NOTFOUND; i++) {
+        const cake__late_half_t *half = &late->halves[i];
+        uint32_t at = first_entry(half, ref->keyspace, id);
+        while (at != NONE && code == MDB_NOTFOUND) {
+            code = read_key(ref, half, &half->entries[at - 1], key, len);
+            at = find_entry(half, half->entries[at - 1].next, ref->keyspace, id);
         }
     }
     cake__rwlock_give(&late->lock);
-    return is_found;
+    return code;
 }
 
 /* ---- begin, settle --------------------------------------------------------------------------------------------------------- */
@@ -163,12 +174,9 @@ void cake__late_free(cake__lmdb_lane_t *lane)
 void cake__late_begin(cake__lmdb_lane_t *lane)
 {
     cake__late_t *late = &lane->late;
-    late->attempt++;
     late->count_before = filling(late)->count;
-    late->keys_before = filling(late)->keys_len;
     late->merged_before = merging(late)->merged;
     late->drops = false;
-    late->has_erased = false;
 }
 
 static void put_back(cake__late_t *late)
@@ -178,20 +186,12 @@ static void put_back(cake__late_t *late)
         const cake__late_entry_t *entry = &half->entries[--half->count];
         half->buckets[bucket_of(half, entry->keyspace, &entry->id)] = entry->next;
     }
-    half->keys_len = late->keys_before;
     merging(late)->merged = late->merged_before;
-    for (unsigned i = 0; i < 2 && late->has_erased; i++) {
-        for (size_t j = 0; j < late->halves[i].count; j++) {
-            cake__late_entry_t *entry = &late->halves[i].entries[j];
-            if (entry->erased_by == late->attempt)
-                entry->erased_by = 0;
-        }
-    }
 }
 
 typedef struct place {
+    uint64_t start; /* of the id: enough to put those of one page next to each other */
     uint32_t at, keyspace;
-    cake_id_t id;
 } place_t;
 
 static int compare_places(const void *a, const void *b)
@@ -199,17 +199,27 @@ static int compare_places(const void *a, const void *b)
     const place_t *first = a, *second = b;
     if (first->keyspace != second->keyspace)
         return first->keyspace < second->keyspace ? -1 : 1;
-    return memcmp(first->id.bytes, second->id.bytes, sizeof first->id.bytes);
+    if (first->start != second->start)
+        return first->start < second->start ? -1 : 1;
+    return first->at < second->at ? -1 : 1;
 }
 
-/* Without memory it is tried again after the next batch. */
+static uint64_t start_of(const cake_id_t *id)
+{
+    uint64_t start = 0;
+    for (size_t i = 0; i < 8; i++)
+        start = start << 8 | id->bytes[i];
+    return start;
+}
+
+/* Without memory it is tried again after the next batch. Readers see nothing of it, so it needs no lock. */
 static void start_merging(cake__lmdb_lane_t *lane, cake__late_half_t *half)
 {
     const cake_alloc_t *alloc = &lane->storage->alloc;
     place_t *places = cake__malloc(alloc, half->count * sizeof *places);
     uint32_t *order = cake__malloc(alloc, half->count * sizeof *order);
     for (size_t i = 0; i < half->count && places != NULL; i++)
-        places[i] = (place_t){(uint32_t)i, half->entries[i].keyspace, half->entries[i].id};
+        places[i] = (place_t){start_of(&half->entries[i].id), (uint32_t)i, half->entries[i].keyspace};
     if (places != NULL && order != NULL) {
         qsort(places, half->count, sizeof *places, compare_places);
         for (size_t i = 0; i < half->count; i++)
@@ -233,9 +243,9 @@ void cake__late_settle(cake__lmdb_lane_t *lane, bool is_committed)
     cake__late_half_t *other = merging(late);
     if (other->dropped_at != 0 && cake__lmdb_readers_oldest(lane) >= other->dropped_at)
         empty_half(&lane->storage->alloc, other);
+    cake__rwlock_give(&late->lock);
     if (other->count == 0 && filling(late)->count >= late->least)
         start_merging(lane, filling(late));
-    cake__rwlock_give(&late->lock);
 }
 
 /* ---- the tables ------------------------------------------------------------------------------------------------------------ */
@@ -244,7 +254,14 @@ static int load_half(cake__lmdb_lane_t *lane, MDB_txn *txn, cake__late_half_t *h
 {
     MDB_cursor *cursor;
     MDB_val key, value;
-    int code = mdb_cursor_open(txn, lane->tables[half->table], &cursor);
+    MDB_stat table;
+    int code = mdb_stat(txn, lane->tables[half->table], &table);
+    cake__rwlock_write(&lane->late.lock);
+    if (code == 0) /* what a damaged file says is not believed */
+        code = make_room(&lane->storage->alloc, half, table.ms_entries < LEAST_MAX ? table.ms_entries : LEAST_MAX);
+    cake__rwlock_give(&lane->late.lock);
+    if (code == 0)
+        code = mdb_cursor_open(txn, lane->tables[half->table], &cursor);
     if (code != 0)
         return code;
     while ((code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
@@ -258,8 +275,7 @@ static int load_half(cake__lmdb_lane_t *lane, MDB_txn *txn, cake__late_half_t *h
         }
         memcpy(&number, key.mv_data, sizeof number);
         memcpy(id.bytes, bytes + 4, sizeof id.bytes);
-        cake_slice_t name = cake__slice(bytes + HEAD, value.mv_size - HEAD);
-        code = remember(lane, half, number, (uint32_t)cake__load_le(bytes, 4), &id, name);
+        code = remember(lane, half, number, (uint32_t)cake__load_le(bytes, 4), &id);
         if (code != 0)
             break;
         lane->late.next_number = number >= lane->late.next_number ? number + 1 : lane->late.next_number;
@@ -318,43 +334,46 @@ int cake__late_add(const cake__table_ref_t *ref, const cake_id_t *id, cake_slice
         return code;
     memcpy(value.mv_data, head, HEAD);
     memcpy((uint8_t *)value.mv_data + HEAD, key.data, key.len);
-    return remember(lane, half, number, ref->keyspace, id, key);
+    return remember(lane, half, number, ref->keyspace, id);
 }
 
 bool cake__late_is_full(cake__lmdb_lane_t *lane)
 {
     const cake__late_half_t *half = filling(&lane->late);
-    return half->count >= lane->late.least * FULL || half->keys_len > UINT32_MAX / 2;
+    return half->count >= lane->late.least * FULL;
 }
 
+/* Only the latest entry of an id can still be in its table. */
 int cake__late_erase(const cake__table_ref_t *ref, const cake_id_t *id)
 {
     cake__lmdb_lane_t *lane = ref->lane;
     int code = 0;
     for (unsigned i = 0; i < 2 && code == 0; i++) {
-        cake__late_half_t *half = &lane->late.halves[i];
-        cake__late_entry_t *entry = half->dropped_at != 0 ? NULL : find_entry(half, ref->keyspace, id);
-        if (entry == NULL || entry->erased_by != 0)
+        const cake__late_half_t *half = &lane->late.halves[i];
+        uint32_t at = half->dropped_at != 0 ? NONE : first_entry(half, ref->keyspace, id);
+        if (at == NONE)
             continue;
-        MDB_val at = cake__val(&entry->number, sizeof entry->number);
-        code = mdb_del(ref->txn, lane->tables[half->table], &at, NULL);
-        entry->erased_by = lane->late.attempt;
-        lane->late.has_erased = true;
-        code = code == MDB_NOTFOUND ? MDB_CORRUPTED : code;
+        uint64_t number = half->entries[at - 1].number;
+        MDB_val key = cake__val(&number, sizeof number);
+        code = mdb_del(ref->txn, lane->tables[half->table], &key, NULL);
+        code = code == MDB_NOTFOUND ? 0 : code;
     }
     return code;
 }
 
-static int merge_entry(const cake__late_half_t *half, const cake__late_entry_t *entry, MDB_cursor *cursor)
+static int merge_entry(const cake__table_ref_t *ref, const cake__late_half_t *half, const cake__late_entry_t *entry,
+                       MDB_cursor *cursor)
 {
-    uint8_t bytes[HEAD];
-    if (entry->erased_by != 0)
-        return 0;
+    uint8_t bytes[HEAD], name[CAKE_KEY_MAX]; /* a copy: LMDB may move what it gave when it is changed */
+    size_t len;
+    int code = read_key(ref, half, entry, name, &len);
+    if (code != 0)
+        return code == MDB_NOTFOUND ? 0 : code; /* erased */
     for (int i = 0; i < 4; i++)
         bytes[i] = (uint8_t)(entry->keyspace >> (24 - 8 * i));
     memcpy(bytes + 4, entry->id.bytes, sizeof entry->id.bytes);
-    MDB_val key = cake__val(bytes, sizeof bytes), value = cake__val(half->keys + entry->key_at, entry->key_len);
-    int code = mdb_cursor_put(cursor, &key, &value, MDB_NOOVERWRITE);
+    MDB_val key = cake__val(bytes, sizeof bytes), value = cake__val(name, len);
+    code = mdb_cursor_put(cursor, &key, &value, MDB_NOOVERWRITE);
     return code == MDB_KEYEXIST ? 0 : code;
 }
 
@@ -363,6 +382,7 @@ int cake__late_merge(cake__lmdb_lane_t *lane, MDB_txn *txn)
     cake__late_t *late = &lane->late;
     cake__late_half_t *half = merging(late);
     size_t share = (filling(late)->count - late->count_before) * MERGE_RATE;
+    const cake__table_ref_t ref = {lane, txn, 0, NULL};
     MDB_cursor *cursor;
     if (half->order == NULL || half->dropped_at != 0 || share == 0)
         return 0;
@@ -370,7 +390,7 @@ int cake__late_merge(cake__lmdb_lane_t *lane, MDB_txn *txn)
     if (code != 0)
         return code;
     for (; share > 0 && half->merged < half->count && code == 0; share--)
-        code = merge_entry(half, &half->entries[half->order[half->merged++]], cursor);
+        code = merge_entry(&ref, half, &half->entries[half->order[half->merged++]], cursor);
     mdb_cursor_close(cursor);
     if (code == 0 && half->merged == half->count) {
         code = mdb_drop(txn, lane->tables[half->table], 0);

@@ -60,11 +60,8 @@ typedef struct cake__lmdb_reader {
 /* An id of a long key that is not in table ids yet; see late.c. */
 typedef struct cake__late_entry {
     cake_id_t id;
-    uint64_t number;    /* its key in the half's table */
-    uint64_t erased_by; /* the attempt that did; 0: none */
+    uint64_t number; /* its key in the half's table */
     uint32_t keyspace, next;
-    uint32_t key_at;
-    uint16_t key_len;
 } cake__late_entry_t;
 
 typedef struct cake__late_half {
@@ -72,8 +69,7 @@ typedef struct cake__late_half {
     cake__late_entry_t *entries;
     uint32_t *buckets; /* of entries, 1 + index each; capacity of them, a power of two */
     uint32_t *order;   /* by keyspace and id; NULL: this half is being filled */
-    uint8_t *keys;
-    size_t count, capacity, keys_len, keys_capacity;
+    size_t count, capacity;
     size_t merged;       /* how many of order are in ids */
     uint64_t dropped_at; /* the commit that emptied its table; 0: not yet */
 } cake__late_half_t;
@@ -83,9 +79,9 @@ typedef struct cake__late {
     cake__late_half_t halves[2];
     unsigned filling; /* which half */
     size_t least;     /* entries before a half is merged */
-    uint64_t next_number, attempt;
-    size_t count_before, keys_before, merged_before;
-    bool drops, has_erased;
+    uint64_t next_number;
+    size_t count_before, merged_before;
+    bool drops;
 } cake__late_t;
 
 typedef struct cake__lmdb_lane {
@@ -175,7 +171,7 @@ int cake__lmdb_fetch_row(const cake__table_ref_t *ref, const cake_id_t *id, uint
 /* Rows in order of their keys, from the first that is not below `from`; dead ones too. *from_fn is what fn returned. */
 int cake__lmdb_each_row(const cake__table_ref_t *ref, cake_slice_t from, cake_row_fn fn, void *arg, int *from_fn);
 
-/* ---- late.c: of the writer, but for find; all but find and settle return codes of LMDB ------------------------------- */
+/* ---- late.c: of the writer, but for find; all but settle return codes of LMDB ------------------------------- */
 void cake__late_init(cake__lmdb_lane_t *lane);
 void cake__late_free(cake__lmdb_lane_t *lane);
 int cake__late_load(cake__lmdb_lane_t *lane, MDB_txn *txn); /* forgets what it knew, and reads the tables */
@@ -185,7 +181,7 @@ int cake__late_add(const cake__table_ref_t *ref, const cake_id_t *id, cake_slice
 int cake__late_erase(const cake__table_ref_t *ref, const cake_id_t *id); /* 0 when it is not there */
 int cake__late_merge(cake__lmdb_lane_t *lane, MDB_txn *txn);             /* a share of it, before the commit */
 void cake__late_settle(cake__lmdb_lane_t *lane, bool is_committed);
-bool cake__late_find(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], size_t *len);
+int cake__late_find(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], size_t *len);
 int cake__late_count(const cake__table_ref_t *ref, size_t *count); /* those that are not in ids, in this transaction */
 
 /* ---- write.c, read.c ----------------------------------------------------------------------------------------------------- */

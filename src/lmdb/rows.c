@@ -243,10 +243,11 @@ int cake__lmdb_put_row(const cake__table_ref_t *ref, const cake_write_t *write)
 static int find_key(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], size_t *len)
 {
     MDB_val found;
-    if (cake__late_find(ref, id, key, len))
-        return 0;
+    int code = cake__late_find(ref, id, key, len);
+    if (code != MDB_NOTFOUND)
+        return code;
     table_key_t by_id = key_of_id(ref->keyspace, id);
-    int code = get(ref, CAKE__TABLE_IDS, &by_id, &found);
+    code = get(ref, CAKE__TABLE_IDS, &by_id, &found);
     if (code != 0)
         return code;
     if (found.mv_size <= CAKE_ID_KEY_MAX || found.mv_size >= DIRECT_MAX)
