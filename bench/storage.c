@@ -1,20 +1,29 @@
 /* bench/storage: the storages beside raw SQLite and raw LMDB, doing the same in the same run.
  *
- *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME] [--no-writes 1]
- *           [--sequential 1]
+ *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME] [--parts writes,puts,bulk,reads]
+ *           [--sync-us N] [--sequential 1] [--there N] [--keep 1]
  *
  * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
- * loaded as a store does when it is opened, scanned. Rows named writers are puts of that many concurrent writers in a store of
- * one node, each waiting until its put is durable; beside them, raw batches of the same size. Below the rates: µs of CPU per
- * row, of the whole process. Raw means the same information in one table and a transaction per batch, with the same durability: keyspace and
- * key, and under it stamp, dot and value. What the storage adds is finding by id, tombstones, checks, its lanes and
- * threads. Ratios are ours to raw: above 1 is faster than raw. */
+ * loaded as a store does when it is opened, scanned. Raw means the same information in one table and a transaction per batch, with the
+ * same durability: keyspace and key, and under it stamp, dot and value. What the storage adds is finding by id, tombstones, checks, its
+ * lanes and threads.
+ *
+ * Rows named writers are puts of that many concurrent writers in a store of one node, each waiting until its put is durable; beside
+ * them, raw batches of the same size. A caller is a thread of the program in the blocking call. Rows named limit have the same puts
+ * beside raw ones that are made on a thread of their own, which is asked and answers as cheaply as threads can: two wake-ups for a
+ * writer of the loop, four for a caller, since the loop stands between.
+ *
+ * Ours and raw take turns, and a ratio is the median of those of the turns: above 1 is faster than raw. Below the rates: us of CPU per
+ * row, of the whole process.
+ *
+ * --sync-us adds that time to each sync, as a slower disk would. With --keep the rows stay for a run that is told by --there how
+ * many there are: many millions can be measured a few minutes at a time. */
 #include <pthread.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <datacake/datacake.h>
 
+#include "storage_disk.h"
 #include "storage_engines.h"
 
 #define SLICES      20
@@ -27,7 +36,10 @@ typedef enum measure {
     BATCH_16,
     BATCH_256,
     BATCH_4096,
-    WRITERS_1,
+    WRITER,
+    WRITER_LIMIT,
+    CALLER,
+    CALLER_LIMIT,
     WRITERS_256,
     BULK,
     REOPEN,
@@ -37,22 +49,28 @@ typedef enum measure {
     MEASURES
 } measure_t;
 
-static const char *const measure_names[MEASURES] = {"rows/s, batch 1",    "rows/s, batch 16", "rows/s, batch 256",
-                                                    "rows/s, batch 4096", "puts/s, 1 writer", "puts/s, 256 writers",
-                                                    "rows/s, bulk",       "reopen, s",        "loaded rows/s",
-                                                    "random reads/s",     "scanned rows/s"};
+static const char *const measure_names[MEASURES] = {
+    "rows/s, batch 1", "rows/s, batch 16", "rows/s, batch 256", "rows/s, batch 4096",  "puts/s, 1 writer",
+    "  limit",         "puts/s, 1 caller", "  limit",           "puts/s, 256 writers", "rows/s, bulk",
+    "reopen, s",       "loaded rows/s",    "random reads/s",    "scanned rows/s"};
 static const size_t batches[] = {1, 16, 256, 4096};
 
 typedef struct result {
     double rate, cpu_us;
+    double ratio; /* of ours: to raw */
 } result_t;
 
 typedef struct settings {
-    uint64_t rows;
+    uint64_t rows, there;
     double seconds;
-    const char *dir, *only;
-    bool without_writes;
+    const char *dir, *only, *parts;
+    bool keeps;
 } settings_t;
+
+static bool has_part(const settings_t *settings, const char *part)
+{
+    return settings->parts == NULL || strstr(settings->parts, part) != NULL;
+}
 
 static void clear(const char *dir)
 {
@@ -68,6 +86,8 @@ typedef struct runner {
     void *state;
     uint64_t next, done;
     double spent_s, cpu_s;
+    double slice_start_s, slice_cpu_s, rates[SLICES];
+    unsigned slices;
     char path[256];
 } runner_t;
 
@@ -78,39 +98,77 @@ static double cpu_now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void write_slice(runner_t *runner, size_t batch, double slice_s)
+static void slice_begin(runner_t *runner)
 {
-    double start = now_s(), cpu = cpu_now_s(), took;
-    do {
-        runner->engine->write(runner->state, runner->next, batch);
-        runner->next += batch;
-        runner->done += batch;
-        took = now_s() - start;
-    } while (took < slice_s);
-    runner->spent_s += took;
-    runner->cpu_s += cpu_now_s() - cpu;
+    runner->slice_start_s = now_s();
+    runner->slice_cpu_s = cpu_now_s();
 }
 
-static void read_slice(runner_t *runner, uint64_t rows, double slice_s)
+static double slice_took_s(const runner_t *runner)
 {
-    double start = now_s(), cpu = cpu_now_s(), took;
-    do {
-        for (int i = 0; i < 64; i++)
-            runner->engine->read(runner->state, cake__mix64(runner->done++) % rows);
-        took = now_s() - start;
-    } while (took < slice_s);
+    return now_s() - runner->slice_start_s;
+}
+
+static void slice_end(runner_t *runner, uint64_t done)
+{
+    double took = slice_took_s(runner);
+    runner->done += done;
     runner->spent_s += took;
-    runner->cpu_s += cpu_now_s() - cpu;
+    runner->cpu_s += cpu_now_s() - runner->slice_cpu_s;
+    check(runner->slices < SLICES, "the number of slices");
+    runner->rates[runner->slices++] = (double)done / took;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double *left = a, *right = b;
+    return *left < *right ? -1 : *left > *right;
+}
+
+static double median_ratio(const runner_t *ours, const runner_t *raw)
+{
+    double ratios[SLICES];
+    unsigned count = ours->slices;
+    check(count == raw->slices && count > 0, "the number of slices");
+    for (unsigned i = 0; i < count; i++)
+        ratios[i] = ours->rates[i] / raw->rates[i];
+    qsort(ratios, count, sizeof ratios[0], by_size);
+    return (ratios[(count - 1) / 2] + ratios[count / 2]) / 2;
 }
 
 static void settle(runner_t *runners, size_t count, measure_t measure)
 {
+    double ratio = count == 2 ? median_ratio(&runners[0], &runners[1]) : 0;
     for (size_t i = 0; i < count; i++) {
         double done = (double)runners[i].done;
-        runners[i].out[measure] = (result_t){done / runners[i].spent_s, runners[i].cpu_s * 1e6 / done};
+        runners[i].out[measure] = (result_t){done / runners[i].spent_s, runners[i].cpu_s * 1e6 / done, ratio};
         runners[i].done = 0;
+        runners[i].slices = 0;
         runners[i].spent_s = runners[i].cpu_s = 0;
     }
+}
+
+static void write_slice(runner_t *runner, size_t batch, double slice_s)
+{
+    uint64_t done = 0;
+    slice_begin(runner);
+    do {
+        runner->engine->write(runner->state, runner->next, batch);
+        runner->next += batch;
+        done += batch;
+    } while (slice_took_s(runner) < slice_s);
+    slice_end(runner, done);
+}
+
+static void read_slice(runner_t *runner, uint64_t rows, double slice_s)
+{
+    uint64_t done = 0;
+    slice_begin(runner);
+    do {
+        for (int i = 0; i < 64; i++)
+            runner->engine->read(runner->state, cake__mix64(runner->done + done++) % rows);
+    } while (slice_took_s(runner) < slice_s);
+    slice_end(runner, done);
 }
 
 static void measure_writes(runner_t *runners, size_t count, const settings_t *settings)
@@ -167,9 +225,9 @@ static void write_next(load_t *load)
 
 static void put_slice(runner_t *runner, load_t *load, unsigned writers, double slice_s)
 {
-    double start = now_s(), cpu = cpu_now_s();
     uint64_t done = load->done;
-    load->end = start + slice_s;
+    slice_begin(runner);
+    load->end = runner->slice_start_s + slice_s;
     load->running = writers;
     for (unsigned i = 0; i < writers; i++)
         write_next(load);
@@ -177,30 +235,129 @@ static void put_slice(runner_t *runner, load_t *load, unsigned writers, double s
     while (load->running > 0)
         pthread_cond_wait(&load->is_over, &load->lock);
     pthread_mutex_unlock(&load->lock);
-    runner->done += load->done - done;
-    runner->spent_s += now_s() - start;
-    runner->cpu_s += cpu_now_s() - cpu;
+    slice_end(runner, load->done - done);
 }
 
-/* The first runner is ours; beside it, raw batches. The store takes the storage and closes it. */
+static void call_slice(runner_t *runner, load_t *load, double slice_s)
+{
+    char text[KEY_MAX];
+    uint64_t done = 0;
+    slice_begin(runner);
+    do {
+        cake_slice_t key = make_key(load->next++, text);
+        cake_key_t name = cake_key_bytes(key.data, key.len);
+        check(cake_store_put(load->store, "bench", name, value, VALUE_BYTES, CAKE_NONE) == 0, "put");
+        done++;
+    } while (slice_took_s(runner) < slice_s);
+    slice_end(runner, done);
+}
+
+/* A thread that does one thing for whoever asks, or asks the next one to do it. */
+typedef struct relay {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    enum { IDLE, ASKED, ANSWERED, ENDING } state;
+    struct relay *next; /* NULL: this one writes */
+    runner_t *runner;
+} relay_t;
+
+static void relay_write(relay_t *relay)
+{
+    pthread_mutex_lock(&relay->lock);
+    relay->state = ASKED;
+    pthread_cond_signal(&relay->changed);
+    while (relay->state != ANSWERED)
+        pthread_cond_wait(&relay->changed, &relay->lock);
+    pthread_mutex_unlock(&relay->lock);
+}
+
+static void *run_relay(void *arg)
+{
+    relay_t *relay = arg;
+    pthread_mutex_lock(&relay->lock);
+    for (;;) {
+        while (relay->state != ASKED && relay->state != ENDING)
+            pthread_cond_wait(&relay->changed, &relay->lock);
+        if (relay->state == ENDING)
+            break;
+        pthread_mutex_unlock(&relay->lock);
+        if (relay->next != NULL)
+            relay_write(relay->next);
+        else
+            relay->runner->engine->write(relay->runner->state, relay->runner->next++, 1);
+        pthread_mutex_lock(&relay->lock);
+        relay->state = ANSWERED;
+        pthread_cond_signal(&relay->changed);
+    }
+    pthread_mutex_unlock(&relay->lock);
+    return NULL;
+}
+
+static void relay_start(relay_t *relay, relay_t *next, runner_t *runner)
+{
+    *relay = (relay_t){.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    relay->next = next;
+    relay->runner = runner;
+    check(pthread_create(&relay->thread, NULL, run_relay, relay) == 0, "thread");
+}
+
+static void relay_end(relay_t *relay)
+{
+    pthread_mutex_lock(&relay->lock);
+    relay->state = ENDING;
+    pthread_cond_signal(&relay->changed);
+    pthread_mutex_unlock(&relay->lock);
+    pthread_join(relay->thread, NULL);
+}
+
+static void relay_slice(runner_t *runner, relay_t *relay, double slice_s)
+{
+    uint64_t done = 0;
+    slice_begin(runner);
+    do {
+        relay_write(relay);
+        done++;
+    } while (slice_took_s(runner) < slice_s);
+    slice_end(runner, done);
+}
+
+static void one_turn(runner_t *runners, size_t count, load_t *load, relay_t relays[2], measure_t measure,
+                     double slice_s)
+{
+    unsigned writers = measure == WRITERS_256 ? WRITERS_MAX : 1;
+    if (measure == CALLER || measure == CALLER_LIMIT)
+        call_slice(&runners[0], load, slice_s);
+    else
+        put_slice(&runners[0], load, writers, slice_s);
+    if (count < 2)
+        return;
+    if (measure == WRITER_LIMIT || measure == CALLER_LIMIT)
+        relay_slice(&runners[1], &relays[measure == WRITER_LIMIT ? 0 : 1], slice_s);
+    else
+        write_slice(&runners[1], writers, slice_s);
+}
+
+/* The first runner is ours. The store takes the storage and closes it. */
 static void measure_store(runner_t *runners, size_t count, const settings_t *settings)
 {
-    static const unsigned writers[] = {1, WRITERS_MAX};
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
     load_t load = {.lock = PTHREAD_MUTEX_INITIALIZER, .is_over = PTHREAD_COND_INITIALIZER, .next = UINT64_C(1) << 40};
     cake_node_t *node;
+    relay_t relays[2];
     config.node_id = 1;
     config.listen_addr = "127.0.0.1:0";
     check(cake_node_start(&config, &node) == 0, "node");
     check(cake_store_open(node, runners[0].state, NULL, &load.store) == 0, "store");
-    for (size_t w = 0; w < CAKE_COUNT_OF(writers); w++) {
-        for (int slice = 0; slice < SLICES; slice++) {
-            put_slice(&runners[0], &load, writers[w], settings->seconds / SLICES);
-            for (size_t i = 1; i < count; i++)
-                write_slice(&runners[i], writers[w], settings->seconds / SLICES);
-        }
-        settle(runners, count, (measure_t)(WRITERS_1 + w));
+    relay_start(&relays[0], NULL, &runners[count - 1]);
+    relay_start(&relays[1], &relays[0], NULL);
+    for (int m = WRITER; m <= WRITERS_256; m++) {
+        for (int slice = 0; slice < SLICES; slice++)
+            one_turn(runners, count, &load, relays, (measure_t)m, settings->seconds / SLICES);
+        settle(runners, count, (measure_t)m);
     }
+    relay_end(&relays[1]);
+    relay_end(&relays[0]);
     check(cake_store_close(load.store) == 0, "store");
     check(cake_node_stop(node) == 0, "node");
     runners[0].state = NULL;
@@ -208,16 +365,23 @@ static void measure_store(runner_t *runners, size_t count, const settings_t *set
 
 /* ---- many rows ---------------------------------------------------------------------------------------------------------------- */
 
+static void bulk_slice(runner_t *runner, uint64_t from, uint64_t to)
+{
+    slice_begin(runner);
+    for (uint64_t n = from; n < to; n += BATCH_MAX)
+        runner->engine->write(runner->state, n, to - n < BATCH_MAX ? (size_t)(to - n) : BATCH_MAX);
+    slice_end(runner, to - from);
+}
+
 static void measure_bulk(runner_t *runners, size_t count, const settings_t *settings)
 {
-    for (uint64_t n = 0; n < settings->rows; n += BATCH_MAX) {
-        for (size_t i = 0; i < count; i++) {
-            size_t batch = settings->rows - n < BATCH_MAX ? (size_t)(settings->rows - n) : BATCH_MAX;
-            runners[i].next = n;
-            write_slice(&runners[i], batch, 0);
-        }
+    uint64_t first = settings->there, rows = settings->rows - first;
+    for (uint64_t slice = 0; slice < SLICES && rows >= SLICES; slice++) {
+        for (size_t i = 0; i < count; i++)
+            bulk_slice(&runners[i], first + rows * slice / SLICES, first + rows * (slice + 1) / SLICES);
     }
-    settle(runners, count, BULK);
+    if (rows >= SLICES)
+        settle(runners, count, BULK);
     for (size_t i = 0; i < count && runners[i].engine->is_lasting; i++) {
         runner_t *runner = &runners[i];
         runner->engine->close(runner->state);
@@ -226,19 +390,19 @@ static void measure_bulk(runner_t *runners, size_t count, const settings_t *sett
         runner->engine->read(runner->state, 0);
         runner->out[REOPEN] = (result_t){.rate = now_s() - start};
     }
+    if (count == 2)
+        runners[0].out[REOPEN].ratio = runners[1].out[REOPEN].rate / runners[0].out[REOPEN].rate;
 }
 
 static void each_row(runner_t *runners, size_t count, const settings_t *settings, measure_t measure)
 {
     for (int round = 0; round < 3; round++) {
         for (size_t i = 0; i < count; i++) {
-            double start = now_s(), cpu = cpu_now_s();
             const engine_t *engine = runners[i].engine;
+            slice_begin(&runners[i]);
             size_t rows = measure == LOAD ? engine->load(runners[i].state) : engine->scan(runners[i].state);
             check(rows == settings->rows, "the number of rows");
-            runners[i].spent_s += now_s() - start;
-            runners[i].cpu_s += cpu_now_s() - cpu;
-            runners[i].done += rows;
+            slice_end(&runners[i], rows);
         }
     }
     settle(runners, count, measure);
@@ -246,6 +410,7 @@ static void each_row(runner_t *runners, size_t count, const settings_t *settings
 
 static void measure_reads(runner_t *runners, size_t count, const settings_t *settings)
 {
+    each_row(runners, count, settings, LOAD);
     for (size_t i = 0; i < count; i++)
         read_slice(&runners[i], settings->rows, settings->seconds); /* warm */
     settle(runners, count, READS);
@@ -259,9 +424,11 @@ static void measure_reads(runner_t *runners, size_t count, const settings_t *set
 
 static void open_group(runner_t *runners, size_t count, const settings_t *settings)
 {
-    clear(settings->dir);
+    if (settings->there == 0)
+        clear(settings->dir);
     for (size_t i = 0; i < count; i++) {
-        snprintf(runners[i].path, sizeof runners[i].path, "%s/bench-storage-data/%zu", settings->dir, i);
+        snprintf(runners[i].path, sizeof runners[i].path, "%s/bench-storage-data/%s", settings->dir,
+                 runners[i].engine->path);
         runners[i].state = runners[i].engine->open(runners[i].path);
     }
 }
@@ -271,7 +438,8 @@ static void close_group(runner_t *runners, size_t count, const settings_t *setti
     for (size_t i = 0; i < count; i++)
         if (runners[i].state != NULL)
             runners[i].engine->close(runners[i].state);
-    clear(settings->dir);
+    if (!settings->keeps)
+        clear(settings->dir);
 }
 
 static void measure_group(size_t first, size_t count, const settings_t *settings, result_t results[][MEASURES])
@@ -279,25 +447,37 @@ static void measure_group(size_t first, size_t count, const settings_t *settings
     runner_t runners[2] = {{.engine = NULL}};
     for (size_t i = 0; i < count; i++)
         runners[i] = (runner_t){.engine = &engines[first + i], .out = results[first + i]};
-    if (!settings->without_writes) {
+    if (has_part(settings, "writes")) {
         open_group(runners, count, settings);
         measure_writes(runners, count, settings);
+        close_group(runners, count, settings);
+    }
+    if (has_part(settings, "puts")) {
+        open_group(runners, count, settings);
         measure_store(runners, count, settings);
         close_group(runners, count, settings);
     }
+    if (!has_part(settings, "bulk") && !has_part(settings, "reads"))
+        return;
     open_group(runners, count, settings);
-    measure_bulk(runners, count, settings);
-    each_row(runners, count, settings, LOAD);
-    measure_reads(runners, count, settings);
+    if (has_part(settings, "bulk"))
+        measure_bulk(runners, count, settings);
+    if (has_part(settings, "reads"))
+        measure_reads(runners, count, settings);
     close_group(runners, count, settings);
 }
 
-static void print_ratios(result_t results[][MEASURES], int m)
+static void print_line(result_t results[][MEASURES], int m, bool is_cpu)
 {
-    for (size_t i = 1; i < ENGINES; i += 2) {
-        double ours = results[i][m].rate, raw = results[i + 1][m].rate;
-        printf("%12.2f", raw == 0 || ours == 0 ? 0 : m == REOPEN ? raw / ours : ours / raw);
-    }
+    printf("%-20s", is_cpu ? "  us of CPU" : measure_names[m]);
+    for (size_t i = 0; i < ENGINES; i++)
+        printf(is_cpu        ? "%12.2f"
+               : m == REOPEN ? "%12.3f"
+                             : "%12.0f",
+               is_cpu ? results[i][m].cpu_us : results[i][m].rate);
+    for (size_t i = 1; i < ENGINES && !is_cpu; i += 2)
+        printf("%12.2f", results[i][m].ratio);
+    printf("\n");
 }
 
 static void print_table(result_t results[][MEASURES])
@@ -307,17 +487,14 @@ static void print_table(result_t results[][MEASURES])
         printf("%12s", engines[i].name);
     printf("%12s%12s\n", "sqlite/raw", "lmdb/raw");
     for (int m = 0; m < MEASURES; m++) {
-        printf("%-20s", measure_names[m]);
+        double sum = 0;
         for (size_t i = 0; i < ENGINES; i++)
-            printf(m == REOPEN ? "%12.3f" : "%12.0f", results[i][m].rate);
-        print_ratios(results, m);
-        printf("\n");
-        if (m == REOPEN)
-            continue;
-        printf("%-20s", "  us of CPU");
-        for (size_t i = 0; i < ENGINES; i++)
-            printf("%12.2f", results[i][m].cpu_us);
-        printf("\n");
+            sum += results[i][m].rate;
+        if (sum == 0)
+            continue; /* a part that was not asked for */
+        print_line(results, m, false);
+        if (m != REOPEN)
+            print_line(results, m, true);
     }
 }
 
@@ -335,22 +512,30 @@ int main(int argc, char **argv)
             settings.dir = given;
         else if (strcmp(name, "--only") == 0)
             settings.only = given;
-        else if (strcmp(name, "--no-writes") == 0)
-            settings.without_writes = true;
+        else if (strcmp(name, "--parts") == 0)
+            settings.parts = given;
         else if (strcmp(name, "--sequential") == 0)
             is_sequential = true;
+        else if (strcmp(name, "--sync-us") == 0)
+            slow_syncs_down(strtoull(given, NULL, 10));
+        else if (strcmp(name, "--there") == 0)
+            settings.there = strtoull(given, NULL, 10);
+        else if (strcmp(name, "--keep") == 0)
+            settings.keeps = true;
         else if (strcmp(name, "--key-bytes") == 0)
             key_bytes = (unsigned)strtoul(given, NULL, 10);
         else
             check(false, "an option nobody knows");
     }
-    check(settings.rows > 0 && key_bytes >= 8 && key_bytes <= 32, "the choice of --rows and --key-bytes (8 to 32)");
+    check(settings.rows > 0 && settings.there <= settings.rows && key_bytes >= 8 && key_bytes <= 32,
+          "the choice of --rows, --there and --key-bytes (8 to 32)");
     memset(value, 'v', sizeof value);
     for (size_t i = 0; i < ENGINES; i += i == 0 ? 1 : 2) { /* memory alone, the others with their raw counterpart */
         if (settings.only == NULL || strcmp(engines[i].name, settings.only) == 0)
             measure_group(i, i == 0 ? 1 : 2, &settings, results);
     }
-    printf("%" PRIu64 " rows, keys of %u bytes, values of %d\n", settings.rows, key_bytes, VALUE_BYTES);
+    printf("%" PRIu64 " rows, keys of %u bytes, values of %d; each sync %" PRIu64 " us longer\n", settings.rows,
+           key_bytes, VALUE_BYTES, sync_us);
     print_table(results);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);

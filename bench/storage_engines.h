@@ -23,7 +23,7 @@
 
 /* What is measured: one shape for ours and raw. n numbers the rows; the same n is the same key. */
 typedef struct engine {
-    const char *name;
+    const char *name, *path;
     bool is_lasting, is_ours;
     void *(*open)(const char *dir);
     void (*write)(void *state, uint64_t first, size_t count);
@@ -368,12 +368,12 @@ static void raw_lmdb_close(void *state)
 }
 
 static const engine_t engines[] = {
-    {"memory", false, true, memory_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
-    {"sqlite", true, true, sqlite_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
-    {"raw sqlite", true, false, raw_sqlite_open, raw_sqlite_write, raw_sqlite_read, raw_sqlite_scan, raw_sqlite_load,
-     raw_sqlite_close},
-    {"lmdb", true, true, lmdb_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
-    {"raw lmdb", true, false, raw_lmdb_open, raw_lmdb_write, raw_lmdb_read, raw_lmdb_scan, raw_lmdb_scan,
+    {"memory", "memory", false, true, memory_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
+    {"sqlite", "sqlite", true, true, sqlite_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
+    {"raw sqlite", "raw-sqlite", true, false, raw_sqlite_open, raw_sqlite_write, raw_sqlite_read, raw_sqlite_scan,
+     raw_sqlite_load, raw_sqlite_close},
+    {"lmdb", "lmdb", true, true, lmdb_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
+    {"raw lmdb", "raw-lmdb", true, false, raw_lmdb_open, raw_lmdb_write, raw_lmdb_read, raw_lmdb_scan, raw_lmdb_scan,
      raw_lmdb_close},
 };
 
