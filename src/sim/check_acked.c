@@ -149,6 +149,16 @@ void cake__check_scan(cake__trial_t *trial, const cake__op_t *op, const cake__st
         check_local(trial, op, &before[key], &now[key], found[key]);
 }
 
+/* Nothing is found, and no tombstone: there was one, that everybody had. */
+static void check_quorum(cake__trial_t *trial, const cake__op_t *op, bool is_found, cake_hlc_t found)
+{
+    bool is_purged = !is_found && trial->deleted[place(trial, op, 0)] >= op->key_floor;
+    if (found < op->key_floor && !is_purged)
+        cake__violation(trial, "reads", "operation %u at %s reads %llx, and %llx was acknowledged before", op->number,
+                        cake_consistency_name((cake_consistency_t)op->level), (unsigned long long)found,
+                        (unsigned long long)op->key_floor);
+}
+
 void cake__check_read(cake__trial_t *trial, const cake__op_t *op, const cake_result_t *result)
 {
     bool is_found = result->err == 0 && result->doc_count > 0 && result->docs[0] != NULL;
@@ -160,8 +170,6 @@ void cake__check_read(cake__trial_t *trial, const cake__op_t *op, const cake_res
     if (op->kind == CAKE__OP_GET)
         check_local(trial, op, &op->seen, &trial->nodes[op->node_id - 1]->disk.seen[place(trial, op, 0)], found);
     bool is_quorum = op->kind == CAKE__OP_GET_AT && (op->level == CAKE_QUORUM || op->level == CAKE_ALL);
-    if (is_quorum && is_found && found < op->key_floor && do_levels_hold(trial))
-        cake__violation(trial, "reads", "operation %u at %s reads %llx, and %llx was acknowledged before", op->number,
-                        cake_consistency_name((cake_consistency_t)op->level), (unsigned long long)found,
-                        (unsigned long long)op->key_floor);
+    if (is_quorum && do_levels_hold(trial))
+        check_quorum(trial, op, is_found, is_found ? found : result->timestamp);
 }

@@ -1,21 +1,51 @@
-/* hunt explore STATES: looks at every interleaving of a small case instead, and prints after how many states it saw something.
+/* hunt FROM COUNT: runs seeds until one fails, and prints how many it took and what it saw. Two of eight are as they are drawn;
+ * the others reach what those seldom do (shapes). Built by run.sh with a mutant; an assertion that ends the program is a catch,
+ * too, and so is a seed that does not end.
  *
- * hunt FROM COUNT: runs seeds until one fails, and prints how many it took and what it saw. Every fourth seed is one with
- * everything that leads to repairs, every eighth has the storages of SQLite, one few writes, one
- * nodes that join a cluster of two. Built by run.sh with a mutant; an assertion that ends the program is a catch, too. */
+ * hunt explore STATES: looks at every interleaving of a small case instead, and prints after how many states it saw something. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <datacake/sim.h>
 
 #include "crdt/mutant.h"
 
+#define SEED_SECONDS_MAX 120 /* of processor time; most take a tenth of one */
+
 enum cake__mutant_name cake__mutant = CAKE__MUTANT_none;
 
 static uint64_t seeds;
+
+/* By the number of the seed; a row of zeros is the default. */
+static const struct {
+    uint32_t nodes, writes, keys, keyspaces, faults;
+    cake_sim_storage_t storage;
+} shapes[] = {
+    /* repairs */
+    {.faults = CAKE_SIM_FORGET | CAKE_SIM_CRASH | CAKE_SIM_PARTITION | CAKE_SIM_LOSS},
+    {0},
+    /* nodes that are new while others are away */
+    {.nodes = 3, .writes = 300, .faults = CAKE_SIM_DELAY | CAKE_SIM_PARTITION | CAKE_SIM_CRASH | CAKE_SIM_JOIN},
+    /* keyspaces so many and keys so few that what is deleted is soon dropped, or is not */
+    {.nodes = 3,
+     .writes = 200,
+     .keys = 4,
+     .keyspaces = 16,
+     .faults = CAKE_SIM_DELAY | CAKE_SIM_PARTITION | CAKE_SIM_CRASH | CAKE_SIM_LANE},
+    {.faults = CAKE_SIM_FORGET | CAKE_SIM_CRASH | CAKE_SIM_PARTITION | CAKE_SIM_LOSS},
+    {.storage = CAKE_SIM_STORAGE_SQLITE},
+    {0},
+    /* new nodes that outvote the one that has it all, and take long to get it */
+    {.nodes = 1,
+     .writes = 1000,
+     .keys = 400,
+     .keyspaces = 4,
+     .faults = CAKE_SIM_DELAY | CAKE_SIM_PARTITION | CAKE_SIM_CRASH | CAKE_SIM_SLOW | CAKE_SIM_JOIN},
+};
 
 static void choose_mutant(void)
 {
@@ -31,14 +61,24 @@ static void choose_mutant(void)
     }
 }
 
-static void on_assertion(int number)
+static void on_end(int number, const char *how)
 {
     char line[64];
-    int len = snprintf(line, sizeof line, "caught after %llu seeds: an assertion\n", (unsigned long long)seeds);
+    int len = snprintf(line, sizeof line, "caught after %llu seeds: it %s\n", (unsigned long long)seeds, how);
     (void)number;
     if (write(STDOUT_FILENO, line, (size_t)len) < 0)
         _exit(2);
     _exit(1);
+}
+
+static void on_assertion(int number)
+{
+    on_end(number, "stops");
+}
+
+static void on_too_long(int number)
+{
+    on_end(number, "does not end");
 }
 
 static int explore(uint64_t states)
@@ -61,26 +101,23 @@ int main(int argc, char **argv)
     uint64_t from = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, count = argc > 2 ? strtoull(argv[2], NULL, 10) : 100;
     signal(SIGABRT, on_assertion);
     signal(SIGSEGV, on_assertion);
+    signal(SIGPROF, on_too_long);
     choose_mutant();
     if (argc > 2 && strcmp(argv[1], "explore") == 0)
         return explore(strtoull(argv[2], NULL, 10));
     for (uint64_t seed = from; seed < from + count; seed++) {
         cake_sim_options_t options = CAKE_SIM_OPTIONS_INIT;
         cake_sim_result_t result;
-        if (seed % 4 == 0) {
-            options.faults = CAKE_SIM_FORGET | CAKE_SIM_CRASH | CAKE_SIM_PARTITION | CAKE_SIM_LOSS;
-            options.force_faults = true;
-        }
-        if (seed % 8 == 5)
-            options.storage = CAKE_SIM_STORAGE_SQLITE;
-        if (seed % 8 == 3 || seed % 8 == 7) {
-            options.nodes = seed % 8 == 3 ? 3 : 2;
-            options.writes = seed % 8 == 3 ? 60 : 300;
-            options.keys = seed % 8 == 3 ? 0 : 200;
-            options.faults =
-                CAKE_SIM_DELAY | (seed % 8 == 3 ? CAKE_SIM_PARTITION | CAKE_SIM_CRASH | CAKE_SIM_PAUSE : CAKE_SIM_JOIN);
-            options.force_faults = true;
-        }
+        size_t shape = seed % (sizeof shapes / sizeof shapes[0]);
+        options.nodes = shapes[shape].nodes;
+        options.writes = shapes[shape].writes;
+        options.keys = shapes[shape].keys;
+        options.keyspaces = shapes[shape].keyspaces;
+        options.faults = shapes[shape].faults;
+        options.force_faults = shapes[shape].faults != 0;
+        options.storage = shapes[shape].storage;
+        const struct itimerval limit = {.it_value.tv_sec = SEED_SECONDS_MAX};
+        setitimer(ITIMER_PROF, &limit, NULL);
         seeds++;
         if (cake_sim_run(seed, &options, &result) != 0)
             return 2;
