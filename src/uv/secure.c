@@ -12,8 +12,8 @@ struct cake__secure {
     cake__tls_t *tls;
     cake_stream_t *stream;
     cake__later_t deliver;
-    uv_buf_t *rest; /* while the write is under way: the writer's, or a copy of ours once it waits for the socket */
-    unsigned rest_at, rest_count;
+    cake_slice_t *rest; /* of the write under way; a copy on the heap once it waits for the socket */
+    size_t rest_at, rest_count;
     bool is_rest_ours;
     uint8_t *pending;
     cake_timer_t linger;
@@ -39,7 +39,9 @@ static bool is_full(const cake__secure_t *secure)
 
 static void deliver_later(cake__later_t *later)
 {
-    advance(CAKE_CONTAINER_OF(later, cake__secure_t, deliver)->stream);
+    cake__secure_t *secure = CAKE_CONTAINER_OF(later, cake__secure_t, deliver);
+    advance(secure->stream);
+    cake__tls_rest(secure->tls);
 }
 
 static void linger_over(void *arg)
@@ -93,8 +95,9 @@ bool cake__secure_wants_bytes(const cake_stream_t *stream)
 uv_buf_t cake__secure_buffer(cake_stream_t *stream)
 {
     bool is_wanted = !is_full(stream->secure) || stream->is_closing;
-    uint8_t *buffer = is_wanted ? cake__tls_buffer(&stream->env->tls_pool) : NULL;
-    return uv_buf_init((char *)buffer, buffer != NULL ? CAKE__TLS_INPUT_BYTES : 0);
+    size_t size = 0;
+    uint8_t *room = is_wanted ? cake__tls_room(stream->secure->tls, &size) : NULL;
+    return uv_buf_init((char *)room, (unsigned)size);
 }
 
 /* ---- out ---- */
@@ -152,16 +155,17 @@ static int encrypt_some(cake__secure_t *secure)
 {
     size_t done = 0;
     while (secure->rest_at < secure->rest_count && done < CAKE__TLS_WRITE_MAX) {
-        uv_buf_t *buf = &secure->rest[secure->rest_at];
-        size_t step = cake__min_u64(buf->len, CAKE__TLS_WRITE_MAX - done);
-        int err = cake__tls_write(secure->tls, buf->base, step);
-        if (err != 0)
-            return err;
-        buf->base += step;
-        buf->len -= step;
-        done += step;
-        if (buf->len == 0)
-            secure->rest_at++;
+        intptr_t taken =
+            cake__tls_write(secure->tls, secure->rest + secure->rest_at, secure->rest_count - secure->rest_at);
+        if (taken < 0)
+            return (int)taken;
+        done += (size_t)taken;
+        while (secure->rest_at < secure->rest_count && (size_t)taken >= secure->rest[secure->rest_at].len)
+            taken -= (intptr_t)secure->rest[secure->rest_at++].len;
+        if (secure->rest_at == secure->rest_count)
+            break;
+        cake_slice_t *part = &secure->rest[secure->rest_at];
+        *part = cake__slice((const uint8_t *)part->data + taken, part->len - (size_t)taken);
     }
     return 0;
 }
@@ -198,24 +202,27 @@ static void flush(cake_stream_t *stream)
     }
 }
 
-void cake__secure_write(cake_stream_t *stream, uv_buf_t *bufs, unsigned count)
+void cake__secure_write(cake_stream_t *stream, const cake_slice_t *iov, size_t count)
 {
     cake__secure_t *secure = stream->secure;
-    secure->rest = bufs;
+    cake_slice_t parts[CAKE_STREAM_IOV_MAX];
+    for (size_t i = 0; i < count; i++)
+        parts[i] = iov[i];
+    secure->rest = parts;
     secure->rest_at = 0;
     secure->rest_count = count;
     flush(stream);
-    unsigned left = secure->rest_count - secure->rest_at; /* the socket takes no more for now */
+    size_t left = secure->rest_count - secure->rest_at; /* the socket takes no more for now */
     secure->rest = NULL;
     secure->rest_at = secure->rest_count = 0;
     if (left == 0)
         return;
-    secure->rest = cake__malloc(&stream->env->base.alloc, left * sizeof bufs[0]);
+    secure->rest = cake__malloc(&stream->env->base.alloc, left * sizeof parts[0]);
     if (secure->rest == NULL) {
         end_rest(stream, CAKE_ENOMEM);
         return;
     }
-    memcpy(secure->rest, bufs + count - left, left * sizeof bufs[0]);
+    memcpy(secure->rest, parts + count - left, left * sizeof parts[0]);
     secure->rest_count = left;
     secure->is_rest_ours = true;
 }
@@ -332,23 +339,24 @@ void cake__secure_deliver(cake_stream_t *stream)
         cake__uv_later(stream->env, &secure->deliver);
 }
 
-void cake__secure_got(cake_stream_t *stream, void *data, ssize_t count)
+void cake__secure_got(cake_stream_t *stream, ssize_t count)
 {
     cake__secure_t *secure = stream->secure;
-    if (count <= 0 || stream->is_closing)
-        cake__tls_give(&stream->env->tls_pool, data);
     if (stream->is_closing && count < 0)
         cake__uv_close_now(stream); /* it lingered for this */
+    if (stream->is_closing)
+        cake__tls_drop(secure->tls);
+    if (count <= 0)
+        cake__tls_rest(secure->tls);
     if (stream->is_closing || count == 0)
         return;
     if (count > 0) {
-        int err = cake__tls_feed(secure->tls, data, (size_t)count);
+        int err = cake__tls_feed(secure->tls, (size_t)count);
         if (err != 0)
             fail(stream, err);
         else
             advance(stream);
-        if (!cake__tls_keep(secure->tls, data))
-            cake__tls_give(&stream->env->tls_pool, data);
+        cake__tls_rest(secure->tls);
         return;
     }
     if (count == UV_ENOBUFS &&
