@@ -40,6 +40,18 @@ static inline void *cake__realloc(const cake_alloc_t *alloc, void *block, size_t
     return alloc->resize(alloc->ctx, block, size == 0 ? 1 : size);
 }
 
+/* Room for one more element of `size` bytes in an array that doubles; NULL: no memory, and nothing has changed. */
+static inline void *cake__grow(const cake_alloc_t *alloc, void *items, size_t count, size_t *capacity, size_t size)
+{
+    if (count < *capacity)
+        return items;
+    size_t more = *capacity == 0 ? 16 : *capacity * 2;
+    void *bigger = more > SIZE_MAX / size ? NULL : cake__realloc(alloc, items, more * size);
+    if (bigger != NULL)
+        *capacity = more;
+    return bigger;
+}
+
 static inline void cake__free(const cake_alloc_t *alloc, void *block)
 {
     if (block != NULL)

@@ -11,25 +11,13 @@ static void finish_batch(cake__lane_t *lane, int err);
 
 /* ---- making a batch ---------------------------------------------------------------------------------------------------*/
 
-/* Room for one more element; NULL: no memory. */
-static void *grow(const cake_alloc_t *alloc, void *items, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return items;
-    size_t more = *capacity == 0 ? 16 : *capacity * 2;
-    void *bigger = cake__realloc(alloc, items, more * size);
-    if (bigger != NULL)
-        *capacity = more;
-    return bigger;
-}
-
 static int touch(cake__lane_t *lane, cake__keyspace_t *keyspace)
 {
     cake_store_t *store = lane->store;
     if (keyspace->change != NULL)
         return 0;
     cake__keyspace_t **touched =
-        grow(store->alloc, lane->touched, lane->touched_count, &lane->touched_capacity, sizeof *touched);
+        cake__grow(store->alloc, lane->touched, lane->touched_count, &lane->touched_capacity, sizeof *touched);
     if (touched == NULL)
         return CAKE_ENOMEM;
     lane->touched = touched;
@@ -72,7 +60,7 @@ static int stage_tasks(cake__lane_t *lane)
 static int add_write(cake__lane_t *lane, const cake_write_t *write)
 {
     cake_write_t *writes =
-        grow(lane->store->alloc, lane->writes, lane->write_count, &lane->write_capacity, sizeof *writes);
+        cake__grow(lane->store->alloc, lane->writes, lane->write_count, &lane->write_capacity, sizeof *writes);
     if (writes == NULL)
         return CAKE_ENOMEM;
     lane->writes = writes;
@@ -111,7 +99,7 @@ static int add_rows(cake__lane_t *lane, cake__keyspace_t *keyspace)
 static int add_piece(cake__lane_t *lane, cake__meta_piece_t piece)
 {
     cake__meta_piece_t *pieces =
-        grow(lane->store->alloc, lane->pieces, lane->piece_count, &lane->piece_capacity, sizeof *pieces);
+        cake__grow(lane->store->alloc, lane->pieces, lane->piece_count, &lane->piece_capacity, sizeof *pieces);
     if (pieces == NULL)
         return CAKE_ENOMEM;
     lane->pieces = pieces;
@@ -154,7 +142,7 @@ static int add_clock_bound(cake__lane_t *lane)
 static int add_meta(cake__lane_t *lane, cake_slice_t name, cake_slice_t value)
 {
     cake_meta_write_t *metas =
-        grow(lane->store->alloc, lane->metas, lane->meta_count, &lane->meta_capacity, sizeof *metas);
+        cake__grow(lane->store->alloc, lane->metas, lane->meta_count, &lane->meta_capacity, sizeof *metas);
     if (metas == NULL)
         return CAKE_ENOMEM;
     lane->metas = metas;

@@ -93,21 +93,19 @@ typedef struct {
     size_t at; /* of the pass over them */
     cake_id_t *suspects;
     size_t suspect_count, suspect_capacity;
-    cake__range_list_t list;
+    cake__sender_t *walk; /* through the set */
+    cake_record_t *records;
+    size_t record_count;
     int err;
 } sweep_t;
 
 static int on_row(void *arg, const cake_row_t *row)
 {
     sweep_t *sweep = arg;
-    if (sweep->count == sweep->capacity) {
-        size_t capacity = sweep->capacity == 0 ? 1024 : sweep->capacity * 2;
-        cake_record_t *rows = cake__realloc(sweep->alloc, sweep->rows, capacity * sizeof *rows);
-        if (rows == NULL)
-            return sweep->err = CAKE_ENOMEM;
-        sweep->rows = rows;
-        sweep->capacity = capacity;
-    }
+    cake_record_t *rows = cake__grow(sweep->alloc, sweep->rows, sweep->count, &sweep->capacity, sizeof *rows);
+    if (rows == NULL)
+        return sweep->err = CAKE_ENOMEM;
+    sweep->rows = rows;
     sweep->rows[sweep->count++] = (cake_record_t){row->id, row->hlc, row->dot, row->is_tombstone};
     return 0;
 }
@@ -140,14 +138,11 @@ static int suspect(sweep_t *sweep, const cake_id_t *id)
 {
     if (sweep->suspect_count == SUSPECTS_MAX)
         return 0;
-    if (sweep->suspect_count == sweep->suspect_capacity) {
-        size_t capacity = sweep->suspect_capacity == 0 ? 64 : sweep->suspect_capacity * 2;
-        cake_id_t *suspects = cake__realloc(sweep->alloc, sweep->suspects, capacity * sizeof *suspects);
-        if (suspects == NULL)
-            return CAKE_ENOMEM;
-        sweep->suspects = suspects;
-        sweep->suspect_capacity = capacity;
-    }
+    cake_id_t *suspects =
+        cake__grow(sweep->alloc, sweep->suspects, sweep->suspect_count, &sweep->suspect_capacity, sizeof *suspects);
+    if (suspects == NULL)
+        return CAKE_ENOMEM;
+    sweep->suspects = suspects;
     sweep->suspects[sweep->suspect_count++] = *id;
     return 0;
 }
@@ -180,39 +175,54 @@ static bool has_row(const sweep_t *sweep, const cake_id_t *id)
     return false;
 }
 
-static int begin_list(void *arg)
+/* All records, live and dead, are what a replica lacks that has nothing. */
+static int begin_walk(void *arg)
 {
     sweep_t *sweep = arg;
-    return cake__range_list_init(&sweep->list, sweep->keyspace, 0, 0);
+    cake_store_t *store = sweep->keyspace->store;
+    cake__hello_t nothing = {.node_id = cake_node_id(store->node)};
+    cake__summary_init(&nothing.summary, store->alloc);
+    int err = cake__sender_new(sweep->keyspace->set, cake_node_id(store->node), &nothing, 0, &sweep->walk);
+    cake__summary_free(&nothing.summary);
+    return err;
 }
 
-static int step_list(void *arg)
+/* 1: there is more; 0: these were the last. */
+static int step_walk(void *arg)
 {
-    return cake__range_list_step(arg);
+    sweep_t *sweep = arg;
+    cake__fin_t fin;
+    uint32_t index;
+    bool has_fin;
+    int err =
+        cake__sender_next(sweep->walk, ROWS_AT_ONCE, sweep->records, &sweep->record_count, &index, &has_fin, &fin);
+    if (err == 0 && has_fin)
+        cake__fin_free(&fin);
+    return err != 0 ? err : !has_fin;
 }
 
-static int end_list(void *arg)
+static int end_walk(void *arg)
 {
-    cake__range_list_free(arg);
+    sweep_t *sweep = arg;
+    cake__sender_free(sweep->walk);
     return 0;
 }
 
-/* Documents of which the storage has no row. */
+/* Documents and tombstones of which the storage has no row. */
 static int hold_set_against_rows(sweep_t *sweep, cake_verify_report_t *report)
 {
     cake_env_t *env = sweep->keyspace->store->env;
-    int more = cake__run_on_loop(env, begin_list, sweep), err = more;
-    for (more = err == 0; err == 0 && more > 0;) {
-        more = cake__run_on_loop(env, step_list, &sweep->list);
+    int err = cake__run_on_loop(env, begin_walk, sweep);
+    for (int more = 1; err == 0 && more > 0;) {
+        more = cake__run_on_loop(env, step_walk, sweep);
         err = more < 0 ? more : 0;
-        for (size_t i = 0; err == 0 && i < sweep->list.count; i++) {
-            if (!has_row(sweep, &sweep->list.records[i].id))
-                err = suspect(sweep, &sweep->list.records[i].id);
+        for (size_t i = 0; err == 0 && i < sweep->record_count; i++) {
+            if (!has_row(sweep, &sweep->records[i].id))
+                err = suspect(sweep, &sweep->records[i].id);
+            report->documents += !sweep->records[i].is_tombstone;
         }
-        report->documents += sweep->list.count;
-        sweep->list.count = 0;
     }
-    (void)cake__run_on_loop(env, end_list, &sweep->list);
+    (void)cake__run_on_loop(env, end_walk, sweep);
     return err;
 }
 
@@ -428,7 +438,9 @@ static int look_at_suspect(cake__verifying_t *verifying, const cake_id_t *id)
 static int verify_storage(cake__verifying_t *verifying)
 {
     sweep_t sweep = {.alloc = verifying->store->alloc, .keyspace = verifying->keyspace};
-    int err = find_suspects(&sweep, verifying->report);
+    sweep.records = cake__malloc(sweep.alloc, ROWS_AT_ONCE * sizeof *sweep.records);
+    int err = sweep.records == NULL ? CAKE_ENOMEM : find_suspects(&sweep, verifying->report);
+    cake__free(sweep.alloc, sweep.records);
     cake__free(sweep.alloc, sweep.rows);
     for (size_t i = 0; err == 0 && i < sweep.suspect_count; i++)
         err = look_at_suspect(verifying, &sweep.suspects[i]);

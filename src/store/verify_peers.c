@@ -183,14 +183,11 @@ static int note(ours_t *ours, const cake_record_t *a, const cake_record_t *b)
 {
     if (ours->count == DIFFERENCES_MAX)
         return 0;
-    if (ours->count == ours->capacity) {
-        size_t capacity = ours->capacity * 2 + 16;
-        difference_t *more = cake__realloc(ours->verifying->store->alloc, ours->differences, capacity * sizeof *more);
-        if (more == NULL)
-            return CAKE_ENOMEM;
-        ours->differences = more;
-        ours->capacity = capacity;
-    }
+    difference_t *more =
+        cake__grow(ours->verifying->store->alloc, ours->differences, ours->count, &ours->capacity, sizeof *more);
+    if (more == NULL)
+        return CAKE_ENOMEM;
+    ours->differences = more;
     difference_t *difference = &ours->differences[ours->count++];
     *difference = (difference_t){.has_ours = a != NULL, .has_theirs = b != NULL};
     if (a != NULL)

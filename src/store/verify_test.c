@@ -159,6 +159,33 @@ static void a_row_that_nobody_wrote_is_removed(void **state)
     cluster_close(&cluster);
 }
 
+/* Else the next start knows nothing of the delete. That of a key that does not fit into an id is to be had from a replica only. */
+static void a_tombstone_whose_row_is_gone_comes_back(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"k2", "a key of many more bytes than fit into an id"};
+    for (size_t i = 0; i < CAKE_COUNT_OF(keys); i++) {
+        cluster_t cluster = {.options = {.tombstone_min_age_ms = 3600000}};
+        cake_record_t record = nothing;
+        cake_id_t id;
+        found_t found;
+        open_filled(&cluster, 3, 308);
+        assert_int_equal(cake_store_del(cluster.members[1].store, "ks", cake_key_str(keys[i]), CAKE_ALL), 0);
+        lose_row(&cluster, 2, keys[i]);
+        cake_verify_report_t report = verify(&cluster, 2, true, &found);
+        assert_true(report.missing == 1 && found.count == 1 && report.healed == 0);
+        report = verify(&cluster, 2, false, &found);
+        assert_true(report.missing == 1 && found.count == 1 && report.healed == 1);
+        cake_storage_t *storage = cluster.members[2].storage;
+        assert_int_equal(cake__key_id(cake__slice_str(keys[i]), &id), 0);
+        assert_int_equal(storage->ops->fetch(storage, cake__slice_str("ks"), &id, 1, take_record, &record), 0);
+        assert_true(record.is_tombstone && record.hlc != 0);
+        report = verify(&cluster, 2, true, &found);
+        assert_int_equal(found.count, 0);
+        cluster_close(&cluster);
+    }
+}
+
 /* No replica has it: it is said, and stays so. */
 static void what_no_replica_has_is_named_and_not_mended(void **state)
 {
@@ -249,6 +276,7 @@ int main(void)
         cmocka_unit_test(a_row_that_is_gone_comes_back_from_a_replica),
         cmocka_unit_test(a_row_of_another_write_is_put_right),
         cmocka_unit_test(a_row_that_nobody_wrote_is_removed),
+        cmocka_unit_test(a_tombstone_whose_row_is_gone_comes_back),
         cmocka_unit_test(what_no_replica_has_is_named_and_not_mended),
         cmocka_unit_test(rows_lost_before_a_restart_come_back),
         cmocka_unit_test(an_old_row_that_a_restart_has_loaded_gives_way),
