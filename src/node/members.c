@@ -43,19 +43,19 @@ static bool is_live(const cake_member_t *member)
 
 /* ---- runs ---------------------------------------------------------------------------------------------------------------*/
 
-static uint64_t run_of(const cake__gossip_who_t *who)
+static uint32_t run_of(const cake__gossip_who_t *who)
 {
-    return cake__load_le(who->nonce, 8) | 1;
+    return (uint32_t)cake__load_le(who->nonce, 4) | 1;
 }
 
-uint64_t cake__node_run(const cake_node_t *node)
+uint32_t cake__node_run(const cake_node_t *node)
 {
     cake__gossip_member_t self;
     cake__gossip_self(node->gossip, &self);
     return run_of(&self.who);
 }
 
-bool cake__node_is_run(const cake_node_t *node, uint16_t id, uint64_t run)
+bool cake__node_is_run(const cake_node_t *node, uint16_t id, uint32_t run)
 {
     cake__gossip_member_t member;
     return cake__gossip_find_member(node->gossip, id, &member) && run_of(&member.who) == run;
@@ -84,6 +84,12 @@ static size_t find_told(const cake_node_t *node, uint16_t id)
             high = middle;
     }
     return low;
+}
+
+const cake_member_t *cake__node_told(const cake_node_t *node, uint16_t id)
+{
+    size_t at = find_told(node, id);
+    return at < node->told_count && node->told[at].node_id == id ? &node->told[at] : NULL;
 }
 
 static bool reserve_told(cake_node_t *node)

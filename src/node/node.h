@@ -175,10 +175,12 @@ static inline bool cake__node_is_stopping(const cake_node_t *node)
 }
 
 /* Which process this is: what an operator copies (id, address, data) is not enough to be taken for it. Never 0. */
-uint64_t cake__node_run(const cake_node_t *node);
+uint32_t cake__node_run(const cake_node_t *node);
 /* Membership has this process for the id: a second one with a taken id is not, and a new one is once it was heard of. Loop only. */
-bool cake__node_is_run(const cake_node_t *node, uint16_t id, uint64_t run);
+bool cake__node_is_run(const cake_node_t *node, uint16_t id, uint32_t run);
 
+/* The member as watchers were told of it last; NULL: they were not. Valid until the next step of gossip. Loop only. */
+const cake_member_t *cake__node_told(const cake_node_t *node, uint16_t id);
 /* Every seed has an address, and each of them is this node's or a live member's. Loop only. */
 bool cake__node_seeds_are_members(const cake_node_t *node);
 

@@ -265,9 +265,10 @@ static void forget(void *arg)
 {
     cake__trial_node_t *node = arg;
     cake__trial_t *trial = node->trial;
+    trial->result->forgotten++; /* at once: writes that wait for it are acknowledged before the call is back */
     int err = node->state == CAKE__IS_UP ? cake_store_forget(node->store, node->forget_id) : CAKE_ECLOSED;
     node->is_forgetting = false;
-    trial->result->forgotten += err == 0;
+    trial->result->forgotten -= err != 0;
     cake__note_of(node, CAKE__MARK_EVENT, "forgets node %u: %s", node->forget_id, err == 0 ? "ok" : cake_err_name(err));
     if (err != 0 && err != CAKE_ENOTFOUND && err != CAKE_EBUSY && err != CAKE_ECLOSED)
         cake__violation(trial, "answers", "forgetting a node fails with %s", cake_err_name(err));

@@ -81,6 +81,18 @@ static inline bool cluster_has_joined(void *arg)
     return true;
 }
 
+/* Each node takes writes at levels: it is part of the cluster, and not alone. */
+static inline bool cluster_takes_levels(void *arg)
+{
+    cluster_t *cluster = arg;
+    for (int i = 1; i <= cluster->count; i++) {
+        const cake_store_t *store = cluster->members[i].store;
+        if (store != NULL && (!store->is_joined || store->is_alone))
+            return false;
+    }
+    return true;
+}
+
 static inline bool cluster_is_equal(void *arg)
 {
     cluster_t *cluster = arg;
@@ -100,6 +112,14 @@ static inline void cluster_wait(cluster_t *cluster, bool (*done)(void *arg), uin
 {
     uint64_t until_ns = cake__world_now_ns(cluster->world) + timeout_ms * CAKE_NS_PER_MS;
     assert_true(cake__world_run_until(cluster->world, done, cluster, until_ns));
+}
+
+/* One more, which is not started yet. */
+static inline void cluster_add(cluster_t *cluster)
+{
+    member_t *member = &cluster->members[++cluster->count];
+    member->host = cake__world_add_host(cluster->world);
+    member->data_center = "dc-1";
 }
 
 /* data_centers: one name per node, or NULL */

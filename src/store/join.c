@@ -1,7 +1,7 @@
 /* Joining (model, rule 7, for all keyspaces of a node): a node that begins with nothing takes no writes and hands nothing out
  * until a first session with a joined replica has finished for every keyspace of that replica.
  *
- *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled ─> "joined" is made durable
+ *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled, registries equal ─> "joined" is made durable
  *
  * A node without seeds has joined when it starts.
  *
@@ -10,9 +10,10 @@
  * a second, so that who is old and just out of sight is heard of. The others then join that one. A seed that is down, cut off
  * or still opening its store may be a replica with documents: then nobody begins but by join_timeout.
  *
- * A node that finds no joined replica within join_timeout declares itself joined. It is alone until it meets a replica for the first
- * time: it may be cut off from all the others, and a quorum of the replicas that it knows would be itself. Until then it takes
- * writes at NONE only.
+ * A node that finds no joined replica within join_timeout declares itself joined, and is alone: it may be cut off from all the others,
+ * and a quorum of the replicas that it knows would be itself. Until it is no longer alone it takes writes at NONE only. That ends
+ * when it knows the replicas of one that is not alone, or when its seeds are all there, and all whom it sees are alone or new, as above. Those
+ * that are alone together, or join one that is, stay alone.
  *
  * Meta "joined": 1, or 2 while it is alone. */
 #include "store/store.h"
@@ -32,7 +33,9 @@ static void on_joined(cake__task_t *task, int err)
     cake__keyspace_t *keyspace;
     for (size_t cursor = 0; (keyspace = cake__map_next(&store->keyspaces, &cursor)) != NULL;)
         cake__orswot_set_joined(keyspace->set, true);
-    store->env->ops->timer_cancel(store->env, &store->join_timer);
+    if (!store->is_alone)
+        store->env->ops->timer_cancel(store->env, &store->join_timer);
+    cake__registry_join(store);
     cake__log(store->log, CAKE_LOG_INFO, "joined: %zu keyspaces", store->keyspaces.count);
     cake__writes_release_held(store);
     cake__pulse_all(store);
@@ -60,15 +63,18 @@ static void on_listed(cake_store_t *store, uint16_t node_id, int err)
     cake__join_try(store);
 }
 
+/* Of a cluster, where there is one. */
 static cake__peer_t *find_joined_peer(cake_store_t *store)
 {
+    cake__peer_t *found = NULL;
     CAKE_LIST_FOR_EACH(link, &store->peers)
     {
         cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        if (peer->is_replica && peer->has_store && cake__peer_is_there(peer) && !peer->is_listing)
-            return peer;
+        bool is_usable = peer->is_replica && peer->has_store && cake__peer_is_there(peer) && !peer->is_listing;
+        if (is_usable && (found == NULL || (found->is_alone && !peer->is_alone)))
+            found = peer;
     }
-    return NULL;
+    return found;
 }
 
 void cake__join_try(cake_store_t *store)
@@ -80,8 +86,8 @@ void cake__join_try(cake_store_t *store)
         if (peer == NULL || !cake__peer_is_there(peer)) {
             cake__drop_wants(store, store->join_peer);
             store->join_peer = 0;
-        } else if (store->join_is_listed && !cake__has_wants(store, store->join_peer)) {
-            declare_joined(store, false);
+        } else if (store->join_is_listed && !cake__has_wants(store, store->join_peer) && cake__registry_agrees(peer)) {
+            declare_joined(store, peer->is_alone);
         }
         if (store->join_peer != 0)
             return;
@@ -95,22 +101,10 @@ void cake__join_try(cake_store_t *store)
         store->join_peer = 0;
 }
 
-/* Nodes that are all new meet as members before one of them has joined. */
-static bool knows_a_store(const cake_store_t *store)
-{
-    CAKE_LIST_FOR_EACH(link, &store->peers)
-    {
-        const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        if (peer->is_replica || peer->has_store)
-            return true;
-    }
-    return false;
-}
-
 static void on_met_stored(cake__task_t *task, int err)
 {
     cake_store_t *store = CAKE_CONTAINER_OF(task, cake_store_t, join_task);
-    (void)err; /* after a restart it meets the replica again, or knows it from the registry */
+    (void)err; /* after a restart it meets the replica again */
     store->is_declaring_joined = false;
 }
 
@@ -119,6 +113,10 @@ void cake__join_met(cake_store_t *store)
     if (!store->is_alone)
         return;
     store->is_alone = false;
+    store->sees_new = false;
+    if (store->is_joined)
+        store->env->ops->timer_cancel(store->env, &store->join_timer);
+    cake__pulse_all(store);
     if (store->is_declaring_joined)
         return; /* likewise */
     store->is_declaring_joined = true;
@@ -145,10 +143,14 @@ static bool sees_only_new(const cake_store_t *store)
     CAKE_LIST_FOR_EACH(link, &store->peers)
     {
         const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        if (peer->is_replica || !peer->has_store || !peer->is_new || !cake__peer_is_there(peer))
+        if (cake__peer_is_forgotten(peer))
+            continue;
+        bool is_harmless = peer->is_alone || (peer->is_new && !peer->is_replica);
+        if (!is_harmless || !peer->has_store || !cake__peer_is_there(peer) || !cake__registry_agrees(peer))
             return false;
     }
-    return store->digest == 0 && !cake__list_is_empty(&store->peers) && cake__node_seeds_are_members(store->node);
+    bool is_harmless = store->is_joined || store->digest == 0;
+    return is_harmless && !cake__list_is_empty(&store->peers) && cake__node_seeds_are_members(store->node);
 }
 
 static bool is_first_of_new(const cake_store_t *store)
@@ -175,23 +177,27 @@ static void look_for_new(cake_store_t *store)
         store->all_new_since_ns = now_ns;
     } else if (now_ns - store->all_new_since_ns >= JOIN_SETTLE_MS * CAKE_NS_PER_MS) {
         cake__log(store->log, CAKE_LOG_INFO, "all seeds and members are new: the cluster begins with this node");
-        declare_joined(store, false);
+        if (store->is_joined)
+            cake__join_met(store);
+        else
+            declare_joined(store, false);
     }
 }
 
 static void on_join_timer(void *arg)
 {
     cake_store_t *store = arg;
-    if (store->is_joined || store->state != CAKE__STORE_RUNNING)
+    if ((store->is_joined && !store->is_alone) || store->state != CAKE__STORE_RUNNING)
         return;
     cake__join_try(store);
     look_for_new(store);
-    if (store->join_peer == 0 && cake__now_ns(store->env) >= store->join_deadline_ns) {
+    if (!store->is_joined && store->join_peer == 0 && cake__now_ns(store->env) >= store->join_deadline_ns) {
         cake__log(store->log, CAKE_LOG_WARN,
-                  "no joined replica answered within %llu ms: this node declares itself joined%s",
-                  (unsigned long long)store->options.join_timeout_ms,
-                  knows_a_store(store) ? "" : ", and takes writes at level none until it meets one");
-        declare_joined(store, !knows_a_store(store));
+                  "no joined replica answered within %llu ms: this node declares itself joined, and takes writes at "
+                  "level none "
+                  "until it meets one, or all its seeds are members",
+                  (unsigned long long)store->options.join_timeout_ms);
+        declare_joined(store, true);
     }
     cake__timer_arm_ms(store->env, &store->join_timer, JOIN_TICK_MS);
 }
@@ -213,9 +219,13 @@ void cake__join_start(cake_store_t *store)
 {
     store->join_timer = CAKE_TIMER_INIT(on_join_timer, store);
     store->join_deadline_ns = cake__now_ns(store->env) + store->options.join_timeout_ms * CAKE_NS_PER_MS;
-    if (store->is_joined)
+    cake__registry_join(store);
+    bool has_seeds = has_other_seeds(store->node);
+    if (store->is_joined && !has_seeds)
+        cake__join_met(store); /* it was told so: it is the cluster */
+    if (store->is_joined && !store->is_alone)
         return;
-    if (has_other_seeds(store->node)) {
+    if (has_seeds) {
         cake__timer_arm_ms(store->env, &store->join_timer, JOIN_TICK_MS);
         return;
     }

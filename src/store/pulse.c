@@ -4,7 +4,7 @@
  * last, with nothing changed since, are asked every sync_interval_ms.
  *
  *   pulse  hail, is_complete u8, count varint, entries: keyspace string, context      answer  hail, is_equal u8
- *   list   hail, after string, a digest u64 per bucket of keyspaces                   answer  hail, has_more u8, registry, entries
+ *   list   hail, after string, a digest u64 per bucket of keyspaces                   answer  hail, has_more u8, entries
  *
  * A list names every keyspace of the buckets that differ: for first contacts, and for differences that pulses do not explain.
  *
@@ -384,7 +384,6 @@ void cake__handle_list(cake_rpc_call_t *call, void *arg)
         put_entry(&entries, found[sent], NULL);
     cake__put_hail(store, &out);
     cake__put_u8(&out, sent < count);
-    cake__put_registry(store, &out);
     if (found == NULL || entries.err != 0 || out.err != 0) {
         cake_rpc_fail(call, CAKE_ENOMEM, NULL);
     } else {
@@ -408,8 +407,6 @@ static int take_list(asking_t *asking, cake__peer_t *peer, cake_slice_t body, bo
     *has_more = cake__get_u8(&reader) == 1;
     if (err == 0 && (reader.err != 0 || hail.node_id != asking->node_id))
         err = CAKE_EPARSE;
-    if (err == 0)
-        err = cake__take_registry(store, &reader);
     while (err == 0 && cake__reader_left(&reader) > 0) {
         cake__reader_t peek = reader;
         cake_slice_t name = cake__get_string(&peek, CAKE_KEYSPACE_NAME_MAX);

@@ -1,9 +1,12 @@
 /* Reading with a level: the newest of the answers of as many replicas as the level takes; those that answered with less are
  * sent it (read repair). A node that has not joined is no replica: it neither answers nor counts as its own answer, as it may have
- * little, or what others have deleted and purged since it was here.
+ * little, or what others have deleted and purged since it was here. When one that answers knows other replicas than this node, the
+ * majority that was asked may be none: once both know the same (registry.c), as many are asked again as it takes then.
  *
  *   read    hail, keyspace string, key string        answer  hail, is_known u8, (actor u64, operation)? */
 #include "store/store.h"
+
+#define AGAIN_MS 20u
 
 typedef struct {
     cake_record_t record;
@@ -16,7 +19,7 @@ typedef struct {
     cake_post_t post;
     cake_work_t work;
     cake__task_t repair; /* of this node itself */
-    cake_timer_t timer;
+    cake_timer_t timer, again_timer;
     cake_store_t *store;
     cake__keyspace_t *keyspace;
     cake_consistency_t level;
@@ -26,6 +29,7 @@ typedef struct {
     bool is_over;
     bool is_here; /* best, on this node, which may have refused it: before it has joined, for one */
     uint32_t running, responses, required;
+    uint32_t registry; /* by which they were chosen */
     cake_id_t id;
     answer_t best;
     cake__value_t best_value;
@@ -33,6 +37,7 @@ typedef struct {
     struct asked {
         uint16_t node_id;
         bool has_answered;
+        uint32_t registry; /* that it answered by */
         uint64_t hlc;
         cake_dot_t dot;
     } * asked; /* [0] is this node */
@@ -194,10 +199,25 @@ static void finish(read_at_t *read, int err)
         repair_stale(read);
 }
 
+/* Of the others at a level that goes by their number. */
+static bool do_all_agree(const read_at_t *read)
+{
+    bool all = true;
+    for (size_t i = 1; i < read->asked_count && read->level >= CAKE_QUORUM; i++)
+        all &= read->asked[i].registry == read->store->registry;
+    return all && (read->registry == read->store->registry || read->level < CAKE_QUORUM);
+}
+
 static void check_over(read_at_t *read)
 {
-    if (!read->is_over && read->responses == read->asked_count)
+    if (read->is_over || read->responses < read->asked_count)
+        return;
+    if (do_all_agree(read)) {
         finish(read, read->err);
+        return;
+    }
+    read->running++;
+    cake__timer_arm_ms(read->store->env, &read->again_timer, AGAIN_MS);
 }
 
 static void on_timeout(void *arg)
@@ -214,6 +234,10 @@ static int parse_answer(read_at_t *read, size_t index, cake_slice_t body)
     cake_record_t record;
     cake__value_t value;
     int err = cake__get_hail(read->store, &reader, &hail);
+    if (err == 0) {
+        read->asked[index].registry = hail.registry;
+        cake__peer_heard(read->store, &hail);
+    }
     bool is_known = cake__get_u8(&reader) == 1;
     uint64_t actor = is_known ? cake__get_u64(&reader) : 0;
     if (is_known)
@@ -285,9 +309,8 @@ static void run_local(void *arg)
         read->err = take_answer(read, 0, NULL, cake__slice(NULL, 0));
 }
 
-static void on_local_read(void *arg)
+static void ask_peers(read_at_t *read)
 {
-    read_at_t *read = arg;
     int err = read->err;
     for (size_t i = 1; err == 0 && i < read->asked_count; i++)
         err = ask_peer(read, i);
@@ -296,9 +319,16 @@ static void on_local_read(void *arg)
         finish(read, err == CAKE_ENOTFOUND ? CAKE_ECONSISTENCY : err);
     else
         check_over(read);
+}
+
+static void on_local_read(void *arg)
+{
+    read_at_t *read = arg;
+    ask_peers(read);
     release(read);
 }
 
+/* Keeps what this node itself has answered. */
 static int choose_peers(read_at_t *read, cake_result_t *result)
 {
     cake_store_t *store = read->store;
@@ -309,8 +339,13 @@ static int choose_peers(read_at_t *read, cake_result_t *result)
         return err;
     selection.candidates = candidates;
     selection.nodes = cake__calloc(store->alloc, selection.count, sizeof *selection.nodes);
-    read->asked = cake__calloc(store->alloc, selection.count + 1, sizeof *read->asked);
-    err = selection.nodes == NULL || read->asked == NULL ? CAKE_ENOMEM : cake__node_select(store->node, &selection);
+    struct asked *asked = cake__calloc(store->alloc, selection.count + 1, sizeof *asked);
+    err = selection.nodes == NULL || asked == NULL ? CAKE_ENOMEM : cake__node_select(store->node, &selection);
+    if (asked != NULL && read->asked != NULL)
+        asked[0] = read->asked[0];
+    cake__free(store->alloc, read->asked);
+    read->asked = asked;
+    read->registry = store->registry;
     read->asked_count = selection.node_count + 1;
     read->required = (uint32_t)read->asked_count;
     for (size_t i = 0; err == 0 && i < selection.node_count; i++)
@@ -319,6 +354,21 @@ static int choose_peers(read_at_t *read, cake_result_t *result)
     result->required = selection.required;
     cake__free(store->alloc, selection.nodes);
     return err;
+}
+
+static void on_again(void *arg)
+{
+    read_at_t *read = arg;
+    cake_result_t unused;
+    if (!read->is_over) {
+        int err = cake__store_is_stopping(read->store) ? CAKE_ECLOSED : choose_peers(read, &unused);
+        read->responses = 1;
+        if (err == 0)
+            ask_peers(read);
+        else
+            finish(read, err);
+    }
+    release(read);
 }
 
 static void on_posted(void *arg)
@@ -374,6 +424,7 @@ int cake_store_get_at_async(cake_store_t *store, const char *keyspace, cake_key_
     memcpy(read->names, name.data, name.len);
     memcpy(read->names + name.len, slice.data, slice.len);
     read->timer = CAKE_TIMER_INIT(on_timeout, read);
+    read->again_timer = CAKE_TIMER_INIT(on_again, read);
     read->post = (cake_post_t){.fn = on_posted, .arg = read};
     __atomic_fetch_add(&store->reads, 1, __ATOMIC_RELAXED);
     store->env->ops->post(store->env, &read->post);

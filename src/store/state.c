@@ -58,6 +58,8 @@ static int read_peers(void *arg)
     CAKE_LIST_FOR_EACH(link, &store->peers)
     {
         const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        if (cake__peer_is_forgotten(peer))
+            continue;
         uint64_t oldest_ns = cake__peer_oldest_ns(peer);
         request->peers[request->count++] = (cake_peer_info_t){
             .node_id = peer->node_id,

@@ -183,10 +183,10 @@ static void stop_store(cake_node_t *node, void *arg, cake_event_fn stopped, void
 static int start_store(cake_node_t *node, void *arg)
 {
     static const cake_rpc_method_t methods[] = {
-        {"batch", cake__handle_batch, 0},    {"pulse", cake__handle_pulse, 0},
-        {"list", cake__handle_list, 0},      {"open", cake__handle_open, 0},
-        {"next", cake__handle_next, 0},      {"read", cake__handle_read, 0},
-        {"forget", cake__handle_forget, 0},  {"progress", cake__handle_progress, 0},
+        {"batch", cake__handle_batch, 0},       {"pulse", cake__handle_pulse, 0},
+        {"list", cake__handle_list, 0},         {"open", cake__handle_open, 0},
+        {"next", cake__handle_next, 0},         {"read", cake__handle_read, 0},
+        {"registry", cake__handle_registry, 0}, {"progress", cake__handle_progress, 0},
         {"compare", cake__handle_compare, 0}};
     cake_store_t *store = arg;
     const cake_rpc_service_t service = {CAKE__STORE_SERVICE, methods, CAKE_COUNT_OF(methods), store,
@@ -296,9 +296,7 @@ static int load_store(cake_store_t *store)
     if (err == 0 && !opening.has_identity)
         err = write_identity(store);
     if (err == 0)
-        err = cake__peers_load(store);
-    CAKE_LIST_FOR_EACH(link, &store->peers)
-    store->is_alone &= !CAKE_CONTAINER_OF(link, cake__peer_t, link)->is_replica;
+        err = cake__registry_load(store);
     if (err == 0)
         err = cake__keyspaces_load(store);
     if (err == 0)

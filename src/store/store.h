@@ -186,7 +186,7 @@ typedef struct cake__queued {
     cake__unit_t *unit;
 } cake__queued_t;
 
-/* Another node with a store: a replica once it has joined. Kept until forgotten; replicas persist as meta "replica/ID".
+/* Another node with a store: a replica once it has joined. Replicas persist as meta "replica/ID".
  * Invariants: queue_bytes and queue_count are those of queue; equal_version and told_version are 0 in a new run of it. */
 struct cake__peer {
     cake_store_t *store;
@@ -198,8 +198,12 @@ struct cake__peer {
     bool is_member;       /* membership has named it in this run of ours */
     uint64_t joined_ns;   /* when it did, last */
     bool is_degraded;
-    bool has_store;                         /* it said so, in this run of it */
-    bool is_replica;                        /* has joined; counts until it is forgotten */
+    bool has_store;     /* it said so, in this run of it */
+    bool is_replica;    /* has joined; counts until it is forgotten */
+    uint32_t length;    /* of its id in the registry: odd while it is a replica (registry.c) */
+    uint32_t registry;  /* hash of the replicas that it knows, as it said last */
+    bool is_exchanging; /* registries */
+    uint64_t exchanged_ns;
     uint64_t actor;                         /* of its run; 0: not heard in this run of ours */
     uint64_t heard_wall_ms, stored_wall_ms; /* last sign of it; what of it is on disk */
     uint64_t heard_ns,
@@ -213,6 +217,7 @@ struct cake__peer {
 
     bool reads_packed;     /* it said so */
     bool is_new, sees_new; /* it said last that it has neither joined nor anything; that all whom it knows are new */
+    bool is_alone;         /* likewise: that it has joined, and has met no replica of a cluster */
     uint32_t pack_misses, plain_batches; /* in a row that did not pack; so many are sent without a try */
 
     bool is_compared; /* all that it had when its run was met is here or wanted */
@@ -261,7 +266,7 @@ struct cake_store {
 
     uint64_t actor; /* of this run */
     bool is_joined, is_declaring_joined;
-    bool is_alone; /* joined without having met a replica, though it has seeds: levels would promise nothing (join.c) */
+    bool is_alone; /* joined without having met a cluster, though it has seeds: levels would promise nothing (join.c) */
     uint16_t join_peer; /* whom the first session is with; 0: nobody yet */
     bool join_is_listed;
     bool sees_new;             /* of a cluster that is all new, as far as this node knows (join.c) */
@@ -279,7 +284,8 @@ struct cake_store {
 
     cake__list_t peers;
     uint32_t peer_count;
-    cake_candidate_t *candidates; /* made anew when candidates_are_valid is false */
+    uint32_t registry, own_length; /* hash of the replicas, this node included; its own id's length (registry.c) */
+    cake_candidate_t *candidates;  /* made anew when candidates_are_valid is false */
     size_t candidate_count, candidate_capacity;
     bool candidates_are_valid, candidates_are_placed; /* the data centre of each is known */
     cake__list_t outcalls;
@@ -355,6 +361,7 @@ void cake__writes_acked_all(cake_store_t *store, uint16_t node_id, uint64_t vers
 void cake__writes_send_again(cake__peer_t *peer);    /* those under way, to a peer that was not there for them */
 void cake__writes_release_held(cake_store_t *store); /* the node has joined */
 void cake__writes_fail_all(cake_store_t *store, int err);
+void cake__writes_recount(cake_store_t *store); /* the registry is another, or a peer's has become equal to it */
 void cake__write_lost_peer(cake__write_t *write);
 bool cake__write_wants(const cake__write_t *write, uint16_t node_id); /* its answer soon */
 
@@ -365,7 +372,8 @@ void cake__get_operation(cake__reader_t *reader, uint64_t actor, cake_record_t *
 typedef struct cake__hail {
     uint16_t node_id;
     uint64_t actor, digest;
-    bool is_joined, reads_packed, sees_new;
+    uint32_t registry;
+    bool is_joined, is_alone, reads_packed, sees_new;
 } cake__hail_t; /* what every message of the store begins with */
 void cake__put_hail(cake_store_t *store, cake__buf_t *out);
 int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out);
@@ -388,7 +396,6 @@ uint64_t cake__peer_oldest_ns(const cake__peer_t *peer); /* of what it has not a
 void cake__origin_init(cake__origin_t *origin, cake_store_t *store, uint16_t node_id);
 
 /* ---- peers.c ----------------------------------------------------------------------------------------------------------*/
-int cake__peers_load(cake_store_t *store); /* before the loop knows the store */
 int cake__peers_start(cake_store_t *store);
 void cake__peers_free(cake_store_t *store);
 void cake__peers_give_up_unseen(cake_store_t *store);
@@ -397,24 +404,33 @@ cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id); /* made w
 cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail); /* likewise */
 bool cake__peer_is_there(const cake__peer_t *peer);                            /* can be called */
 bool cake__peer_counts(const cake__peer_t *peer);                              /* for levels */
+bool cake__peer_is_forgotten(const cake__peer_t *peer);                        /* and has not come back */
 bool cake__peer_is_silent(const cake__peer_t *peer);                           /* past forget_after */
 /* Candidates for a selector, by node id; the store's, valid until the next change of a peer. */
 int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *count);
 /* For this level; *result gets live and required. CAKE_ENOTENOUGHNODES: too little is known of the others to promise it. */
 int cake__level_candidates(cake_store_t *store, cake_consistency_t level, const cake_candidate_t **out, size_t *count,
                            cake_result_t *result);
-void cake__forget_peer(cake_store_t *store, uint16_t node_id);
-void cake__put_registry(cake_store_t *store, cake__buf_t *out);
-int cake__take_registry(cake_store_t *store, cake__reader_t *reader); /* when this node has not joined; else skips it */
+void cake__peer_heard_before(cake__peer_t *peer, uint64_t heard_wall_ms); /* in a life that is over, or by another */
+void cake__peer_forget_acked(cake__peer_t *peer);
 
-/* ---- handlers of the store's service: receive.c, pulse.c, serve.c, read.c, peers.c -------------------------------------*/
+/* ---- registry.c -------------------------------------------------------------------------------------------------------*/
+int cake__registry_load(cake_store_t *store); /* before the loop knows the store */
+void cake__registry_store(cake__peer_t *peer);
+void cake__registry_join(cake_store_t *store);                           /* this node has joined */
+void cake__registry_heard(cake__peer_t *peer, const cake__hail_t *hail); /* for cake__peer_heard */
+bool cake__registry_agrees(const cake__peer_t *peer);                    /* it knows the same replicas */
+void cake__registry_compare(cake__peer_t *peer);                         /* when it does not: exchanges with it */
+int cake__registry_take(cake_store_t *store, cake_slice_t entries);      /* of a message; CAKE_EPARSE: none of it */
+
+/* ---- handlers of the store's service: receive.c, pulse.c, serve.c, read.c, registry.c -------------------------------------*/
 void cake__handle_batch(cake_rpc_call_t *call, void *store);
 void cake__handle_pulse(cake_rpc_call_t *call, void *store);
 void cake__handle_list(cake_rpc_call_t *call, void *store);
 void cake__handle_open(cake_rpc_call_t *call, void *store);
 void cake__handle_next(cake_rpc_call_t *call, void *store);
 void cake__handle_read(cake_rpc_call_t *call, void *store);
-void cake__handle_forget(cake_rpc_call_t *call, void *store);
+void cake__handle_registry(cake_rpc_call_t *call, void *store);
 void cake__handle_progress(cake_rpc_call_t *call, void *store);
 void cake__handle_compare(cake_rpc_call_t *call, void *store);
 
@@ -445,7 +461,7 @@ int cake__wait_sent(cake_store_t *store, uint64_t timeout_ms); /* nothing waits 
 /* ---- join.c -----------------------------------------------------------------------------------------------------------*/
 void cake__join_start(cake_store_t *store);
 void cake__join_try(cake_store_t *store);                     /* something has changed that may help */
-void cake__join_met(cake_store_t *store);                     /* a replica is known */
+void cake__join_met(cake_store_t *store);                     /* a cluster, whose replicas are all known */
 int cake__join_load(cake_store_t *store, cake_slice_t value); /* of meta "joined" */
 
 /* ---- purge.c, watch.c -------------------------------------------------------------------------------------------------*/

@@ -1,14 +1,15 @@
 /* How operations travel, in batches and in chunks of sessions, and the head that every message of the store has.
  *
- *   hail       version u8, node id u16, run u64, actor u64, flags u8, digest u64; flags: 1 has joined,
- *              2 reads packed payloads, 4 has not joined, and all whom it knows are as new (join.c)
+ *   hail       version u8, node id u16, run u32, actor u64, flags u8, registry u32 (registry.c), digest u64; flags: 1 has joined,
+ *              2 reads packed payloads, 4 all whom it knows are new or alone, as it is, 8 is alone (join.c)
  *   operation  flags u8 (1: tombstone), seq varint, hlc u64, key string, value string unless it is a tombstone */
 #include "store/store.h"
 
-#define WIRE_VERSION      2u
+#define WIRE_VERSION      3u
 #define HAIL_JOINED       1u
 #define HAIL_READS_PACKED 2u
 #define HAIL_SEES_NEW     4u
+#define HAIL_ALONE        8u
 
 void cake__put_operation(cake__buf_t *out, const cake_record_t *record, const cake__value_t *value)
 {
@@ -40,10 +41,11 @@ void cake__put_hail(cake_store_t *store, cake__buf_t *out)
 {
     cake__put_u8(out, WIRE_VERSION);
     cake__put_u16(out, cake_node_id(store->node));
-    cake__put_u64(out, cake__node_run(store->node));
+    cake__put_u32(out, cake__node_run(store->node));
     cake__put_u64(out, store->actor);
     cake__put_u8(out, (store->is_joined ? HAIL_JOINED : 0) | (store->options.no_compression ? 0 : HAIL_READS_PACKED) |
-                          (store->sees_new ? HAIL_SEES_NEW : 0));
+                          (store->sees_new ? HAIL_SEES_NEW : 0) | (store->is_alone ? HAIL_ALONE : 0));
+    cake__put_u32(out, store->registry);
     cake__put_u64(out, store->digest);
 }
 
@@ -53,12 +55,14 @@ int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *ou
 {
     uint8_t version = cake__get_u8(reader);
     out->node_id = cake__get_u16(reader);
-    uint64_t run = cake__get_u64(reader);
+    uint32_t run = cake__get_u32(reader);
     out->actor = cake__get_u64(reader);
     uint8_t flags = cake__get_u8(reader); /* others are of a later version: passed over */
     out->is_joined = (flags & HAIL_JOINED) != 0;
     out->reads_packed = (flags & HAIL_READS_PACKED) != 0;
     out->sees_new = (flags & HAIL_SEES_NEW) != 0;
+    out->is_alone = (flags & HAIL_ALONE) != 0;
+    out->registry = cake__get_u32(reader);
     out->digest = cake__get_u64(reader);
     if (reader->err == 0 && version != WIRE_VERSION)
         return CAKE_EVERSION;

@@ -163,6 +163,24 @@ bool cake__write_wants(const cake__write_t *write, uint16_t node_id)
     return write->has_lost_peer;
 }
 
+static bool goes_by_registry(cake_consistency_t level)
+{
+    return level >= CAKE_QUORUM;
+}
+
+static void count_answer(cake__write_t *write, uint16_t node_id)
+{
+    const cake__peer_t *peer = cake__peer_find(write->store, node_id);
+    if (peer == NULL || (goes_by_registry(write->level) && !cake__registry_agrees(peer)))
+        return; /* cake__writes_recount comes back to it */
+    uint64_t hash = data_center_hash(peer->data_center);
+    for (size_t i = 0; i < write->need_count; i++) {
+        cake__need_t *need = &write->needs[i];
+        if (need->count > 0 && (need->data_center_hash == 0 || need->data_center_hash == hash))
+            need->count--;
+    }
+}
+
 void cake__write_acked(cake__write_t *write, uint16_t node_id)
 {
     if (write->phase != CAKE__WRITE_WAITING || write->answered_count == write->answered_capacity)
@@ -171,16 +189,68 @@ void cake__write_acked(cake__write_t *write, uint16_t node_id)
         if (write->answered[i] == node_id)
             return;
     }
-    cake__peer_t *peer = cake__peer_find(write->store, node_id);
-    uint64_t hash = peer == NULL ? 0 : data_center_hash(peer->data_center);
     write->answered[write->answered_count++] = node_id;
-    for (size_t i = 0; i < write->need_count; i++) {
-        cake__need_t *need = &write->needs[i];
-        if (need->count > 0 && (need->data_center_hash == 0 || need->data_center_hash == hash))
-            need->count--;
-    }
+    count_answer(write, node_id);
     if (is_reached(write))
         succeed(write);
+}
+
+static int grow_answered(cake__write_t *write, size_t capacity)
+{
+    if (capacity <= write->answered_capacity)
+        return 0;
+    uint16_t *bigger = cake__calloc(write->store->alloc, capacity, sizeof *bigger);
+    if (bigger == NULL)
+        return CAKE_ENOMEM;
+    memcpy(bigger, write->answered, write->answered_count * sizeof *bigger);
+    if (write->answered != write->answered_here)
+        cake__free(write->store->alloc, write->answered);
+    write->answered = bigger;
+    write->answered_capacity = capacity;
+    return 0;
+}
+
+static void free_needs(cake__write_t *write)
+{
+    if (write->needs != write->needs_here)
+        cake__free(write->store->alloc, write->needs);
+    write->needs = write->needs_here;
+    write->need_count = 0;
+    write->required = write->counted_local = 0;
+}
+
+/* Without memory it is not reached: the call ends with its time-out. */
+static void recount(cake__write_t *write)
+{
+    const cake_candidate_t *candidates;
+    size_t count;
+    free_needs(write);
+    int err = cake__candidates(write->store, &candidates, &count);
+    if (err == 0)
+        err = grow_answered(write, count);
+    if (err == 0)
+        err = count_needs(write, candidates, count);
+    if (err != 0) {
+        write->needs = write->needs_here;
+        write->needs[0] = (cake__need_t){0, UINT32_MAX};
+        write->need_count = 1;
+    }
+    for (size_t i = 0; err == 0 && i < write->answered_count; i++)
+        count_answer(write, write->answered[i]);
+}
+
+void cake__writes_recount(cake_store_t *store)
+{
+    CAKE_LIST_FOR_EACH_SAFE(link, &store->writes)
+    {
+        cake__write_t *write = CAKE_CONTAINER_OF(link, cake__write_t, link);
+        bool is_counted = write->phase == CAKE__WRITE_STAGED || write->phase == CAKE__WRITE_WAITING;
+        if (!is_counted || !goes_by_registry(write->level))
+            continue;
+        recount(write);
+        if (write->phase == CAKE__WRITE_WAITING && is_reached(write))
+            succeed(write);
+    }
 }
 
 /* A peer's context covers every dot of the write: however it got them, it has them on disk. */

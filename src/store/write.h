@@ -49,7 +49,7 @@ struct cake__write {
 
     uint16_t *selected; /* nodes that the level waits for */
     size_t selected_count;
-    uint16_t *answered; /* nodes that have it */
+    uint16_t *answered; /* nodes that have it; those count that know the same replicas (registry.c) */
     size_t answered_count, answered_capacity;
     cake__need_t *needs;
     size_t need_count;
