@@ -176,7 +176,8 @@ static void *resize(void *ctx, void *data, size_t size)
     cake__files_t *files = ctx;
     cake__trial_t *trial = files->disk->trial;
     double rate = trial->plan.net.alloc_fail_rate;
-    if (size > 0 && rate > 0 && trial->is_chaotic && !files->is_off && cake__chance(trial, CAKE__TRIAL_DRAW_DISK, rate))
+    bool may_fail = rate > 0 && trial->is_chaotic && files->disk->may_fail && !files->is_off;
+    if (size > 0 && may_fail && cake__chance(trial, CAKE__TRIAL_DRAW_DISK, rate))
         return NULL;
     if (size > 0)
         return cake__realloc(&cake__libc_alloc, data, size);
