@@ -195,11 +195,14 @@ static int start_store(cake_node_t *node, void *arg)
     if (err == 0)
         err = cake__lanes_open(store);
     if (err == 0)
-        err = cake_node_add_service(node, &service);
-    if (err == 0)
         err = cake__peers_start(store);
     if (err != 0)
         return err;
+    err = cake_node_add_service(node, &service); /* last: it is called from now on */
+    if (err != 0) {
+        cake_watch_stop(store->membership);
+        return err;
+    }
     store->state = CAKE__STORE_RUNNING;
     store->want_timer = CAKE_TIMER_INIT(cake__want_tick, store);
     store->serving_timer = CAKE_TIMER_INIT(cake__serving_tick, store);
