@@ -1,7 +1,7 @@
 /* bench/storage: the storages beside raw SQLite and raw LMDB, doing the same in the same run.
  *
  *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME] [--parts writes,puts,bulk,reads]
- *           [--sync-us N] [--sequential 1] [--there N] [--keep 1]
+ *           [--sync-us N] [--sequential N] [--there N] [--keep 1]
  *
  * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
  * loaded as a store does when it is opened, scanned. Raw means the same information in one table and a transaction per batch, with the
@@ -17,7 +17,7 @@
  * row, of the whole process.
  *
  * --sync-us adds that time to each sync, as a slower disk would. With --keep the rows stay for a run that is told by --there how
- * many there are: many millions can be measured a few minutes at a time. */
+ * many there are: many millions can be measured a few minutes at a time. The first N of --sequential have keys in order. */
 #include <pthread.h>
 #include <sys/resource.h>
 
@@ -515,7 +515,7 @@ int main(int argc, char **argv)
         else if (strcmp(name, "--parts") == 0)
             settings.parts = given;
         else if (strcmp(name, "--sequential") == 0)
-            is_sequential = true;
+            sequential = strtoull(given, NULL, 10);
         else if (strcmp(name, "--sync-us") == 0)
             slow_syncs_down(strtoull(given, NULL, 10));
         else if (strcmp(name, "--there") == 0)

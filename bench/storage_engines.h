@@ -34,7 +34,7 @@ typedef struct engine {
 } engine_t;
 
 static unsigned key_bytes = 16;
-static bool is_sequential; /* keys in their order: many rows are there sooner */
+static uint64_t sequential; /* so many rows have keys in their order, from all over the range: they are there sooner */
 static uint8_t value[VALUE_BYTES];
 
 static void check(bool is_right, const char *what)
@@ -52,11 +52,17 @@ static double now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+static void put_hex(uint64_t number, char out[16])
+{
+    for (int i = 0; i < 16; i++)
+        out[i] = "0123456789abcdef"[number >> (60 - 4 * i) & 15];
+}
+
 static cake_slice_t make_key(uint64_t n, char out[KEY_MAX])
 {
     uint64_t mixed = cake__mix64(n + 1);
-    snprintf(out, KEY_MAX, "%016" PRIx64 "%016" PRIx64, is_sequential ? n << 4 : mixed,
-             cake__mix64(mixed)); /* 15 bytes differ: the id */
+    put_hex(n < sequential ? n << 40 : mixed, out); /* 15 bytes differ: the id */
+    put_hex(cake__mix64(mixed), out + 16);
     return cake__slice(out, key_bytes);
 }
 
