@@ -100,10 +100,7 @@ static bool is_stale(const read_at_t *read, size_t index)
 static int stage_repair(cake__task_t *task, cake__change_t *change)
 {
     read_at_t *read = CAKE_CONTAINER_OF(task, read_at_t, repair);
-    cake_verdict_t verdict;
-    int err = cake__change_receive(change, &read->best.record, CAKE_SOURCE_EAGER, &read->best_value, &verdict);
-    read->is_here = cake__context_contains(cake__change_context(change), read->best.record.dot);
-    return err;
+    return cake__stage_received(change, &read->best.record, &read->best_value, 1, &read->is_here);
 }
 
 static void release(read_at_t *read)

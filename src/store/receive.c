@@ -56,19 +56,23 @@ static void answer(incoming_t *incoming)
     free_incoming(incoming);
 }
 
+int cake__stage_received(cake__change_t *change, const cake_record_t *records, cake__value_t *values, size_t count,
+                         bool *are_known)
+{
+    cake_verdict_t verdict;
+    int err = 0;
+    for (size_t i = 0; i < count && err == 0; i++)
+        err = cake__change_receive(change, &records[i], CAKE_SOURCE_EAGER, &values[i], &verdict);
+    *are_known = err == 0;
+    for (size_t i = 0; i < count && *are_known; i++)
+        *are_known = cake__context_contains(cake__change_context(change), records[i].dot);
+    return err;
+}
+
 static int stage_unit(cake__task_t *task, cake__change_t *change)
 {
     incoming_unit_t *unit = CAKE_CONTAINER_OF(task, incoming_unit_t, task);
-    cake_verdict_t verdict;
-    for (size_t i = 0; i < unit->count; i++) {
-        int err = cake__change_receive(change, &unit->records[i], CAKE_SOURCE_EAGER, &unit->values[i], &verdict);
-        if (err != 0)
-            return err;
-    }
-    unit->is_known = true;
-    for (size_t i = 0; i < unit->count && unit->is_known; i++)
-        unit->is_known = cake__context_contains(cake__change_context(change), unit->records[i].dot);
-    return 0;
+    return cake__stage_received(change, unit->records, unit->values, unit->count, &unit->is_known);
 }
 
 static void finish_unit(cake__task_t *task, int err)

@@ -434,6 +434,11 @@ void cake__handle_registry(cake_rpc_call_t *call, void *store);
 void cake__handle_progress(cake_rpc_call_t *call, void *store);
 void cake__handle_compare(cake_rpc_call_t *call, void *store);
 
+/* ---- receive.c --------------------------------------------------------------------------------------------------------*/
+/* Of other nodes. are_known: once durable, every one of them is here or superseded (rule 2): what was refused is not. */
+int cake__stage_received(cake__change_t *change, const cake_record_t *records, cake__value_t *values, size_t count,
+                         bool *are_known);
+
 /* ---- pulse.c ----------------------------------------------------------------------------------------------------------*/
 void cake__pulse_start(cake_store_t *store);
 void cake__pulse_peer(cake__peer_t *peer); /* now, or again after the one under way */
