@@ -116,6 +116,7 @@ fn parse_level(text: &str) -> Result<Consistency> {
         "none" => Consistency::None,
         "one" => Consistency::One,
         "two" => Consistency::Two,
+        "three" => Consistency::Three,
         "quorum" => Consistency::Quorum,
         "all" => Consistency::All,
         _ => bail!("there is no level {text}"),
