@@ -126,8 +126,11 @@ void cake__change_commit(cake__change_t *change)
     }
     if (change->erase_count > 0)
         cake__table_tidy(&set->table, change->erase_count, false);
-    for (size_t i = 0; i < change->put_count; i++)
+    for (size_t i = 0; i < change->put_count; i++) {
+        if (i + AHEAD < change->put_count)
+            cake__table_prefetch(&set->table, &change->puts[i + AHEAD].record.id);
         cake__table_publish(&set->table, &change->puts[i].record, change->puts[i].is_new);
+    }
     if (change->has_summary) {
         cake__summary_t swap = set->summary;
         set->summary = change->summary;

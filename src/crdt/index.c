@@ -24,11 +24,11 @@ static size_t segment_bytes(uint32_t groups)
     return sizeof(cake__segment_t) + groups * sizeof(cake__group_t) + alignment - 1;
 }
 
-/* Thirteen sixteenths: fuller ones have many entries away from home. */
+/* Three quarters: fuller ones have many entries away from home. */
 static uint32_t room_of(uint32_t groups)
 {
     uint32_t entries = groups * CAKE__GROUP;
-    return entries - (entries * 3 + 15) / 16;
+    return entries - (entries + 3) / 4;
 }
 
 uintptr_t cake__segment_new(cake__index_t *index, uint32_t groups, uint32_t depth)
@@ -85,11 +85,12 @@ static bool belongs(const cake__segment_t *segment, uint64_t hash, uint64_t hash
     return tag == cake__tag_of(hash) && (segment->depth == 0 || (hash ^ hash_inside) >> (64 - segment->depth) == 0);
 }
 
-uint32_t cake__segment_hashes(const cake__index_t *index, uintptr_t cell, uint64_t hash_inside, uint64_t *hashes)
+uint32_t cake__segment_hashes(cake__index_t *index, uintptr_t cell, uint64_t hash_inside, uint64_t *hashes)
 {
     const cake__segment_t *segment = cake__cell_segment(cell);
     const cake__group_t *groups = cake__cell_groups(cell);
     uint32_t entries = segment->groups * CAKE__GROUP, held = 0;
+    index->work += entries;
     for (uint32_t i = 0; i < entries + CAKE__INDEX_AHEAD; i++) {
         if (i < entries && groups[i / CAKE__GROUP].tags[i % CAKE__GROUP] != 0)
             index->prefetch(index->ctx, groups[i / CAKE__GROUP].slots[i % CAKE__GROUP]);
@@ -135,6 +136,7 @@ static int double_directory(cake__index_t *index)
     if (index->directory != &index->only)
         cake__free(index->alloc, index->directory);
     index->bytes += (index->depth == 0 ? 2 * cells : cells) * sizeof *directory;
+    index->work += cells / CAKE__CELLS_PER_LINE;
     index->directory = directory;
     index->depth++;
     index->deepest = 0;
@@ -209,6 +211,7 @@ static int split(cake__index_t *index, uintptr_t old, uint64_t hash, const uint6
     if (hashes != NULL) {
         cake__segment_move(index, old, hashes, to);
     } else {
+        index->work += segment->used;
         split_homes(index, old, to);
         split_displaced(index, old, hash, to);
         cake__cell_segment(to[0])->known = cake__cell_segment(to[1])->known = (uint8_t)(segment->known - 1);

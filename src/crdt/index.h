@@ -5,7 +5,7 @@
  *          └────┘ may be one                 home group by the middle bits, then the next ones
  *
  * Entries are hints. The owner decides whether a slot still holds the id that it looks for, so what has gone is not taken
- * out: it is left behind when a segment is made anew. A segment grows to 256 groups and is then split in two (extendible
+ * out: it is left behind when a segment is made anew. A segment grows to 64 groups and is then split in two (extendible
  * hashing; Fagin et al., 1979), so that no insertion moves more than one segment; two halves that have become mostly empty
  * are joined again by cake__index_tidy, a few segments at a time.
  *
@@ -29,7 +29,7 @@
 
 #define CAKE__GROUP              12u
 #define CAKE__GROUP_MASK         0xfffu
-#define CAKE__SEGMENT_GROUPS_MAX 256u
+#define CAKE__SEGMENT_GROUPS_MAX 64u
 #define CAKE__SLOT_NONE          UINT32_MAX
 #define CAKE__CELL_BITS          15u /* of a directory cell: the logarithm */
 
@@ -43,7 +43,7 @@ typedef struct cake__group {
 typedef struct cake__segment {
     void *memory;
     uint32_t groups, used; /* used: tags that are not 0 */
-    uint32_t room;         /* until it is thirteen sixteenths full */
+    uint32_t room;         /* until it is three quarters full */
     uint8_t depth;         /* bits of the hash that all its entries share */
     uint8_t known;         /* how many bits of `next` are still to be used, 0..2 */
 } cake__segment_t;
@@ -59,6 +59,7 @@ typedef struct cake__index {
     uint32_t deepest; /* segments of the directory's full depth */
     uint32_t tidied;  /* the cell where cake__index_tidy goes on */
     uint64_t used;    /* entries, stale ones too */
+    uint64_t work;    /* ever moved or looked at beside what was asked for: entries, records, cache lines of lists */
     size_t bytes;
     cake__index_hash_fn hash_of;
     cake__index_prefetch_fn prefetch;

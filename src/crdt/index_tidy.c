@@ -35,11 +35,9 @@ static void halve_directory(cake__index_t *index)
         index->directory = directory;
         index->depth--;
         index->tidied /= 2;
-        for (size_t i = 0; i < cells; i++) {
-            if (i + CAKE__INDEX_AHEAD < cells)
-                __builtin_prefetch(cake__cell_segment(directory[i + CAKE__INDEX_AHEAD]));
-            index->deepest += cake__cell_segment(directory[i])->depth == index->depth;
-        }
+        index->work += 2 * cells / CAKE__CELLS_PER_LINE;
+        for (size_t i = 0; i + 1 < cells; i += 2) /* one of less than full depth has both cells of a pair */
+            index->deepest += directory[i] != directory[i + 1] ? 2 : 0;
     }
 }
 

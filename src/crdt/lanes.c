@@ -121,6 +121,11 @@ static cake__block_t *free_head(cake__table_t *table)
     return head;
 }
 
+static void note_moved(cake__table_t *table, size_t entries)
+{
+    table->index.work += entries * sizeof(struct cake__lane_entry) / 64;
+}
+
 static void close_gap(cake__lane_t *lane)
 {
     memmove(lane->entries - lane->spare, lane->entries, lane->count * sizeof *lane->entries);
@@ -133,23 +138,27 @@ static bool reserve_entry(cake__table_t *table, cake__lane_t *lane)
     if (lane->spare + lane->count < lane->capacity)
         return true;
     bool has_room = lane->spare > 0, has_much_room = lane->spare > lane->capacity / 4; /* so that it is seldom closed */
-    if (has_room)
+    if (has_room) {
         close_gap(lane);
+        note_moved(table, lane->count);
+    }
     uint32_t capacity = lane->capacity == 0 ? 1 : lane->capacity * 2;
     struct cake__lane_entry *entries =
         has_much_room ? NULL : cake__realloc(table->alloc, lane->entries, capacity * sizeof *entries);
     if (entries == NULL)
         return has_room;
     table->bytes += (capacity - lane->capacity) * sizeof *entries;
+    note_moved(table, lane->capacity);
     lane->entries = entries;
     lane->capacity = capacity;
     return true;
 }
 
 /* Most are taken out at the front, where tombstones are old: then what is before moves, not what is behind. */
-static void remove_entry(cake__lane_t *lane, uint32_t at)
+static void remove_entry(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 {
     lane->count--;
+    note_moved(table, cake__min_u64(at, lane->count - at));
     if (at >= lane->count - at) {
         memmove(lane->entries + at, lane->entries + at + 1, (lane->count - at) * sizeof *lane->entries);
         return;
@@ -187,8 +196,9 @@ static void drop_block(cake__table_t *table, cake__block_t *block)
 }
 
 /* Room was reserved for the entry. */
-static void enlist(cake__lane_t *lane, uint32_t at, const cake__block_t *block)
+static void enlist(cake__table_t *table, cake__lane_t *lane, uint32_t at, const cake__block_t *block)
 {
+    note_moved(table, lane->count - at);
     memmove(lane->entries + at + 1, lane->entries + at, (lane->count - at) * sizeof *lane->entries);
     lane->entries[at] = (struct cake__lane_entry){block->first, block->number};
     lane->count++;
@@ -202,7 +212,7 @@ static cake__block_t *add_block(cake__table_t *table, cake__lane_t *lane, uint32
 {
     cake__block_t *block = reserve_entry(table, lane) ? new_block(table, shape, lane->actor, first, hlc) : NULL;
     if (block != NULL)
-        enlist(lane, at, block);
+        enlist(table, lane, at, block);
     return block;
 }
 
@@ -211,7 +221,7 @@ static void release(cake__table_t *table, cake__lane_t *lane, uint32_t at)
     cake__block_t *block = cake__lane_block(table, lane, at);
     CAKE_ASSERT(block->occupied == 0);
     drop_block(table, block);
-    remove_entry(lane, at);
+    remove_entry(table, lane, at);
     if (lane->first_tombstones > at)
         lane->first_tombstones--;
     if (lane->count == 0)
@@ -224,6 +234,7 @@ static bool reshape(cake__table_t *table, cake__block_t *block, cake__shape_t sh
     if (!cake__block_reshape(table->alloc, block, shape))
         return false;
     table->bytes += cake__block_bytes(block) - before;
+    table->index.work += block->occupied;
     return true;
 }
 
@@ -258,6 +269,7 @@ static void move_records(cake__table_t *table, cake__block_t *from, uint64_t fir
             hashes[count++] = cake__table_hash(table, cake__block_id(from, position));
         }
     }
+    table->index.work += count;
     for (uint32_t i = 0; i < count + MOVE_AHEAD; i++) {
         if (i < count)
             __builtin_prefetch(cake__index_home(&table->index, hashes[i]), 1);

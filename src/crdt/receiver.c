@@ -558,6 +558,13 @@ static bool all_chunks_arrived(const cake__receiver_t *receiver)
     return CAKE__MUTANT(fincount) || cake__context_base(&receiver->chunks_taken, 0) >= receiver->fin.chunk_count;
 }
 
+/* The end of a repair gets a change of its own where this one holds as much as a step may: a call is to be short. */
+static bool has_enough_to_do(const cake__receiver_t *receiver, const cake__change_t *change)
+{
+    return receiver->mode == CAKE__MODE_REPAIR && !receiver->is_finishing &&
+           change->put_count + receiver->candidate_count > receiver->set->repair.step_drops;
+}
+
 static int try_to_finish(cake__receiver_t *receiver, cake__change_t *change)
 {
     const cake__summary_t *theirs = &receiver->fin.summary;
@@ -577,8 +584,8 @@ static int try_to_finish(cake__receiver_t *receiver, cake__change_t *change)
     }
     if (!is_delta && !comparison_is_over(receiver))
         return 0;
-    bool is_done = true;
-    int err = receiver->mode == CAKE__MODE_REPAIR ? stage_repair(receiver, change, &is_done) : 0;
+    bool is_done = !has_enough_to_do(receiver, change);
+    int err = is_done && receiver->mode == CAKE__MODE_REPAIR ? stage_repair(receiver, change, &is_done) : 0;
     receiver->is_finishing = !is_done;
     if (err == 0 && is_done)
         err = cake__change_join(change, theirs);

@@ -222,10 +222,10 @@ uint32_t cake__stable_sweeps(const cake__context_t *context, uint64_t actor, con
     uint64_t without_holes =
         CAKE__MUTANT(noholewait) || CAKE__MUTANT(exactstable) ? stable : cake__min_u64(stable, base);
     if (without_holes > 0)
-        sweeps[count++] = (cake__sweep_t){.last = without_holes, .newest = newest};
+        sweeps[count++] = (cake__sweep_t){.last = without_holes, .newest = newest, .stops_early = true};
     bool may_have_holes = !CAKE__MUTANT(holeforever) && stable > without_holes &&
                           newest_of_age(wall_ms, cake__max_u64(policy->min_age_ms, policy->hole_age_ms), &newest);
     if (may_have_holes)
-        sweeps[count++] = (cake__sweep_t){.last = stable, .newest = newest};
+        sweeps[count++] = (cake__sweep_t){.last = stable, .newest = newest, .stops_early = true};
     return count;
 }

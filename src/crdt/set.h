@@ -20,13 +20,13 @@ typedef struct cake__repair_limits {
     uint32_t least_bits;   /* of the finest ranges */
     uint32_t few_records;  /* a range with at most so many of r is not split: r asks about their ids */
     uint32_t step_records; /* read in one step: a walk of 10M ids into 2^20 ranges misses the cache each time */
-    uint32_t step_drops;   /* tombstones dropped in one change at the end */
+    uint32_t step_drops;   /* of the end in one change: tombstones dropped; what it may hold before */
 } cake__repair_limits_t;
 
 #define CAKE__REPAIR_LIMITS                                                                                            \
     (cake__repair_limits_t)                                                                                            \
     {                                                                                                                  \
-        .leaf_records = 16, .least_bits = 0, .few_records = 4, .step_records = 2048, .step_drops = 2048                \
+        .leaf_records = 16, .least_bits = 0, .few_records = 4, .step_records = 2048, .step_drops = 512                 \
     }
 
 struct cake_orswot {

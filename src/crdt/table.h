@@ -86,15 +86,19 @@ typedef struct cake__sweep {
     uint64_t last;
     cake_hlc_t newest;
     size_t limit;
+    bool stops_early; /* behind the first block with one that is newer: stamps of an actor go up with its seqs */
     cake_id_t *ids;   /* not NULL: only list them here, and take nothing out */
     uint64_t max_seq; /* out: of those taken */
     cake_hlc_t max_hlc;
     size_t count;
+    bool has_newer; /* out: than `newest` */
 } cake__sweep_t;
 void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *sweep);
 /* After `count` records were taken out: gives back memory of the index in steps of some ten microseconds, about one for each
- * CAKE__TIDY_EVERY of them, and one more if has_time. */
-#define CAKE__TIDY_EVERY 4096u
+ * CAKE__TIDY_EVERY of them, and a few more if has_time. */
+#define CAKE__TIDY_EVERY      1024u
+#define CAKE__TIDY_IDLE_STEPS 4u
+#define CAKE__TIDY_STEPS_MAX  8u /* in one call; the rest in later ones */
 void cake__table_tidy(cake__table_t *table, uint64_t count, bool has_time);
 
 uint64_t cake__fingerprint_of(cake__id_pair_t id, cake_dot_t dot);

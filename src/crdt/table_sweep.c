@@ -32,6 +32,7 @@ static void sweep_position(cake__block_t *block, uint32_t position, cake__sweep_
 {
     uint64_t seq = cake__block_seq(block, position);
     cake_hlc_t hlc = cake__block_hlc(block, position);
+    sweep->has_newer = sweep->has_newer || hlc > sweep->newest;
     if (seq > sweep->last || hlc > sweep->newest || sweep->count == sweep->limit)
         return;
     sweep->max_seq = cake__max_u64(sweep->max_seq, seq);
@@ -81,6 +82,8 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
 {
     uint64_t actor = lane->actor;
     for (uint32_t i = lane->first_tombstones; i < lane->count && sweep->count < sweep->limit; i++) {
+        if (sweep->stops_early && sweep->has_newer)
+            break;
         cake__block_t *block = cake__lane_block(table, lane, i);
         size_t before = sweep->count;
         if (block->first > sweep->last)
@@ -89,6 +92,7 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
             lane->first_tombstones += i == lane->first_tombstones;
             continue;
         }
+        table->index.work += block->tombstones;
         if (!sweep_whole(block, sweep))
             sweep_one_by_one(block, sweep);
         if (sweep->ids != NULL)
@@ -105,7 +109,8 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
 void cake__table_tidy(cake__table_t *table, uint64_t count, bool has_time)
 {
     table->untidied += count;
-    uint32_t steps = (uint32_t)cake__min_u64(table->untidied / CAKE__TIDY_EVERY, 8);
-    table->untidied %= CAKE__TIDY_EVERY;
-    (void)cake__index_tidy(&table->index, table->live + table->tombstones, steps + has_time, has_time);
+    uint64_t due = cake__min_u64(table->untidied / CAKE__TIDY_EVERY, CAKE__TIDY_STEPS_MAX);
+    table->untidied -= due * CAKE__TIDY_EVERY;
+    due = cake__min_u64(due + (has_time ? CAKE__TIDY_IDLE_STEPS : 0), CAKE__TIDY_STEPS_MAX);
+    (void)cake__index_tidy(&table->index, table->live + table->tombstones, (uint32_t)due, has_time);
 }
