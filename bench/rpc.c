@@ -25,6 +25,8 @@
 #define CHUNK      (256u << 10)
 #define BATCH      32u /* messages */
 
+#define BORROWED_MIN 65536u /* bytes of a body that is sent back from where it lies, as the raw echo does */
+
 typedef struct {
     size_t bytes, in_flight, batch; /* batch: messages in one read of the raw echo; 0: all */
 } cell_t;
@@ -232,7 +234,10 @@ static void echo(cake_rpc_call_t *call, void *arg)
 {
     (void)arg;
     cake_slice_t body = cake_rpc_body(call);
-    cake_rpc_reply(call, body.data, body.len);
+    if (body.len < BORROWED_MIN)
+        cake_rpc_reply(call, body.data, body.len);
+    else
+        cake_rpc_reply_borrowed(call, &body, 1, NULL, NULL);
 }
 
 typedef struct {

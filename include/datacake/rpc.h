@@ -156,7 +156,8 @@ CAKE_API int cake_rpc_set_header(cake_rpc_call_t *call, const char *name, const 
 CAKE_API int cake_rpc_reply(cake_rpc_call_t *call, const void *data, size_t len);
 CAKE_API int cake_rpc_replyv(cake_rpc_call_t *call, const cake_slice_t *parts, size_t count); /* one after another */
 
-/* As replyv without the copy: parts stay where they are until released(arg) runs on the loop thread, once, in any case. */
+/* As replyv without the copy: parts stay where they are until released(arg) runs on the loop thread, once, in any case.
+ * They may lie in the call's own body, which stays as long; released may be NULL. */
 CAKE_API int cake_rpc_reply_borrowed(cake_rpc_call_t *call, const cake_slice_t *parts, size_t count,
                                      cake_event_fn released, void *arg);
 

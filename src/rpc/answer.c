@@ -55,6 +55,8 @@ static void settle(cake_rpc_call_t *call)
     if (call->service != NULL)
         cake__service_release(call->service);
     call->service = NULL;
+    if (call->is_lent)
+        return;
     if (call->pinned != NULL)
         cake__block_unref(call->pinned);
     call->pinned = NULL;
@@ -197,8 +199,8 @@ static void finish_on_loop(void *arg)
 {
     cake_rpc_call_t *call = arg;
     CAKE_ASSERT(call->is_held && !call->is_answered);
-    call->is_held = false;
     finish_reply(call, call->reply_err);
+    call->is_held = false;
     settle(call);
 }
 
@@ -236,11 +238,23 @@ int cake_rpc_reply(cake_rpc_call_t *call, const void *data, size_t len)
     return cake_rpc_replyv(call, &part, 1);
 }
 
+static void reply_released(void *arg)
+{
+    cake_rpc_call_t *call = arg;
+    call->is_lent = false;
+    if (call->released != NULL)
+        call->released(call->released_arg);
+    settle(call);
+}
+
 int cake_rpc_reply_borrowed(cake_rpc_call_t *call, const cake_slice_t *parts, size_t count, cake_event_fn released,
                             void *arg)
 {
-    cake__chunk_t *reply = cake__chunk_borrow(alloc_of(call), parts, count, released, arg);
+    cake__chunk_t *reply = cake__chunk_borrow(alloc_of(call), parts, count, reply_released, call);
     if (reply != NULL) {
+        call->is_lent = true; /* the parts may lie in its body */
+        call->released = released;
+        call->released_arg = arg;
         answer(call, 0, reply);
         return 0;
     }
@@ -421,12 +435,17 @@ static void gather(cake_rpc_call_t *call, const uint8_t *data, size_t len)
         return;
     }
     call->conn->input_bytes += len;
+    cake__buf_t *buf = &call->gathered;
+    if (buf->len > 0 && data == buf->data + buf->len) { /* it was read to there, see body_room */
+        buf->len += len;
+        call->body = cake__buf_slice(buf);
+        return;
+    }
     if (total <= CAKE__SMALL_BODY) {
         memcpy(call->small + call->body.len, data, len);
         call->body = cake__slice(call->small, total);
         return;
     }
-    cake__buf_t *buf = &call->gathered;
     if (buf->capacity == 0) {
         bool is_known = call->content_length != UINT64_MAX && call->content_length > total;
         (void)cake__buf_reserve(buf, is_known ? cake__min_u64(call->content_length, GATHER_FIRST) : total);
@@ -436,6 +455,18 @@ static void gather(cake_rpc_call_t *call, const uint8_t *data, size_t len)
     call->body = cake__buf_slice(buf);
     if (buf->err != 0)
         reject(call, CAKE_ENOMEM, NULL);
+}
+
+uint8_t *cake__answer_body_room(cake__h2_stream_t *stream, size_t least, size_t *size)
+{
+    cake_rpc_call_t *call = call_of(stream);
+    cake__buf_t *buf = &call->gathered;
+    bool is_gathered = buf->len > 0 && !call->is_dispatched && !call->is_answered && call->head_err == 0;
+    if (!is_gathered || !cake__buf_reserve(buf, least))
+        return NULL;
+    call->body = cake__buf_slice(buf); /* it may have moved */
+    *size = buf->capacity - buf->len;
+    return buf->data + buf->len;
 }
 
 static void on_data(void *arg, cake__h2_stream_t *stream, const uint8_t *data, size_t len, bool is_whole)
@@ -502,14 +533,13 @@ static void on_closed(void *arg, cake__h2_stream_t *stream, cake__h2_reason_t re
     if (call->pinned == NULL)
         conn->input_bytes -= cake__min_u64(conn->input_bytes, call->body.len);
     call->conn = NULL;
+    call->is_told = true; /* it may be answered in here, and its reply released */
     call->stream.out.is_ended = true;
     cake__body_clear(&call->stream.out);
     atomic_store(&call->is_canceled, true);
-    if (call->is_held) {
-        call->is_told = true; /* it may be answered in there */
+    if (call->is_held)
         tell_end(call, reason == CAKE__H2_LOST ? CAKE_ECONNECTION : CAKE_ECANCELED);
-        call->is_told = false;
-    }
+    call->is_told = false;
     if (call->server->is_closing && conn->calls == 0)
         cake__conn_finish(conn, CAKE_ECLOSED);
     settle(call);

@@ -430,6 +430,11 @@ static void gather(cake_call_t *call, const uint8_t *data, size_t len)
 {
     size_t total = call->body.len + len;
     cake__buf_t *buf = &call->gathered;
+    if (buf->len > 0 && data == buf->data + buf->len && total <= buf->max) { /* it was read to there, see body_room */
+        buf->len = total;
+        call->body = cake__buf_slice(buf);
+        return;
+    }
     if (total <= CAKE__SMALL_REPLY) {
         memcpy(call->small + call->body.len, data, len);
         call->body = cake__slice(call->small, total);
@@ -448,6 +453,17 @@ static void gather(cake_call_t *call, const uint8_t *data, size_t len)
         cake__call_over(call, CAKE_ETOOBIG, "the reply's body is larger than the limit");
     else if (buf->err != 0)
         cake__call_over(call, buf->err, NULL);
+}
+
+uint8_t *cake__call_body_room(cake__h2_stream_t *stream, size_t least, size_t *size)
+{
+    cake_call_t *call = call_of(stream);
+    cake__buf_t *buf = &call->gathered;
+    if (call->state == CAKE__CALL_OVER || buf->len == 0 || !cake__buf_reserve(buf, least))
+        return NULL;
+    call->body = cake__buf_slice(buf); /* it may have moved */
+    *size = buf->capacity - buf->len;
+    return buf->data + buf->len;
 }
 
 static void on_data(void *arg, cake__h2_stream_t *stream, const uint8_t *data, size_t len, bool is_whole)

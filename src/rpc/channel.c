@@ -305,6 +305,7 @@ static cake_channel_t *make(cake_env_t *env, const char *address, const cake_cha
     channel->kind.on_connect = on_connect;
     channel->kind.on_dead = on_dead;
     channel->kind.on_gone = on_gone;
+    channel->kind.body_room = cake__call_body_room;
     cake__conn_kind_init(&channel->kind);
     (void)cake__spare_new(&env->alloc, &channel->kind.spare);
     channel->hooks = config->hooks;

@@ -121,6 +121,7 @@ struct cake_reply {
 
 /* call.c */
 extern const cake__h2_events_t cake__channel_events;
+uint8_t *cake__call_body_room(cake__h2_stream_t *stream, size_t least, size_t *size);
 bool cake__call_is_before(const cake__heap_node_t *a, const cake__heap_node_t *b);
 void cake__call_over(cake_call_t *call, int err, const char *message);          /* nothing when it is over already */
 void cake__call_tell(cake_call_t *call);                                        /* runs done */

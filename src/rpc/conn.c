@@ -196,6 +196,44 @@ static void on_connect(void *arg, int err)
     conn->kind->on_connect(conn, err);
 }
 
+/* A long body is read to where it is gathered, a frame at once: no copy is made of it. The head of the next frame comes along behind, and is
+ * overwritten by what follows it. */
+static bool read_into_body(cake__conn_t *conn, void **data, size_t *size)
+{
+    size_t left, room = 0;
+    cake__h2_stream_t *stream = conn->is_finishing ? NULL : cake__h2_receiving(conn->h2, &left);
+    if (stream == NULL || left < CAKE__COPY_BELOW)
+        return false;
+    *data = conn->kind->body_room(stream, left, &room);
+    if (*data == NULL)
+        return false;
+    *size = cake__min_u64(room, left + CAKE__H2_HEAD_BYTES);
+    conn->direct = left;
+    return true;
+}
+
+static int receive_direct(cake__conn_t *conn, const uint8_t *data, size_t len)
+{
+    uint8_t head[CAKE__H2_HEAD_BYTES];
+    size_t body = cake__min_u64(len, conn->direct), rest = len - body;
+    memcpy(head, data + body, rest); /* who has the body may let go of it at its end */
+    int err = cake__h2_receive(conn->h2, conn->now_ns, data, body);
+    return err == 0 && rest > 0 ? cake__h2_receive(conn->h2, conn->now_ns, head, rest) : err;
+}
+
+static int receive_in_block(cake__conn_t *conn, const uint8_t *data, size_t len)
+{
+    CAKE_ASSERT(conn->block != NULL && data == conn->block->data + conn->block->len);
+    int err = cake__h2_receive(conn->h2, conn->now_ns, data, len);
+    if (conn->block->refs > 1) {
+        conn->block->len += (len + 7) & ~(size_t)7;
+    } else {
+        cake__block_unref(conn->block); /* an idle connection keeps none */
+        conn->block = NULL;
+    }
+    return err;
+}
+
 static void on_buffer(void *arg, void **data, size_t *size)
 {
     cake__conn_t *conn = arg;
@@ -205,6 +243,9 @@ static void on_buffer(void *arg, void **data, size_t *size)
         conn->is_stopped = true;
         return;
     }
+    conn->direct = 0;
+    if (read_into_body(conn, data, size))
+        return;
     if (conn->block != NULL && conn->block->refs > 1 && CAKE__BLOCK_BYTES - conn->block->len < CAKE__BLOCK_BYTES / 4) {
         cake__block_unref(conn->block); /* calls read in it: the next bytes go elsewhere */
         conn->block = NULL;
@@ -246,19 +287,13 @@ static void on_read(void *arg, void *data, intptr_t len)
     }
     if (conn->is_finishing)
         return;
-    CAKE_ASSERT(conn->block != NULL && (uint8_t *)data == conn->block->data + conn->block->len);
     conn->now_ns = conn->last_read_ns = cake__now_ns(conn->kind->env);
     conn->messages = 0;
-    int err = cake__h2_receive(conn->h2, conn->now_ns, data, (size_t)len);
-    if (conn->block->refs > 1) {
-        conn->block->len += ((size_t)len + 7) & ~(size_t)7;
-    } else {
-        cake__block_unref(conn->block); /* an idle connection keeps none */
-        conn->block = NULL;
-    }
+    int err = conn->direct > 0 ? receive_direct(conn, data, (size_t)len) : receive_in_block(conn, data, (size_t)len);
     /* a full read of many messages: their replies go out before the next are taken, so that both sides work at once */
     conn->is_held = (size_t)len >= conn->read_cap && conn->messages >= BATCH_MIN && err == 0;
-    adapt_read_cap(conn, (size_t)len);
+    if (conn->direct == 0)
+        adapt_read_cap(conn, (size_t)len);
     if (conn->is_held)
         cake__conn_kick(conn);
     if (err == CAKE_EBUSY)

@@ -2,6 +2,7 @@
  * write per turn of the loop; idle, stalled and silent peers; the end.
  *
  *   stream --on_read--> block --> h2 --events--> owner             reads stop while too much waits for a peer that does not read
+ *          \--on_read--> a long body, where its owner gathers it
  *   stream <--write---- batch <-- h2 <-commands- owner + kick      at most one write is under way
  *
  * The end: cake__conn_end (at once) or cake__conn_finish (what is to be said first) -> on_dead -> on_closed of every stream ->
@@ -30,6 +31,8 @@ typedef struct cake__conn_kind {
     void (*on_connect)(cake__conn_t *conn, int err);
     void (*on_dead)(cake__conn_t *conn, int err);
     void (*on_gone)(cake__conn_t *conn);
+    /* Where the next bytes of a body are to go: room for at least so many; NULL: it is not gathered. */
+    uint8_t *(*body_room)(cake__h2_stream_t *stream, size_t least, size_t *size);
     cake__pool_t pool;
     cake_tls_t *tls;      /* NULL: without */
     bool is_tls_lent;     /* and not ours to close */
@@ -56,6 +59,7 @@ struct cake__conn {
     uint32_t calls;        /* streams of the owner's in it */
     uint32_t messages;     /* dispatched out of the current read */
     size_t read_cap;
+    size_t direct; /* bytes that are read into a body at most; 0: into the block */
     int err;
     const char *why; /* the connection was of no use from the start; NULL: nothing known */
     bool has_read;

@@ -64,6 +64,61 @@ static void many_calls_share_one_connection(bool is_sim)
     fixture_stop(&fixture);
 }
 
+static void handle_lend(cake_rpc_call_t *call, void *arg)
+{
+    (void)arg;
+    cake_slice_t body = cake_rpc_body(call), parts[2];
+    size_t half = body.len / 2;
+    parts[0] = cake__slice(body.data, half);
+    parts[1] = cake__slice((const uint8_t *)body.data + half, body.len - half);
+    cake_rpc_reply_borrowed(call, parts, 2, NULL, NULL);
+}
+
+static int start_lent_calls(void *arg)
+{
+    static const size_t lens[] = {0, 1, 300, 5000, 65536, 65537, 300000, 1 << 20, (1 << 20) + 10, 3000000};
+    struct {
+        fixture_t *fixture;
+        outcome_t *outcomes;
+    } *calls = arg;
+    for (size_t i = 0; i < CAKE_COUNT_OF(lens); i++) {
+        uint8_t *body = malloc(lens[i] + 1);
+        for (size_t at = 0; at < lens[i]; at++)
+            body[at] = (uint8_t)at;
+        cake_slice_t part = cake__slice(body, lens[i]);
+        calls->outcomes[i].len = SIZE_MAX;
+        assert_int_equal(cake_channel_call_async(calls->fixture->channel, "/lender/lend", &part, 1, NULL, note,
+                                                 &calls->outcomes[i], NULL),
+                         0);
+        free(body);
+    }
+    return (int)CAKE_COUNT_OF(lens);
+}
+
+/* Long bodies, many on their way at once: each is read to its own place, and sent back from there. */
+static void bodies_are_sent_back_from_where_they_lie(bool is_sim)
+{
+    static const cake_rpc_method_t methods[] = {{"lend", handle_lend, 0}};
+    cake_rpc_service_t service = {"lender", methods, 1, NULL, NULL};
+    fixture_t fixture;
+    outcome_t outcomes[16] = {0};
+    struct {
+        fixture_t *fixture;
+        outcome_t *outcomes;
+    } calls = {&fixture, outcomes};
+    fixture_start(&fixture, is_sim);
+    assert_int_equal(cake_rpc_add_service(fixture.server, &service), 0);
+    int count = cake__run_on_loop(fixture.client_env, start_lent_calls, &calls);
+    for (int i = 0; i < count; i++) {
+        fixture_wait(&fixture, is_done, &outcomes[i]);
+        assert_int_equal(atomic_load(&outcomes[i].err), 0);
+        assert_true(outcomes[i].is_right);
+    }
+    assert_int_equal(outcomes[count - 1].len, 3000000);
+    assert_int_equal(outcomes[7].len, 1 << 20);
+    fixture_stop(&fixture);
+}
+
 static void errors_come_with_code_and_message(bool is_sim)
 {
     fixture_t fixture;
@@ -436,6 +491,7 @@ static void an_environment_comes_by_itself(void **state)
 
 #define BOTH(X)                                                                                                        \
     X(bodies_of_all_sizes_come_back)                                                                                   \
+    X(bodies_are_sent_back_from_where_they_lie)                                                                        \
     X(many_calls_share_one_connection)                                                                                 \
     X(errors_come_with_code_and_message)                                                                               \
     X(headers_travel_both_ways)                                                                                        \

@@ -88,6 +88,7 @@ static cake_rpc_server_t *make(cake_env_t *env, const cake_rpc_server_config_t *
     server->kind.events = cake__server_events;
     server->kind.on_dead = on_dead;
     server->kind.on_gone = on_gone;
+    server->kind.body_room = cake__answer_body_room;
     cake__conn_kind_init(&server->kind);
     server->hooks = config->hooks;
     server->worker_lanes = config->worker_lanes != 0 ? config->worker_lanes : 2;

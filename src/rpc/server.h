@@ -86,6 +86,7 @@ struct cake_rpc_call {
     uint64_t found_version;
     bool is_told;             /* the end of its stream, just now */
     bool is_held, is_working; /* the other two references, see above; the stream's is conn != NULL */
+    bool is_lent;             /* its reply was borrowed and is still to be sent */
     bool has_head, is_dispatched, is_answered, has_begun_reply;
     int head_err;         /* the first thing wrong with the headers */
     const char *head_why; /* NULL: the code's text */
@@ -103,6 +104,8 @@ struct cake_rpc_call {
 
     int reply_err; /* of the answer on its way to the loop */
     cake__chunk_t *reply;
+    cake_event_fn released; /* of a borrowed reply */
+    void *released_arg;
     cake_post_t post;
     cake_work_t work;
     cake__server_lane_t *lane;
@@ -133,6 +136,7 @@ void cake__services_clear(cake_rpc_server_t *server); /* removes all; those with
 
 /* answer.c: calls */
 extern const cake__h2_events_t cake__server_events;
+uint8_t *cake__answer_body_room(cake__h2_stream_t *stream, size_t least, size_t *size);
 
 /* server.c */
 void cake__server_step(cake_rpc_server_t *server); /* something ended: maybe closing can go on */

@@ -12,6 +12,7 @@
 #define CAKE__H2_STREAM_WINDOW     (4u << 20)  /* bytes a peer may send ahead of consume, per stream */
 #define CAKE__H2_CONNECTION_WINDOW (16u << 20) /* and in one round trip, over all streams */
 #define CAKE__H2_FRAME_MAX         65536u
+#define CAKE__H2_HEAD_BYTES        9u /* of each frame */
 #define CAKE__H2_CONTINUATIONS_MAX 8u /* frames of one header block */
 
 typedef struct cake__h2 cake__h2_t;
@@ -73,6 +74,8 @@ void cake__h2_free(cake__h2_t *h2); /* on_closed with CAKE__H2_LOST for each str
 /* 0, CAKE_EPARSE (not HTTP/2; what is left to send says so), CAKE_EBUSY (a rate was passed), CAKE_ENOMEM: the connection ends. */
 int cake__h2_receive(cake__h2_t *h2, uint64_t now_ns, const uint8_t *data, size_t len);
 int cake__h2_pull(cake__h2_t *h2, cake__batch_t *batch); /* as much as fits; 0, CAKE_ENOMEM, CAKE_EPARSE */
+/* The stream of a body whose DATA frame has been received in part, and how much of it is left in that frame; NULL: none. */
+cake__h2_stream_t *cake__h2_receiving(const cake__h2_t *h2, size_t *left);
 bool cake__h2_has_output(const cake__h2_t *h2);
 bool cake__h2_is_over(const cake__h2_t *h2); /* nothing more to receive or to send */
 

@@ -662,6 +662,14 @@ static size_t read_preface(cake__h2_t *h2, const uint8_t *data, size_t len)
     return step;
 }
 
+cake__h2_stream_t *cake__h2_receiving(const cake__h2_t *h2, size_t *left)
+{
+    bool is_data = h2->head_len == CAKE__H2_HEAD_BYTES && h2->type == NGHTTP2_DATA && h2->err == 0;
+    bool has_padding = !h2->has_padding || h2->padding_left > 0;
+    *left = h2->frame_left;
+    return !is_data || has_padding || h2->data_stream == NULL || h2->data_stream->is_reset ? NULL : h2->data_stream;
+}
+
 int cake__h2_receive(cake__h2_t *h2, uint64_t now_ns, const uint8_t *data, size_t len)
 {
     CAKE_ASSERT(!h2->is_receiving && !h2->is_pulling);

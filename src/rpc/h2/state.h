@@ -13,7 +13,6 @@
 #include "base/bytes.h"
 #include "rpc/h2/deflate.h"
 
-#define CAKE__H2_HEAD_BYTES    9u
 #define CAKE__H2_OVER_IDS      16u
 #define CAKE__H2_TABLE_MIN     16u
 #define CAKE__H2_CONTROL_MAX   (256u << 10) /* of frames that the peer makes us send; more: it does not read them */
