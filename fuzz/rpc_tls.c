@@ -79,20 +79,19 @@ static void receive(side_t *side, size_t len)
     len = cake__min_u64(cake__min_u64(len, side->wire_len), CAKE__TLS_BUFFER_BYTES);
     if (len == 0 || side->is_over)
         return;
-    size_t room;
-    uint8_t *to = cake__tls_room(side->tls, &room);
-    CAKE_ASSERT(to != NULL && room > 0);
-    len = cake__min_u64(len, room);
-    memcpy(to, side->wire, len);
+    uint8_t *copy = cake__tls_buffer(&pool);
+    CAKE_ASSERT(copy != NULL);
+    memcpy(copy, side->wire, len);
     memmove(side->wire, side->wire + len, side->wire_len - len);
     side->wire_len -= len;
-    if (cake__tls_feed(side->tls, len) != 0) {
+    if (cake__tls_feed(side->tls, copy, len) != 0) {
         end(side);
         send_output(side);
     } else {
         advance(side);
     }
-    cake__tls_rest(side->tls);
+    if (!cake__tls_keep(side->tls, copy))
+        cake__tls_give(&pool, copy);
 }
 
 static void write_plain(side_t *side, size_t len)
@@ -103,8 +102,7 @@ static void write_plain(side_t *side, size_t len)
         return;
     for (size_t i = 0; i < len; i++)
         buffer[i] = (uint8_t)(side->written + i);
-    const cake_slice_t parts[] = {cake__slice(buffer, len / 3), cake__slice(buffer + len / 3, len - len / 3)};
-    if (cake__tls_write(side->tls, parts, 2) != (intptr_t)len)
+    if (cake__tls_write(side->tls, buffer, len) != 0)
         end(side);
     else
         side->written += len;

@@ -12,8 +12,8 @@ struct cake__secure {
     cake__tls_t *tls;
     cake_stream_t *stream;
     cake__later_t deliver;
-    cake_slice_t *rest; /* of the write under way; a copy on the heap once it waits for the socket */
-    size_t rest_at, rest_count;
+    uv_buf_t *rest; /* while the write is under way: the writer's, or a copy of ours once it waits for the socket */
+    unsigned rest_at, rest_count;
     bool is_rest_ours;
     uint8_t *pending;
     cake_timer_t linger;
@@ -39,9 +39,7 @@ static bool is_full(const cake__secure_t *secure)
 
 static void deliver_later(cake__later_t *later)
 {
-    cake__secure_t *secure = CAKE_CONTAINER_OF(later, cake__secure_t, deliver);
-    advance(secure->stream);
-    cake__tls_rest(secure->tls);
+    advance(CAKE_CONTAINER_OF(later, cake__secure_t, deliver)->stream);
 }
 
 static void linger_over(void *arg)
@@ -95,9 +93,8 @@ bool cake__secure_wants_bytes(const cake_stream_t *stream)
 uv_buf_t cake__secure_buffer(cake_stream_t *stream)
 {
     bool is_wanted = !is_full(stream->secure) || stream->is_closing;
-    size_t size = 0;
-    uint8_t *room = is_wanted ? cake__tls_room(stream->secure->tls, &size) : NULL;
-    return uv_buf_init((char *)room, (unsigned)size);
+    uint8_t *buffer = is_wanted ? cake__tls_buffer(&stream->env->tls_pool) : NULL;
+    return uv_buf_init((char *)buffer, buffer != NULL ? CAKE__TLS_INPUT_BYTES : 0);
 }
 
 /* ---- out ---- */
@@ -155,17 +152,16 @@ static int encrypt_some(cake__secure_t *secure)
 {
     size_t done = 0;
     while (secure->rest_at < secure->rest_count && done < CAKE__TLS_WRITE_MAX) {
-        intptr_t taken =
-            cake__tls_write(secure->tls, secure->rest + secure->rest_at, secure->rest_count - secure->rest_at);
-        if (taken < 0)
-            return (int)taken;
-        done += (size_t)taken;
-        while (secure->rest_at < secure->rest_count && (size_t)taken >= secure->rest[secure->rest_at].len)
-            taken -= (intptr_t)secure->rest[secure->rest_at++].len;
-        if (secure->rest_at == secure->rest_count)
-            break;
-        cake_slice_t *part = &secure->rest[secure->rest_at];
-        *part = cake__slice((const uint8_t *)part->data + taken, part->len - (size_t)taken);
+        uv_buf_t *buf = &secure->rest[secure->rest_at];
+        size_t step = cake__min_u64(buf->len, CAKE__TLS_WRITE_MAX - done);
+        int err = cake__tls_write(secure->tls, buf->base, step);
+        if (err != 0)
+            return err;
+        buf->base += step;
+        buf->len -= step;
+        done += step;
+        if (buf->len == 0)
+            secure->rest_at++;
     }
     return 0;
 }
@@ -202,27 +198,24 @@ static void flush(cake_stream_t *stream)
     }
 }
 
-void cake__secure_write(cake_stream_t *stream, const cake_slice_t *iov, size_t count)
+void cake__secure_write(cake_stream_t *stream, uv_buf_t *bufs, unsigned count)
 {
     cake__secure_t *secure = stream->secure;
-    cake_slice_t parts[CAKE_STREAM_IOV_MAX];
-    for (size_t i = 0; i < count; i++)
-        parts[i] = iov[i];
-    secure->rest = parts;
+    secure->rest = bufs;
     secure->rest_at = 0;
     secure->rest_count = count;
     flush(stream);
-    size_t left = secure->rest_count - secure->rest_at; /* the socket takes no more for now */
+    unsigned left = secure->rest_count - secure->rest_at; /* the socket takes no more for now */
     secure->rest = NULL;
     secure->rest_at = secure->rest_count = 0;
     if (left == 0)
         return;
-    secure->rest = cake__malloc(&stream->env->base.alloc, left * sizeof parts[0]);
+    secure->rest = cake__malloc(&stream->env->base.alloc, left * sizeof bufs[0]);
     if (secure->rest == NULL) {
         end_rest(stream, CAKE_ENOMEM);
         return;
     }
-    memcpy(secure->rest, parts + count - left, left * sizeof parts[0]);
+    memcpy(secure->rest, bufs + count - left, left * sizeof bufs[0]);
     secure->rest_count = left;
     secure->is_rest_ours = true;
 }
@@ -339,24 +332,23 @@ void cake__secure_deliver(cake_stream_t *stream)
         cake__uv_later(stream->env, &secure->deliver);
 }
 
-void cake__secure_got(cake_stream_t *stream, ssize_t count)
+void cake__secure_got(cake_stream_t *stream, void *data, ssize_t count)
 {
     cake__secure_t *secure = stream->secure;
+    if (count <= 0 || stream->is_closing)
+        cake__tls_give(&stream->env->tls_pool, data);
     if (stream->is_closing && count < 0)
         cake__uv_close_now(stream); /* it lingered for this */
-    if (stream->is_closing)
-        cake__tls_drop(secure->tls);
-    if (count <= 0)
-        cake__tls_rest(secure->tls);
     if (stream->is_closing || count == 0)
         return;
     if (count > 0) {
-        int err = cake__tls_feed(secure->tls, (size_t)count);
+        int err = cake__tls_feed(secure->tls, data, (size_t)count);
         if (err != 0)
             fail(stream, err);
         else
             advance(stream);
-        cake__tls_rest(secure->tls);
+        if (!cake__tls_keep(secure->tls, data))
+            cake__tls_give(&stream->env->tls_pool, data);
         return;
     }
     if (count == UV_ENOBUFS &&

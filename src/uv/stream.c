@@ -46,7 +46,7 @@ static void got_bytes(uv_stream_t *handle, ssize_t count, const uv_buf_t *buf)
 {
     cake_stream_t *stream = handle->data;
     if (stream->secure != NULL) {
-        cake__secure_got(stream, count);
+        cake__secure_got(stream, buf->base, count);
         return;
     }
     if (stream->is_closing || count == 0)
@@ -154,17 +154,17 @@ int cake__uv_stream_write(cake_stream_t *stream, const cake_slice_t *iov, size_t
         return CAKE_EINVAL;
     if (stream->is_writing || !stream->is_connected)
         return CAKE_EBUSY;
-    stream->is_writing = true;
-    if (stream->secure != NULL) {
-        cake__secure_write(stream, iov, count);
-        return 0;
-    }
     for (size_t i = 0; i < count; i++) {
         if (iov[i].len == 0)
             continue;
         bufs[used].base = (char *)(uintptr_t)iov[i].data;
         bufs[used++].len = iov[i].len;
         total += iov[i].len;
+    }
+    stream->is_writing = true;
+    if (stream->secure != NULL) {
+        cake__secure_write(stream, bufs, used);
+        return 0;
     }
     intptr_t sent = send_bytes(stream, bufs, used);
     int err = sent < 0 ? (int)sent : 0;

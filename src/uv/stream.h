@@ -33,13 +33,13 @@ void cake__uv_end_write(cake_stream_t *stream);
 int cake__uv_stream_secure(cake_stream_t *stream, cake_tls_t *context);
 const char *cake__uv_stream_reason(cake_stream_t *stream);
 void cake__secure_free(cake_stream_t *stream);
-void cake__secure_start(cake_stream_t *stream);              /* the socket is connected */
-bool cake__secure_wants_bytes(const cake_stream_t *stream);  /* also when the application does not */
-uv_buf_t cake__secure_buffer(cake_stream_t *stream);         /* of the socket; empty: no memory */
-void cake__secure_got(cake_stream_t *stream, ssize_t count); /* as libuv gave it */
-void cake__secure_deliver(cake_stream_t *stream);            /* the application reads again; later */
-void cake__secure_write(cake_stream_t *stream, const cake_slice_t *iov, size_t count);
-bool cake__secure_lingers(cake_stream_t *stream); /* closes it itself, a moment later */
+void cake__secure_start(cake_stream_t *stream);                                 /* the socket is connected */
+bool cake__secure_wants_bytes(const cake_stream_t *stream);                     /* also when the application does not */
+uv_buf_t cake__secure_buffer(cake_stream_t *stream);                            /* of the socket; empty: no memory */
+void cake__secure_got(cake_stream_t *stream, void *data, ssize_t count);        /* as libuv gave it */
+void cake__secure_deliver(cake_stream_t *stream);                               /* the application reads again; later */
+void cake__secure_write(cake_stream_t *stream, uv_buf_t *bufs, unsigned count); /* bufs: until it returns */
+bool cake__secure_lingers(cake_stream_t *stream);                               /* closes it itself, a moment later */
 void cake__secure_shutdown(cake_stream_t *stream);
 
 #endif

@@ -1,8 +1,8 @@
-/* TLS 1.3: the handshake by OpenSSL over memory, then records of ours (record.h), and the SSL is gone. A context is what streams of one owner
- * share; each stream holds it, so that its owner may exchange it for one with newer certificates at any time.
+/* TLS 1.3 by OpenSSL over memory. A context is what streams of one owner share; each stream holds it, so that its owner may
+ * exchange it for one with newer certificates at any time.
  *
- *   socket --feed--> [in] --> SSL, then records --read--> application       errors end the connection, with a reason in words
- *   socket <-output- [out] <- SSL, then records <-write-- application
+ *   socket --feed--> [in] --> SSL --read--> application         SSL's own errors end the connection, with a reason in words
+ *   socket <-output- [out] <- SSL <-write-- application
  *
  * With a cluster key there are no certificates: the key, hashed, is an external pre-shared key (RFC 8446, 2.2), used together
  * with a Diffie-Hellman exchange, so that one who learns it later cannot read what was recorded. Its name on the wire is
@@ -15,12 +15,13 @@
 
 #include "base/bytes.h"
 #include "uv/loop.h"
-#include "uv/record.h"
 
 #define PSK_BYTES    32u
 #define PSK_NAME_LEN 24u /* "datacake" and 16 hex digits of another hash of the key */
 #define PSKS_MAX     (1u + CAKE_TLS_OTHER_KEYS_MAX)
 #define REASON_MAX   200u
+#define HEAD_BYTES   5u  /* of a record */
+#define FIRST_PIECE  64u /* see cake__copies_slowly */
 
 static const unsigned char ALPN[] = {2, 'h', '2'};
 
@@ -36,19 +37,17 @@ struct cake_tls {
     size_t psk_count; /* 0: certificates */
 };
 
-/* SSL takes no more of the input than the records of the handshake: what follows them stays. */
 struct cake__tls {
     cake_tls_t *context;
     cake__tls_pool_t *pool;
-    SSL *ssl;                   /* NULL once the handshake is done */
-    uint8_t *in, *out;          /* the pool's */
-    size_t in_at, in_end;       /* not taken yet */
-    size_t plain_at, plain_len; /* of in: a record that was decrypted there, and is larger than what was asked for */
+    SSL *ssl;
+    const uint8_t *in; /* what SSL has not taken: in the feeder's buffer, or in kept */
+    size_t in_len;
+    uint8_t *kept, *out; /* the pool's */
     size_t out_len;
-    cake__records_t records;
-    uint8_t secrets[2][CAKE__RECORD_SECRET]; /* the client's and the server's, at the end of the handshake */
-    uint8_t secrets_seen;                    /* bits */
-    int read_err;                            /* what the next read gives */
+    const uint8_t *record_in,
+        *record_out; /* where SSL had the payload of its latest records: mostly the next ones' place too */
+    int read_err;    /* what the next read gives */
     bool is_server, has_begun;
     char *reason;
 };
@@ -81,39 +80,39 @@ void cake__tls_pool_free(cake__tls_pool_t *pool)
 static int bio_read(BIO *bio, char *data, int len)
 {
     cake__tls_t *tls = BIO_get_data(bio);
-    size_t step = cake__min_u64(tls->in_end - tls->in_at, len > 0 ? (size_t)len : 0);
+    size_t step = cake__min_u64(tls->in_len, len > 0 ? (size_t)len : 0);
     BIO_clear_retry_flags(bio);
     if (step == 0) {
         BIO_set_retry_read(bio);
         return -1;
     }
-    memcpy(data, tls->in + tls->in_at, step);
-    tls->in_at += step;
+    if (len == HEAD_BYTES)
+        tls->record_in = (const uint8_t *)data + HEAD_BYTES;
+    cake__copy(data, tls->in, step);
+    tls->in += step;
+    tls->in_len -= step;
     return (int)step;
-}
-
-/* Room for len bytes more; they count once out_len says so. NULL: none. */
-static uint8_t *output_room(cake__tls_t *tls, size_t len)
-{
-    if (tls->out == NULL)
-        tls->out = cake__tls_buffer(tls->pool);
-    return tls->out == NULL || len > CAKE__TLS_BUFFER_BYTES - tls->out_len ? NULL : tls->out + tls->out_len;
 }
 
 static bool put_output(cake__tls_t *tls, const void *data, size_t len)
 {
-    uint8_t *to = output_room(tls, len);
-    if (to == NULL)
+    if (tls->out == NULL)
+        tls->out = cake__tls_buffer(tls->pool);
+    if (tls->out == NULL || len > CAKE__TLS_BUFFER_BYTES - tls->out_len)
         return false;
-    memcpy(to, data, len);
+    cake__copy(tls->out + tls->out_len, data, len);
     tls->out_len += len;
     return true;
 }
 
 static int bio_write(BIO *bio, const char *data, int len)
 {
+    cake__tls_t *tls = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    return len > 0 && put_output(BIO_get_data(bio), data, (size_t)len) ? len : -1;
+    if (len <= 0 || !put_output(tls, data, (size_t)len))
+        return -1;
+    tls->record_out = (const uint8_t *)data + HEAD_BYTES;
+    return len;
 }
 
 static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
@@ -185,26 +184,6 @@ static int select_h2(SSL *ssl, const unsigned char **out, unsigned char *out_len
     return SSL_TLSEXT_ERR_OK;
 }
 
-static uint8_t digit_of(char hex)
-{
-    return (uint8_t)(hex <= '9' ? hex - '0' : (hex | 0x20) - 'a' + 10);
-}
-
-/* The one way in which OpenSSL gives the secrets that records are encrypted by: a label, the client's random bytes, the secret. */
-static void take_secret(const SSL *ssl, const char *line)
-{
-    static const char *const labels[] = {"CLIENT_TRAFFIC_SECRET_0 ", "SERVER_TRAFFIC_SECRET_0 "};
-    cake__tls_t *tls = SSL_get_app_data(ssl);
-    for (size_t i = 0; i < CAKE_COUNT_OF(labels); i++) {
-        const char *hex = strrchr(line, ' ');
-        if (strncmp(line, labels[i], strlen(labels[i])) != 0 || hex == NULL)
-            continue;
-        for (size_t at = 0; at < CAKE__RECORD_SECRET && hex[1] != '\0' && hex[2] != '\0'; at++, hex += 2)
-            tls->secrets[i][at] = (uint8_t)(digit_of(hex[1]) << 4 | digit_of(hex[2]));
-        tls->secrets_seen |= (uint8_t)(1u << i);
-    }
-}
-
 static int load_files(SSL_CTX *ctx, const cake_tls_config_t *config, bool is_server)
 {
     STACK_OF(X509_NAME) *names = NULL;
@@ -237,7 +216,7 @@ static int make_ctx(cake_tls_t *context, const cake_tls_config_t *config, bool i
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_num_tickets(ctx, 0); /* a key that was exchanged must not live on in tickets */
-    SSL_CTX_set_keylog_callback(ctx, take_secret);
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
     if (is_server)
         SSL_CTX_set_alpn_select_cb(ctx, select_h2, NULL);
     else if (SSL_CTX_set_alpn_protos(ctx, ALPN, sizeof ALPN) != 0)
@@ -375,7 +354,6 @@ int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_pool_t *pool, c
     BIO_set_data(bio, tls);
     BIO_set_init(bio, 1);
     SSL_set_bio(tls->ssl, bio, bio);
-    SSL_set_app_data(tls->ssl, tls);
     if (is_server)
         SSL_set_accept_state(tls->ssl);
     else
@@ -394,9 +372,7 @@ void cake__tls_free(cake__tls_t *tls)
         return;
     cake_tls_t *context = tls->context;
     SSL_free(tls->ssl);
-    cake__records_end(&tls->records);
-    OPENSSL_cleanse(tls->secrets, sizeof tls->secrets);
-    cake__tls_give(tls->pool, tls->in);
+    cake__tls_give(tls->pool, tls->kept);
     cake__tls_give(tls->pool, tls->out);
     cake__free(&context->alloc, tls->reason);
     cake__free(&context->alloc, tls);
@@ -438,11 +414,12 @@ static const char *meaning_of(const cake__tls_t *tls, int reason)
     }
 }
 
-/* In words: a reason of OpenSSL's, with what it means where that is not plain. */
-static void note_reason(cake__tls_t *tls, unsigned long code)
+/* The words of OpenSSL for the last error, with what they mean where that is not plain. */
+static int note_failure(cake__tls_t *tls)
 {
+    unsigned long code = ERR_peek_error();
     const char *what = code != 0 ? ERR_reason_error_string(code) : "the connection was cut";
-    long verified = tls->ssl != NULL ? SSL_get_verify_result(tls->ssl) : X509_V_OK;
+    long verified = SSL_get_verify_result(tls->ssl);
     char text[REASON_MAX];
     const char *meaning = meaning_of(tls, ERR_GET_REASON(code));
     if (tls->context->psk_count == 0 && verified != X509_V_OK)
@@ -453,11 +430,6 @@ static void note_reason(cake__tls_t *tls, unsigned long code)
     else
         snprintf(text, sizeof text, "TLS: %s", what != NULL ? what : "unknown error");
     cake__tls_fail(tls, text);
-}
-
-static int note_failure(cake__tls_t *tls)
-{
-    note_reason(tls, ERR_peek_error());
     ERR_clear_error();
     return CAKE_EUNAUTHENTICATED;
 }
@@ -476,58 +448,26 @@ static int check_first_byte(cake__tls_t *tls, uint8_t first)
     return CAKE_EUNAUTHENTICATED;
 }
 
-uint8_t *cake__tls_room(cake__tls_t *tls, size_t *size)
+int cake__tls_feed(cake__tls_t *tls, uint8_t *buffer, size_t len)
 {
-    CAKE_ASSERT(tls->plain_len == 0);
-    if (tls->in == NULL)
-        tls->in = cake__tls_buffer(tls->pool);
-    *size = 0;
-    if (tls->in == NULL)
-        return NULL;
-    size_t left = tls->in_end - tls->in_at; /* of a record that is not whole */
-    memmove(tls->in, tls->in + tls->in_at, left);
-    tls->in_at = 0;
-    tls->in_end = left;
-    *size = CAKE__TLS_BUFFER_BYTES - left;
-    return tls->in + left;
-}
-
-void cake__tls_rest(cake__tls_t *tls)
-{
-    if (tls->in_at < tls->in_end || tls->plain_len > 0)
-        return;
-    cake__tls_give(tls->pool, tls->in);
-    tls->in = NULL;
-    tls->in_at = tls->in_end = 0;
-}
-
-void cake__tls_drop(cake__tls_t *tls)
-{
-    tls->in_at = tls->in_end;
-    tls->plain_len = 0;
-    cake__tls_rest(tls);
-}
-
-int cake__tls_feed(cake__tls_t *tls, size_t len)
-{
-    CAKE_ASSERT(len > 0 && len <= CAKE__TLS_BUFFER_BYTES - tls->in_end);
-    tls->in_end += len;
-    return tls->has_begun ? 0 : check_first_byte(tls, tls->in[0]);
-}
-
-/* From here on records are ours, and all that was the handshake's goes. */
-static int start_records(cake__tls_t *tls)
-{
-    int err = CAKE_ENOMEM;
-    if (tls->secrets_seen == 3)
-        err = cake__records_start(&tls->records, SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(tls->ssl)),
-                                  tls->secrets[tls->is_server ? 0 : 1], tls->secrets[tls->is_server ? 1 : 0]);
-    OPENSSL_cleanse(tls->secrets, sizeof tls->secrets);
+    CAKE_ASSERT(len > 0 && len <= CAKE__TLS_BUFFER_BYTES && tls->in_len == 0);
+    int err = tls->has_begun ? 0 : check_first_byte(tls, buffer[0]);
     if (err != 0)
         return err;
-    SSL_free(tls->ssl);
-    tls->ssl = NULL;
+    cake__tls_give(tls->pool, tls->kept);
+    tls->kept = NULL;
+    tls->in = buffer;
+    tls->in_len = len;
     return 0;
+}
+
+bool cake__tls_keep(cake__tls_t *tls, uint8_t *buffer)
+{
+    if (tls->in_len == 0)
+        return false;
+    CAKE_ASSERT(tls->kept == NULL);
+    tls->kept = buffer;
+    return true;
 }
 
 int cake__tls_handshake(cake__tls_t *tls)
@@ -544,121 +484,82 @@ int cake__tls_handshake(cake__tls_t *tls)
         }
         SSL_get0_alpn_selected(tls->ssl, &protocol, &protocol_len);
         if (protocol_len == 2 && memcmp(protocol, "h2", 2) == 0)
-            return start_records(tls);
+            return 0;
         cake__tls_fail(tls, "TLS: the peer does not speak HTTP/2");
         return CAKE_EUNAUTHENTICATED;
     }
     return SSL_get_error(tls->ssl, result) == SSL_ERROR_WANT_READ ? CAKE_EBUSY : note_failure(tls);
 }
 
+static bool may_have_more(const cake__tls_t *tls)
+{
+    return tls->in_len > 0 || SSL_pending(tls->ssl) > 0;
+}
+
 bool cake__tls_has_input(const cake__tls_t *tls)
 {
-    return tls->read_err != 0 || tls->plain_len > 0 ||
-           (tls->in != NULL && cake__record_len(tls->in + tls->in_at, tls->in_end - tls->in_at) > 0);
+    return tls->read_err != 0 || may_have_more(tls);
 }
 
-static int put_update(cake__tls_t *tls)
+static int read_failed(cake__tls_t *tls, int got)
 {
-    uint8_t *to = output_room(tls, CAKE__RECORD_UPDATE);
-    tls->out_len += to != NULL ? CAKE__RECORD_UPDATE : 0;
-    return to != NULL ? cake__records_update(&tls->records, to) : CAKE_ENOMEM;
-}
-
-static int put_record(cake__tls_t *tls, uint8_t type, const cake_slice_t *parts, size_t len)
-{
-    size_t size = CAKE__RECORD_HEAD + len + CAKE__RECORD_MORE;
-    int err = cake__records_wants_update(&tls->records) ? put_update(tls) : 0;
-    uint8_t *to = err == 0 ? output_room(tls, size) : NULL;
-    if (to == NULL)
-        return CAKE_ENOMEM;
-    tls->out_len += size;
-    return cake__records_seal(&tls->records, type, parts, len, to);
-}
-
-static void put_alert(cake__tls_t *tls, uint8_t alert)
-{
-    const uint8_t message[] = {alert == CAKE__ALERT_CLOSE_NOTIFY ? 1 : 2, alert};
-    const cake_slice_t part = cake__slice(message, sizeof message);
-    (void)put_record(tls, CAKE__RECORD_ALERT, &part, sizeof message); /* without memory: a peer that has to guess */
-}
-
-/* A record that cannot be read. */
-static int read_failed(cake__tls_t *tls)
-{
-    int alert = tls->records.peer_alert;
-    ERR_clear_error();
-    if (alert >= 0) {
-        note_reason(tls, ERR_PACK(ERR_LIB_SSL, 0, SSL_AD_REASON_OFFSET + alert));
-    } else {
-        cake__tls_fail(tls, tls->records.alert == CAKE__ALERT_BAD_RECORD_MAC
-                                ? "TLS: a record was altered on its way"
-                                : "TLS: the peer sends what is no TLS 1.3");
-        put_alert(tls, tls->records.alert);
+    switch (SSL_get_error(tls->ssl, got)) {
+    case SSL_ERROR_WANT_READ:
+        return CAKE_EBUSY;
+    case SSL_ERROR_ZERO_RETURN:
+        return CAKE_ECLOSED;
+    default:
+        return note_failure(tls);
     }
-    return CAKE_EUNAUTHENTICATED;
 }
 
-static size_t take_plain(cake__tls_t *tls, uint8_t *to, size_t size)
-{
-    size_t step = cake__min_u64(size, tls->plain_len);
-    cake__copy(to, tls->in + tls->plain_at, step);
-    tls->plain_at += step;
-    tls->plain_len -= step;
-    return step;
-}
-
-/* The next record: decrypted to where the application wants it, when that has room for all of it, else where it lies. */
-static size_t read_record(cake__tls_t *tls, size_t len, uint8_t *to, size_t size)
-{
-    uint8_t *record = tls->in + tls->in_at;
-    bool is_fit = len <= size + CAKE__RECORD_HEAD + CAKE__RECORD_MORE;
-    tls->in_at += len;
-    intptr_t got = cake__records_open(&tls->records, record, len, is_fit ? to : record + CAKE__RECORD_HEAD);
-    if (got == CAKE_ECLOSED)
-        tls->read_err = CAKE_ECLOSED;
-    else if (got < 0)
-        tls->read_err = read_failed(tls);
-    else if (is_fit)
-        return (size_t)got;
-    if (got <= 0)
-        return 0;
-    tls->plain_at = (size_t)(record + CAKE__RECORD_HEAD - tls->in);
-    tls->plain_len = (size_t)got;
-    return take_plain(tls, to, size);
-}
-
-/* Records are handed over together, as far as there is room. */
+/* Records are handed over together, as far as there is room: each is at most 16 KiB. */
 intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size)
 {
     uint8_t *to = data;
-    size_t done = take_plain(tls, to, size);
-    while (done < size && tls->read_err == 0) {
-        size_t len = tls->in != NULL ? cake__record_len(tls->in + tls->in_at, tls->in_end - tls->in_at) : 0;
-        if (len == 0)
-            break;
-        done += read_record(tls, len, to + done, size - done);
+    size_t done = 0;
+    ERR_clear_error();
+    while (done < size && tls->read_err == 0 && (done == 0 || may_have_more(tls))) {
+        size_t step = cake__min_u64(size - done, INT32_MAX);
+        if (cake__copies_slowly(to + done, tls->record_in))
+            step = cake__min_u64(step, CAKE__COPY_PIECE);
+        int got = SSL_read(tls->ssl, to + done, (int)step);
+        if (got > 0)
+            done += (size_t)got;
+        else
+            tls->read_err = read_failed(tls, got);
     }
-    if (tls->read_err == 0 && cake__records_wants_update(&tls->records) && put_update(tls) != 0)
-        tls->read_err = CAKE_ENOMEM;
+    if (tls->in_len == 0) {
+        cake__tls_give(tls->pool, tls->kept);
+        tls->kept = NULL;
+    }
+    int err = tls->read_err;
+    if (done == 0 || err == CAKE_EBUSY)
+        tls->read_err = 0;
     if (done > 0)
         return (intptr_t)done;
-    int err = tls->read_err;
-    tls->read_err = 0;
-    return err == 0 ? CAKE_EBUSY : err == CAKE_ECLOSED ? 0 : err;
+    return err == CAKE_ECLOSED ? 0 : err;
 }
 
-intptr_t cake__tls_write(cake__tls_t *tls, const cake_slice_t *parts, size_t count)
+int cake__tls_write(cake__tls_t *tls, const void *data, size_t len)
 {
-    size_t len = 0;
-    for (size_t i = 0; i < count && len < CAKE__RECORD_MAX; i++)
-        len += cake__min_u64(parts[i].len, CAKE__RECORD_MAX - len);
-    int err = put_record(tls, CAKE__RECORD_DATA, parts, len);
-    return err != 0 ? err : (intptr_t)len;
+    const uint8_t *from = data;
+    CAKE_ASSERT(len > 0 && len <= CAKE__TLS_WRITE_MAX);
+    ERR_clear_error();
+    if (len > CAKE__COPY_PIECE && cake__copies_slowly(tls->record_out, from)) {
+        if (SSL_write(tls->ssl, from, FIRST_PIECE) != (int)FIRST_PIECE)
+            return note_failure(tls);
+        from += FIRST_PIECE;
+        len -= FIRST_PIECE;
+    }
+    return SSL_write(tls->ssl, from, (int)len) == (int)len ? 0 : note_failure(tls);
 }
 
 void cake__tls_shut(cake__tls_t *tls)
 {
-    put_alert(tls, CAKE__ALERT_CLOSE_NOTIFY);
+    ERR_clear_error();
+    (void)SSL_shutdown(tls->ssl);
+    ERR_clear_error();
 }
 
 cake_slice_t cake__tls_output(const cake__tls_t *tls)

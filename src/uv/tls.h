@@ -5,8 +5,9 @@
 
 #include <datacake/env.h>
 
-#define CAKE__TLS_WRITE_MAX 65536u /* encrypted at once */
-#define CAKE__TLS_KEY_MIN   16u
+#define CAKE__TLS_INPUT_BYTES 65536u /* read from a socket at once */
+#define CAKE__TLS_WRITE_MAX   65536u /* encrypted at once */
+#define CAKE__TLS_KEY_MIN     16u
 
 #define CAKE__TLS_BUFFER_BYTES (CAKE__TLS_WRITE_MAX + 4096) /* what is encrypted at once, as records; or what is read */
 #define CAKE__TLS_SPARE_MAX    8u
@@ -30,18 +31,14 @@ void cake__tls_close(cake_tls_t *context);
 int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_pool_t *pool, cake__tls_t **out); /* CAKE_ENOMEM */
 void cake__tls_free(cake__tls_t *tls);
 
-/* Where bytes of the socket are to go, and how many there is room for, once there is no input: then feed tells how many came, and
- * cake__tls_rest that it may let go of the buffer again. Size 0: no memory. */
-uint8_t *cake__tls_room(cake__tls_t *tls, size_t *size);
-int cake__tls_feed(cake__tls_t *tls, size_t len); /* CAKE_EUNAUTHENTICATED */
-void cake__tls_rest(cake__tls_t *tls);
-void cake__tls_drop(cake__tls_t *tls);     /* what has come and was not read */
+/* From the socket, once there is no input; buffer is the pool's, and read in place. False from keep: nothing is left of it; true: it is the
+ * connection's until it is read. CAKE_EUNAUTHENTICATED. */
+int cake__tls_feed(cake__tls_t *tls, uint8_t *buffer, size_t len);
+bool cake__tls_keep(cake__tls_t *tls, uint8_t *buffer);
 int cake__tls_handshake(cake__tls_t *tls); /* 0: done; CAKE_EBUSY: needs more; else failed */
 bool cake__tls_has_input(const cake__tls_t *tls);
-intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size); /* as on_read's; CAKE_EBUSY: needs more */
-
-/* Once the handshake is done. A record of what the parts begin with; gives how many bytes it took from them. CAKE_ENOMEM. */
-intptr_t cake__tls_write(cake__tls_t *tls, const cake_slice_t *parts, size_t count);
+intptr_t cake__tls_read(cake__tls_t *tls, void *data, size_t size);  /* as on_read's; CAKE_EBUSY: needs more */
+int cake__tls_write(cake__tls_t *tls, const void *data, size_t len); /* all of it, once the handshake is done */
 void cake__tls_shut(cake__tls_t *tls);
 cake_slice_t cake__tls_output(const cake__tls_t *tls); /* for the socket */
 void cake__tls_sent(cake__tls_t *tls);                 /* all of it */
