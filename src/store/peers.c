@@ -32,7 +32,8 @@ static void see_member(cake__peer_t *peer, const cake_member_t *member)
     peer->store->candidates_are_valid = false;
 }
 
-/* A member of whom there was no memory to take note when watchers were told is seen now. */
+/* A member of whom there was no memory to take note when watchers were told is seen now. (Before that the store may be loaded on
+ * a thread that is not the loop's, and watchers are told of all.) */
 cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id)
 {
     cake__peer_t *peer = cake__peer_find(store, node_id);
@@ -56,7 +57,7 @@ cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id)
     cake__list_insert_before(place, &peer->link);
     store->peer_count++;
     store->candidates_are_valid = false;
-    const cake_member_t *member = cake__node_told(store->node, node_id);
+    const cake_member_t *member = store->state == CAKE__STORE_RUNNING ? cake__node_told(store->node, node_id) : NULL;
     if (member != NULL)
         see_member(peer, member);
     return peer;
