@@ -4,29 +4,27 @@
  *      bench-crdt [--rounds N] [--kinds order,random,long-order,long-random] [--peer PROGRAM] [--pauses] [ENTRIES...]
  *
  *      --rounds N      5
- *      --pauses        also the longest single calls of each operation, in µs of wall time: the same work three times, of each call
- *                      the shortest, of all calls the longest, so that what else the machine did does not count
+ *      --pauses        the longest single calls instead, see below
  *      --peer PROGRAM  the Rust set on the same keys (bench/peers/datacake-crdt), in turns with ours; ratios are theirs to ours
  *      ENTRIES         100000, which takes seconds; figures are compared at 1000000 and 10000000
  *
- * Below each table what the machine gives at best: a dependent random read of as much memory as the set has, many such reads
- * at once, and the first touch of a page, each per cache line or page. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+ * With --pauses there is no such table, but a row per operation of single calls in wall time, nothing left out: of each of three
+ * turns (same calls in the same order) the longest, how many were above 0.5 and above 1 ms, and the same of the calls that
+ * were so long in each turn: what is ours is long every time, what the machine does is not. Below, as many calls that only
+ * compute, and as many that touch a page of their own: what the machine adds to any program, shown the same way.
+ *
+ * Otherwise below each table what the machine gives at best: crdt_limits.h. */
+#include "crdt_limits.h"
 
-#include <datacake/orswot.h>
-
-#include "base/random.h"
-
-#define ROUNDS_MAX  15
-#define KINDS       4
-#define BATCH       1000u
-#define PURGE_STEP  10000u
-#define PAUSE_TURNS 3
-#define SLOW_NS     20000.0 /* of one call: what is looked at for pauses */
-#define WALL_MS     UINT64_C(1795342830123)
+#define ROUNDS_MAX     15
+#define KINDS          4
+#define BATCH          1000u
+#define PURGE_STEP     10000u
+#define PAUSE_TURNS    3
+#define SLOW_NS        20000.0 /* of one call: what is remembered of it */
+#define SLOW_MAX       262144u
+#define CALLS_PER_PAGE 192u /* of those that touch pages: 21.3 bytes per entry, as the set takes while it is filled */
+#define WALL_MS        UINT64_C(1795342830123)
 
 enum {
     INSERT,
@@ -51,6 +49,8 @@ enum {
     READ_ALONE,
     READ_MANY,
     TOUCH,
+    BARE, /* as many rows as it has operations */
+    BARE_LAST = BARE + BARE_OPERATIONS - 1,
     ROWS
 };
 
@@ -81,6 +81,10 @@ static const struct row {
     [READ_ALONE] = {"limit: a read after another  ns", NULL, {0, 0}},
     [READ_MANY] = {"limit: many reads at once    ns", NULL, {0, 0}},
     [TOUCH] = {"limit: first touch of 4 KiB  ns", NULL, {0, 0}},
+    [BARE + BARE_INSERT] = {"limit: bare table, insert    ns", NULL, {0, 0}},
+    [BARE + BARE_UPDATE] = {"limit: bare table, update    ns", NULL, {0, 0}},
+    [BARE + BARE_GET] = {"limit: bare table, get       ns", NULL, {0, 0}},
+    [BARE + BARE_DELETE] = {"limit: bare table, delete    ns", NULL, {0, 0}},
 };
 
 static const char *const kinds[KINDS] = {"order", "random", "long-order", "long-random"};
@@ -91,34 +95,6 @@ typedef struct work {
     uint64_t wall_ms; /* moves on as writes do, a thousand per ms */
     cake_record_t *records;
 } work_t;
-
-static double now_ns(clockid_t clock)
-{
-    struct timespec at;
-    clock_gettime(clock, &at);
-    return (double)at.tv_sec * 1e9 + (double)at.tv_nsec;
-}
-
-/* CPU time, so that other programs on the machine count less. */
-static double cpu_ns(void)
-{
-    return now_ns(CLOCK_THREAD_CPUTIME_ID);
-}
-
-static void must_be_ok(int err)
-{
-    if (err != 0) {
-        fprintf(stderr, "bench-crdt: %s\n", cake_strerror(err));
-        exit(1);
-    }
-}
-
-static void *must(void *memory)
-{
-    if (memory == NULL)
-        must_be_ok(CAKE_ENOMEM);
-    return memory;
-}
 
 static cake_orswot_t *set_new(uint64_t actor)
 {
@@ -276,53 +252,6 @@ static double merge_with_differences(work_t *work, cake_orswot_t *a, cake_orswot
     return took;
 }
 
-/* ---- what the machine gives ------------------------------------------------------------------------------------------- */
-
-typedef struct line {
-    uint32_t next;
-    uint8_t rest[60];
-} line_t;
-
-static void limits(size_t bytes, double *out)
-{
-    enum { READS = 1000000, AHEAD = 24 };
-    size_t count = bytes / sizeof(line_t);
-    uint32_t *order = must(malloc(count * sizeof *order)), at = 0;
-    line_t *lines = must(malloc(count * sizeof *lines));
-    cake__random_t random;
-    cake__random_init(&random, 2);
-    volatile line_t *touched = lines;
-    volatile uint32_t used;
-    double began = cpu_ns();
-    for (size_t i = 0; i < count; i += 4096 / sizeof(line_t))
-        touched[i].next = 0;
-    out[TOUCH] = (cpu_ns() - began) / (double)(bytes / 4096);
-    for (size_t i = 0; i < count; i++)
-        order[i] = (uint32_t)i;
-    for (size_t i = count; i-- > 1;) {
-        size_t k = (size_t)cake__random_below(&random, i + 1);
-        uint32_t swap = order[i];
-        order[i] = order[k];
-        order[k] = swap;
-    }
-    for (size_t i = 0; i < count; i++)
-        lines[order[i]].next = order[(i + 1) % count];
-    began = cpu_ns();
-    for (size_t i = 0; i < READS; i++)
-        at = lines[at].next;
-    out[READ_ALONE] = (cpu_ns() - began) / READS;
-    began = cpu_ns();
-    for (size_t i = 0; i < READS; i++) {
-        __builtin_prefetch(&lines[order[(i * 7 + AHEAD * 7) % count]]);
-        at += lines[order[i * 7 % count]].next;
-    }
-    out[READ_MANY] = (cpu_ns() - began) / READS;
-    used = at;
-    (void)used;
-    free(order);
-    free(lines);
-}
-
 /* ---- a round ---------------------------------------------------------------------------------------------------------- */
 
 static void compare_sets(cake_orswot_t *set, work_t *work, double *out)
@@ -350,6 +279,7 @@ static void one_round(work_t *work, double *out)
     for (int row = INSERT; row <= PURGE; row += 2)
         out[row] = all(set, work, row);
     cake_orswot_free(set);
+    measure_bare(work->ids, work->count, BATCH, work->records, &out[BARE]);
     set = set_new(13);
     out[INSERT_ONE] = all(set, work, INSERT_ONE);
     cake_orswot_statistics(set, &statistics);
@@ -362,31 +292,74 @@ static void one_round(work_t *work, double *out)
         out[row] = all(set, work, row);
     }
     cake_orswot_free(set);
-    limits((size_t)statistics.bytes, out);
+    reads_t reads = measure_reads((size_t)statistics.bytes);
+    out[READ_ALONE] = reads.alone_ns;
+    out[READ_MANY] = reads.many_ns;
+    out[TOUCH] = reads.touch_ns;
 }
 
 /* ---- pauses ----------------------------------------------------------------------------------------------------------- */
+
+enum { PAUSE_INSERT, PAUSE_UPDATE, PAUSE_GET, PAUSE_DELETE, PAUSE_PURGE, COMPUTING, TOUCHING, PAUSE_ROWS };
+
+static const struct {
+    const char *title;
+    int row; /* of the table, or -1: no call of ours */
+} pause_rows[PAUSE_ROWS] = {
+    [PAUSE_INSERT] = {"insert", INSERT_ONE},
+    [PAUSE_UPDATE] = {"update", UPDATE_ONE},
+    [PAUSE_GET] = {"get", GET_ONE},
+    [PAUSE_DELETE] = {"delete", DELETE_ONE},
+    [PAUSE_PURGE] = {"purge of 10,000", PURGE},
+    [COMPUTING] = {"noise: computing only", -1},
+    [TOUCHING] = {"noise: touching pages", -1},
+};
 
 /* Slow calls of a row in one turn: each call's number and time. */
 typedef struct slow_calls {
     struct slow_call {
         size_t at;
         double ns;
-    } calls[65536];
+    } calls[SLOW_MAX];
     size_t count;
 } slow_calls_t;
 
-static void time_all(cake_orswot_t *set, work_t *work, int row, slow_calls_t *slow)
+/* Of one operation: the longest call, and how many are long. */
+typedef struct pauses {
+    double longest_us;
+    size_t longest_at, above_half_ms, above_1_ms;
+} pauses_t;
+
+/* About as long as an operation of ours that misses no cache. */
+static void compute(void)
 {
+    static volatile uint64_t result;
+    uint64_t x = result;
+    for (int i = 0; i < 32; i++)
+        x = cake__mix64(x + 1);
+    result = x;
+}
+
+static void time_all(cake_orswot_t *set, work_t *work, int kind, slow_calls_t *slow)
+{
+    int row = pause_rows[kind].row;
+    size_t step = row < 0 ? 1 : step_of(row), page_bytes = (work->count / CALLS_PER_PAGE + 1) * 4096;
+    volatile uint8_t *pages = fresh_pages(page_bytes);
     slow->count = 0;
-    for (size_t at = 0; at < work->count; at += step_of(row)) {
+    for (size_t at = 0; at < work->count; at += step) {
         double began = now_ns(CLOCK_MONOTONIC);
-        operate(set, work, row, at);
+        if (row >= 0)
+            operate(set, work, row, at);
+        else
+            compute();
+        if (kind == TOUCHING && at % CALLS_PER_PAGE == 0)
+            pages[at / CALLS_PER_PAGE * 4096] = 1;
         double took = now_ns(CLOCK_MONOTONIC) - began;
-        if (took > SLOW_NS && slow->count < 65536)
+        if (took > SLOW_NS && slow->count < SLOW_MAX)
             slow->calls[slow->count++] = (struct slow_call){at, took};
     }
     work->wall_ms += work->count / 1000 + 1;
+    munmap((void *)pages, page_bytes);
 }
 
 /* Keeps in a those that are slow in b too, with the lesser time. */
@@ -404,41 +377,58 @@ static void keep_common(slow_calls_t *a, const slow_calls_t *b)
     a->count = kept;
 }
 
-/* Of one operation: the longest call, SLOW_NS standing for everything below it, and how many are long. */
-typedef struct pauses {
-    double longest_us;
-    size_t above_100_us, above_1_ms;
-} pauses_t;
-
 static pauses_t pauses_of(const slow_calls_t *slow)
 {
-    pauses_t pauses = {SLOW_NS / 1e3, 0, 0};
+    pauses_t pauses = {0, 0, 0, 0};
     for (size_t i = 0; i < slow->count; i++) {
         double us = slow->calls[i].ns / 1e3;
-        pauses.longest_us = us > pauses.longest_us ? us : pauses.longest_us;
-        pauses.above_100_us += us > 100;
+        if (us > pauses.longest_us) {
+            pauses.longest_us = us;
+            pauses.longest_at = slow->calls[i].at;
+        }
+        pauses.above_half_ms += us > 500;
         pauses.above_1_ms += us > 1000;
     }
     return pauses;
 }
 
-static void find_pauses(work_t *work, pauses_t *out)
+/* "320 us (2 > 0.5 ms, 1 > 1 ms)" */
+static void print_pauses(const pauses_t *pauses)
 {
-    static const int measured[] = {INSERT_ONE, UPDATE_ONE, GET_ONE, DELETE_ONE, PURGE};
-    slow_calls_t *slow = must(calloc(2 * sizeof measured / sizeof measured[0], sizeof *slow));
+    if (pauses->longest_us == 0)
+        printf("%10s", "< 20");
+    else
+        printf("%10.0f", pauses->longest_us);
+    printf(" %3zu /%3zu |", pauses->above_half_ms, pauses->above_1_ms);
+}
+
+static void run_pauses(work_t *work, const char *kind_name)
+{
+    slow_calls_t *common = must(calloc(PAUSE_ROWS, sizeof *common)), *slow = must(malloc(sizeof *slow));
+    pauses_t turns[PAUSE_TURNS][PAUSE_ROWS];
     for (int turn = 0; turn < PAUSE_TURNS; turn++) {
         cake_orswot_t *set = set_new(11);
         work->wall_ms = WALL_MS;
-        for (size_t i = 0; i < sizeof measured / sizeof measured[0]; i++) {
-            slow_calls_t *mine = &slow[2 * i], *other = &slow[2 * i + 1];
-            time_all(set, work, measured[i], turn == 0 ? mine : other);
+        for (int kind = 0; kind < PAUSE_ROWS; kind++) {
+            time_all(set, work, kind, turn == 0 ? &common[kind] : slow);
+            turns[turn][kind] = pauses_of(turn == 0 ? &common[kind] : slow);
             if (turn > 0)
-                keep_common(mine, other);
+                keep_common(&common[kind], slow);
         }
         cake_orswot_free(set);
     }
-    for (size_t i = 0; i < sizeof measured / sizeof measured[0]; i++)
-        out[measured[i]] = pauses_of(&slow[2 * i]);
+    printf("%zu entries, %s: longest call us, calls above 0.5 / 1 ms, per turn | in all turns, at call\n", work->count,
+           kind_name);
+    for (int kind = 0; kind < PAUSE_ROWS; kind++) {
+        pauses_t always = pauses_of(&common[kind]);
+        printf("%-22s |", pause_rows[kind].title);
+        for (int turn = 0; turn < PAUSE_TURNS; turn++)
+            print_pauses(&turns[turn][kind]);
+        print_pauses(&always);
+        printf(" %zu\n", always.longest_at);
+    }
+    fflush(stdout);
+    free(common);
     free(slow);
 }
 
@@ -473,7 +463,6 @@ typedef struct options {
 
 typedef struct column {
     double ours[ROWS], theirs[ROWS];
-    pauses_t pauses[ROWS];
 } column_t;
 
 static int compare_doubles(const void *a, const void *b)
@@ -513,22 +502,28 @@ static void make_ids(work_t *work, bool is_random, bool is_long)
     }
 }
 
-static void run_kind(const options_t *options, size_t count, int kind, column_t *column)
+static void run_rounds(const options_t *options, work_t *work, int kind, column_t *column)
 {
     static double ours[ROUNDS_MAX][ROWS], theirs[ROUNDS_MAX][ROWS];
-    work_t work = {.count = count, .ids = must(malloc(count * sizeof(cake_id_t)))};
-    work.records = must(malloc(10001 * sizeof *work.records));
-    make_ids(&work, kind & 1, kind & 2);
     memset(theirs, 0, sizeof theirs);
     for (int i = 0; i < options->rounds; i++) {
-        one_round(&work, ours[i]);
+        one_round(work, ours[i]);
         if (options->peer != NULL && kind < 2)
-            peer_round(options->peer, count, kinds[kind], theirs[i]);
+            peer_round(options->peer, work->count, kinds[kind], theirs[i]);
     }
     medians(ours, options->rounds, column->ours);
     medians(theirs, options->rounds, column->theirs);
+}
+
+static void run_kind(const options_t *options, size_t count, int kind, column_t *column)
+{
+    work_t work = {.count = count, .ids = must(malloc(count * sizeof(cake_id_t)))};
+    work.records = must(malloc(10001 * sizeof *work.records));
+    make_ids(&work, kind & 1, kind & 2);
     if (options->wants_pauses)
-        find_pauses(&work, column->pauses);
+        run_pauses(&work, kinds[kind]);
+    else
+        run_rounds(options, &work, kind, column);
     free(work.ids);
     free(work.records);
 }
@@ -537,6 +532,21 @@ static void run_kind(const options_t *options, size_t count, int kind, column_t 
 static void print_cell(double value)
 {
     printf("%15.*f", value < 1 ? 3 : value < 10 ? 2 : 1, value);
+}
+
+/* How many times as long as the bare table's. */
+static void print_ratios_to_bare(const options_t *options, const column_t *columns, int row)
+{
+    static const int rows_of[BARE_OPERATIONS] = {INSERT, UPDATE, GET, DELETE};
+    for (int operation = 0; operation < BARE_OPERATIONS; operation++) {
+        if (rows_of[operation] != row)
+            continue;
+        printf("   of bare:");
+        for (int kind = 0; kind < KINDS; kind++) {
+            if (options->has_kind[kind])
+                printf(" %.2f", columns[kind].ours[row] / columns[kind].ours[BARE + operation]);
+        }
+    }
 }
 
 static void print_rows(const options_t *options, const column_t *columns)
@@ -551,28 +561,11 @@ static void print_rows(const options_t *options, const column_t *columns)
             printf("   goal %g / %g", rows[row].goals[0], rows[row].goals[1]);
         if (row == BYTES)
             printf(" (8 B / long)");
+        print_ratios_to_bare(options, columns, row);
         for (int kind = 0; kind < 2; kind++) {
             if (options->has_kind[kind] && columns[kind].theirs[row] > 0)
                 printf("   Rust, %s: %.4g (%.3gx)", kinds[kind], columns[kind].theirs[row],
                        columns[kind].theirs[row] / columns[kind].ours[row]);
-        }
-        printf("\n");
-    }
-    int first = 0;
-    while (!options->has_kind[first])
-        first++;
-    for (int row = 0; row < ROWS && options->wants_pauses; row++) {
-        if (columns[first].pauses[row].longest_us == 0)
-            continue;
-        printf("longest call: %-13.13s  us", rows[row].title);
-        for (int kind = 0; kind < KINDS; kind++) {
-            if (options->has_kind[kind])
-                print_cell(columns[kind].pauses[row].longest_us);
-        }
-        printf("   goal 1000; calls above 100 us / 1 ms:");
-        for (int kind = 0; kind < KINDS; kind++) {
-            if (options->has_kind[kind])
-                printf(" %zu / %zu", columns[kind].pauses[row].above_100_us, columns[kind].pauses[row].above_1_ms);
         }
         printf("\n");
     }
@@ -583,16 +576,18 @@ static void run(const options_t *options, size_t count)
 {
     static column_t columns[KINDS];
     memset(columns, 0, sizeof columns);
+    for (int kind = 0; kind < KINDS; kind++) {
+        if (options->has_kind[kind])
+            run_kind(options, count, kind, &columns[kind]);
+    }
+    if (options->wants_pauses)
+        return;
     printf("%-31s", "");
     for (int kind = 0; kind < KINDS; kind++) {
         if (options->has_kind[kind])
             printf("%15s", kinds[kind]);
     }
     printf("   %zu entries, %d rounds\n", count, options->rounds);
-    for (int kind = 0; kind < KINDS; kind++) {
-        if (options->has_kind[kind])
-            run_kind(options, count, kind, &columns[kind]);
-    }
     print_rows(options, columns);
 }
 
