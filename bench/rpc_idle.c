@@ -1,11 +1,11 @@
-/* What connections cost that are open and idle after one call each: the server's heap and the process's memory, per
- * connection. The clients are plain sockets of the same process, which have no memory outside of the kernel; with TLS they are
- * channels of ours in another process.
+/* What connections cost a server that are open and idle after one call each: its own heap, that of OpenSSL, and the process's
+ * memory, per connection. The clients are channels in another process. The limit: what a bare SSL has after its handshake.
  *
- *   bench-rpc_idle [connections: 10000] [tls] */
+ *   bench-rpc_idle [connections: 10000] [plain | tls: both] */
 #include <stdatomic.h>
 #include <malloc.h>
 #include <netinet/in.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,19 +13,15 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <datacake/rpc.h>
 #include <datacake/uv.h>
 
 #include "env/env.h"
+#include "rpc_bare_tls.h"
 
 #define LIMIT_BYTES 12288.0 /* the goal, of each */
-
-/* The client's preface, empty settings, the acknowledgement, and a call of /bench/echo. */
-static const char HELLO[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0\0\0\0\4\1\0\0\0\0"
-                            "\0\0\22\1\5\0\0\0\1\203\206\4\13/bench/echo\1\1a";
 
 static void must(bool is_fine, const char *what)
 {
@@ -35,17 +31,53 @@ static void must(bool is_fine, const char *what)
     exit(1);
 }
 
+/* ---- heaps ---- */
+
+typedef struct {
+    _Atomic(size_t) live, largest;
+} heap_t;
+
+static heap_t ours, library; /* OpenSSL's functions have no context */
+
+static size_t chunk_bytes(void *block)
+{
+    return block != NULL ? malloc_usable_size(block) + sizeof(size_t) : 0;
+}
+
 static void *counting_resize(void *ctx, void *block, size_t size)
 {
-    _Atomic(size_t) *live = ctx;
-    size_t before = malloc_usable_size(block);
+    heap_t *heap = ctx;
+    size_t before = chunk_bytes(block);
     void *after = NULL;
     if (size == 0)
         free(block);
     else if ((after = realloc(block, size)) == NULL)
         return NULL;
-    atomic_fetch_add(live, malloc_usable_size(after) - before);
+    heap->live += chunk_bytes(after) - before;
+    if (size > heap->largest)
+        heap->largest = size;
     return after;
+}
+
+static void *library_malloc(size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return size == 0 ? NULL : counting_resize(&library, NULL, size);
+}
+
+static void *library_realloc(void *block, size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return counting_resize(&library, block, size);
+}
+
+static void library_free(void *block, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    counting_resize(&library, block, 0);
 }
 
 static double resident_bytes(void)
@@ -63,23 +95,7 @@ static void echo(cake_rpc_call_t *call, void *arg)
     cake_rpc_reply(call, "hello", 5);
 }
 
-/* Gives the socket once the call has been answered: the last frame is DATA with the end. */
-static int connect_and_call(const struct sockaddr_in *to)
-{
-    uint8_t in[512];
-    size_t len = 0;
-    int client = socket(AF_INET, SOCK_STREAM, 0);
-    must(client >= 0 && connect(client, (const struct sockaddr *)to, sizeof *to) == 0, "connect");
-    must(send(client, HELLO, sizeof HELLO - 1, MSG_NOSIGNAL) == sizeof HELLO - 1, "send");
-    while (len < 5 || memcmp(in + len - 5, "hello", 5) != 0) {
-        ssize_t got = read(client, in + len, sizeof in - len);
-        must(got > 0, "read");
-        len += (size_t)got;
-    }
-    return client;
-}
-
-/* ---- clients with TLS ---- */
+/* ---- clients ---- */
 
 static const cake_tls_config_t KEY = {.cluster_key = "a key for this program", .cluster_key_len = 22};
 
@@ -89,13 +105,13 @@ typedef struct {
 } client_t;
 
 /* Opens one connection for each byte that it is sent, after the server's address. */
-static void run_client(int in, int out)
+static void run_client(int in, int out, bool is_secure)
 {
     char address[CAKE_ADDR_TEXT_MAX], byte;
     cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
     must(read(in, address, sizeof address) == sizeof address, "address");
     must(cake_uv_env_new(NULL, &config.env) == 0, "env");
-    config.tls = &KEY;
+    config.tls = is_secure ? &KEY : NULL;
     while (read(in, &byte, 1) == 1) {
         cake_channel_t *channel; /* open until the process ends */
         must(cake_channel_open(address, &config, &channel) == 0, "open");
@@ -105,7 +121,7 @@ static void run_client(int in, int out)
     _exit(0);
 }
 
-static client_t start_client(void)
+static client_t start_client(bool is_secure)
 {
     client_t client;
     int to[2], from[2];
@@ -115,7 +131,7 @@ static client_t start_client(void)
     if (client.pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(to[1]);
-        run_client(to[0], from[1]);
+        run_client(to[0], from[1], is_secure);
     }
     close(to[0]);
     close(from[1]);
@@ -124,76 +140,172 @@ static client_t start_client(void)
     return client;
 }
 
-static void connect_secure(const client_t *client)
+static void connect_one(const client_t *client)
 {
     char byte = 0;
-    must(write(client->fds[1], &byte, 1) == 1 && read(client->fds[0], &byte, 1) == 1, "a client with TLS");
+    must(write(client->fds[1], &byte, 1) == 1 && read(client->fds[0], &byte, 1) == 1, "the client");
+}
+
+/* ---- one kind of connections ---- */
+
+typedef struct {
+    cake_env_t *env;
+    cake_rpc_server_t *server;
+    cake_addr_t addr;
+    client_t client;
+    size_t count;
+    bool is_secure;
+} bench_t;
+
+static void allow_files(size_t count)
+{
+    struct rlimit files;
+    must(getrlimit(RLIMIT_NOFILE, &files) == 0, "getrlimit");
+    files.rlim_cur = count;
+    if (files.rlim_max < count)
+        files.rlim_max = count; /* root may */
+    must(setrlimit(RLIMIT_NOFILE, &files) == 0, "so many open files");
+}
+
+static void start_server(bench_t *bench)
+{
+    static const cake_rpc_method_t method = {"echo", echo, 0};
+    static const cake_rpc_service_t service = {"bench", &method, 1, NULL, NULL};
+    cake_alloc_t alloc = {counting_resize, &ours};
+    cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
+    cake_rpc_server_config_t config = CAKE_RPC_SERVER_CONFIG_INIT;
+    options.alloc = &alloc;
+    must(cake_uv_env_new(&options, &bench->env) == 0, "env");
+    config.env = bench->env;
+    config.listen_addr = "127.0.0.1:0";
+    config.tls = bench->is_secure ? &KEY : NULL;
+    config.limits.max_connections = (uint32_t)bench->count;
+    must(cake_rpc_listen(&config, &bench->server) == 0 && cake_rpc_add_service(bench->server, &service) == 0, "listen");
+    cake_addr_parse(cake_rpc_address(bench->server), &bench->addr);
+}
+
+/* The first connection makes what all share, and does not count. */
+static void measure(bench_t *bench)
+{
+    double each = (double)(bench->count - 1);
+    connect_one(&bench->client);
+    size_t ours_before = ours.live, library_before = library.live;
+    double resident_before = resident_bytes();
+    for (size_t i = 1; i < bench->count; i++)
+        connect_one(&bench->client);
+    cake_rpc_server_stats_t stats;
+    must(cake_rpc_server_stats(bench->server, &stats) == 0 && stats.connections == bench->count, "connections");
+    printf("%zu idle connections%s: %.0f bytes of heap", bench->count, bench->is_secure ? " with TLS" : "",
+           (double)(ours.live - ours_before) / each);
+    if (bench->is_secure)
+        printf(" and %.0f of OpenSSL's", (double)(library.live - library_before) / each);
+    printf(", %.0f bytes resident each (goal: %.0f resident)\n", (resident_bytes() - resident_before) / each,
+           LIMIT_BYTES);
+}
+
+static void run(size_t count, bool is_secure)
+{
+    bench_t bench = {.count = count, .is_secure = is_secure};
+    char address[CAKE_ADDR_TEXT_MAX];
+    allow_files(count + 100);
+    bench.client = start_client(is_secure);
+    must(CRYPTO_set_mem_functions(library_malloc, library_realloc, library_free) == 1, "CRYPTO_set_mem_functions");
+    start_server(&bench);
+    cake_addr_format(&bench.addr, address);
+    must(write(bench.client.fds[1], address, sizeof address) == sizeof address, "address");
+    measure(&bench);
+    close(bench.client.fds[1]);
+    close(bench.client.fds[0]);
+    waitpid(bench.client.pid, NULL, 0);
+    cake_rpc_close(bench.server);
+    bench.env->ops->close(bench.env);
+}
+
+/* ---- the limit ---- */
+
+static size_t bare_live[2]; /* of each end */
+
+static void *bare_malloc(size_t size, const char *file, int line)
+{
+    size_t before = library.live;
+    void *block = library_malloc(size, file, line);
+    bare_live[bare_acting] += library.live - before;
+    return block;
+}
+
+static void *bare_realloc(void *block, size_t size, const char *file, int line)
+{
+    size_t before = library.live;
+    void *after = library_realloc(block, size, file, line);
+    bare_live[bare_acting] += library.live - before;
+    return after;
+}
+
+static void bare_free(void *block, const char *file, int line)
+{
+    size_t before = library.live;
+    library_free(block, file, line);
+    bare_live[bare_acting] += library.live - before;
+}
+
+static void bare_exchange(bare_end_t ends[2])
+{
+    char data[100] = "";
+    for (int i = 0; i < 2; i++) {
+        bare_acting = 1 - i;
+        bare_must(SSL_write(ends[1 - i].ssl, data, sizeof data) == sizeof data, "SSL_write");
+        bare_acting = i;
+        bare_must(SSL_read(ends[i].ssl, data, sizeof data) == sizeof data, "SSL_read");
+    }
+}
+
+static void run_bare(size_t count, bool is_secure)
+{
+    static bare_pipe_t pipes[2];
+    bare_end_t ends[2], first[2];
+    (void)count;
+    (void)is_secure;
+    must(CRYPTO_set_mem_functions(bare_malloc, bare_realloc, bare_free) == 1, "CRYPTO_set_mem_functions");
+    bare_t bare = bare_open();
+    bare_connect(&bare, first, pipes); /* makes what all share */
+    bare_exchange(first);
+    library.largest = 0;
+    SSL_free(SSL_new(bare.ctx[0]));
+    size_t object_bytes = library.largest;
+    bare_live[0] = 0;
+    bare_connect(&bare, ends, pipes);
+    bare_exchange(ends);
+    printf("a bare SSL of OpenSSL on a server, after its handshake and with its buffers released: %zu bytes of heap, "
+           "%zu of "
+           "them the object itself\n",
+           bare_live[0], object_bytes);
+}
+
+/* Each in a process of its own: no one's memory is left to the next. */
+static void run_apart(void (*function)(size_t count, bool is_secure), size_t count, bool is_secure)
+{
+    int status;
+    fflush(stdout);
+    pid_t pid = fork();
+    must(pid >= 0, "fork");
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        function(count, is_secure);
+        exit(0);
+    }
+    must(waitpid(pid, &status, 0) == pid && status == 0, "a measurement");
 }
 
 int main(int argc, char **argv)
 {
-    static const cake_rpc_method_t method = {"echo", echo, 0};
-    static const cake_rpc_service_t service = {"bench", &method, 1, NULL, NULL};
     size_t count = argc > 1 ? (size_t)atoi(argv[1]) : 10000;
-    bool is_secure = argc > 2 && strcmp(argv[2], "tls") == 0;
-    struct rlimit files;
-    must(getrlimit(RLIMIT_NOFILE, &files) == 0, "getrlimit");
-    files.rlim_cur = 2 * count + 100; /* both ends are here */
-    if (files.rlim_cur > files.rlim_max) {
-        files.rlim_cur = files.rlim_max;
-        count = (files.rlim_max - 100) / 2;
-        printf("only %zu connections: no more files may be open\n", count);
-    }
-    must(setrlimit(RLIMIT_NOFILE, &files) == 0, "setrlimit");
-
-    client_t client = is_secure ? start_client() : (client_t){.pid = 0};
-    _Atomic(size_t) live = 0;
-    cake_alloc_t alloc = {counting_resize, &live};
-    cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
-    cake_rpc_server_config_t config = CAKE_RPC_SERVER_CONFIG_INIT;
-    cake_rpc_server_t *server;
-    cake_env_t *env;
-    options.alloc = &alloc;
-    must(cake_uv_env_new(&options, &env) == 0, "env");
-    config.env = env;
-    config.listen_addr = "127.0.0.1:0";
-    config.tls = is_secure ? &KEY : NULL;
-    must(cake_rpc_listen(&config, &server) == 0 && cake_rpc_add_service(server, &service) == 0, "listen");
-    cake_addr_t addr;
-    cake_addr_parse(cake_rpc_address(server), &addr);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(addr.port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-
-    int *clients = calloc(count, sizeof *clients);
-    char address[CAKE_ADDR_TEXT_MAX];
-    cake_addr_format(&addr, address);
-    must(!is_secure || write(client.fds[1], address, sizeof address) == sizeof address, "address");
-    size_t live_before = 0;
-    double resident_before = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (is_secure)
-            connect_secure(&client);
-        else
-            clients[i] = connect_and_call(&to);
-        if (i > 0)
-            continue;
-        live_before = live;
-        resident_before = resident_bytes();
-    }
-    cake_rpc_server_stats_t stats;
-    must(cake_rpc_server_stats(server, &stats) == 0 && stats.connections == count, "connections");
-    double heap = (double)(live - live_before) / (double)(count - 1);
-    double resident = (resident_bytes() - resident_before) / (double)(count - 1);
-    printf("%zu idle connections%s: %.0f bytes of heap, %.0f bytes resident each (goal: %.0f resident)\n", count,
-           is_secure ? " with TLS" : "", heap, resident, LIMIT_BYTES);
-    for (size_t i = 0; i < count && !is_secure; i++)
-        close(clients[i]);
-    free(clients);
-    if (is_secure) {
-        close(client.fds[1]);
-        close(client.fds[0]);
-        waitpid(client.pid, NULL, 0);
-    }
-    cake_rpc_close(server);
-    env->ops->close(env);
+    const char *kind = argc > 2 ? argv[2] : "";
+    must(count > 1, "usage: bench-rpc_idle [connections] [plain | tls]");
+    if (strcmp(kind, "tls") != 0)
+        run_apart(run, count, false);
+    if (strcmp(kind, "plain") == 0)
+        return 0;
+    run_apart(run, count, true);
+    run_apart(run_bare, 0, true);
     return 0;
 }
