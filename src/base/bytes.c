@@ -60,24 +60,6 @@ void cake__put_string(cake__buf_t *buf, cake_slice_t text)
     cake__put_bytes(buf, text.data, text.len);
 }
 
-const uint8_t *cake__get_bytes(cake__reader_t *reader, size_t len)
-{
-    if (reader->err != 0 || cake__reader_left(reader) < len) {
-        reader->err = CAKE_EPARSE;
-        reader->at = reader->end;
-        return NULL;
-    }
-    const uint8_t *from = reader->at;
-    reader->at += len;
-    return from;
-}
-
-uint64_t cake__get_le(cake__reader_t *reader, size_t size)
-{
-    const uint8_t *from = cake__get_bytes(reader, size);
-    return from == NULL ? 0 : cake__load_le(from, size);
-}
-
 uint64_t cake__get_varint(cake__reader_t *reader)
 {
     uint64_t value = 0;

@@ -67,8 +67,15 @@ static inline void cake__put_u8(cake__buf_t *buf, uint8_t value)
     cake__put_bytes(buf, &value, 1);
 }
 
+/* Of at most 8 bytes. Compilers leave a loop over bytes as it is: where size is known to them, it is one store or load. */
+#define CAKE__IS_ONE_MOVE(size) (__builtin_constant_p(size) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+
 static inline void cake__store_le(uint8_t *to, uint64_t value, size_t size)
 {
+    if (CAKE__IS_ONE_MOVE(size)) {
+        memcpy(to, &value, size);
+        return;
+    }
     for (size_t i = 0; i < size; i++)
         to[i] = (uint8_t)(value >> (8 * i));
 }
@@ -76,6 +83,10 @@ static inline void cake__store_le(uint8_t *to, uint64_t value, size_t size)
 static inline uint64_t cake__load_le(const uint8_t *from, size_t size)
 {
     uint64_t value = 0;
+    if (CAKE__IS_ONE_MOVE(size)) {
+        memcpy(&value, from, size);
+        return value;
+    }
     for (size_t i = 0; i < size; i++)
         value |= (uint64_t)from[i] << (8 * i);
     return value;
@@ -123,8 +134,25 @@ static inline size_t cake__reader_left(const cake__reader_t *reader)
     return (size_t)(reader->end - reader->at);
 }
 
-const uint8_t *cake__get_bytes(cake__reader_t *reader, size_t len); /* in place; NULL past the end */
-uint64_t cake__get_le(cake__reader_t *reader, size_t size);
+/* In place; NULL past the end. */
+static inline const uint8_t *cake__get_bytes(cake__reader_t *reader, size_t len)
+{
+    if (reader->err != 0 || cake__reader_left(reader) < len) {
+        reader->err = CAKE_EPARSE;
+        reader->at = reader->end;
+        return NULL;
+    }
+    const uint8_t *from = reader->at;
+    reader->at += len;
+    return from;
+}
+
+static inline uint64_t cake__get_le(cake__reader_t *reader, size_t size)
+{
+    const uint8_t *from = cake__get_bytes(reader, size);
+    return from == NULL ? 0 : cake__load_le(from, size);
+}
+
 uint64_t cake__get_varint(cake__reader_t *reader); /* the shortest form only: one value, one encoding */
 cake_slice_t cake__get_string(cake__reader_t *reader, size_t max_len);
 

@@ -186,6 +186,13 @@ typedef struct scan {
     bool is_done;
 } scan_t;
 
+static int tell_key(const scan_t *scan, const cake_row_t *row)
+{
+    cake_row_t out = *row;
+    out.value = cake__slice(NULL, 0);
+    return scan->fn(scan->arg, &out);
+}
+
 static int scan_row(void *arg, const cake_row_t *row)
 {
     scan_t *scan = arg;
@@ -195,10 +202,7 @@ static int scan_row(void *arg, const cake_row_t *row)
         return CAKE_ECANCELED;
     if (row->is_tombstone || (range->after.len > 0 && cake__slice_equal(row->key, range->after)))
         return 0;
-    cake_row_t out = *row;
-    if (range->keys_only)
-        out.value = cake__slice(NULL, 0);
-    int err = scan->fn(scan->arg, &out);
+    int err = range->keys_only ? tell_key(scan, row) : scan->fn(scan->arg, row);
     scan->is_done = err == 0 && ++scan->count == range->limit;
     return scan->is_done ? CAKE_ECANCELED : err;
 }
@@ -218,10 +222,7 @@ int cake__lmdb_scan(cake_storage_t *storage, cake_slice_t keyspace, const cake_s
 
 static int metadata_row(void *arg, const cake_row_t *row)
 {
-    const scan_t *scan = arg;
-    cake_row_t out = *row;
-    out.value = cake__slice(NULL, 0);
-    return scan->fn(scan->arg, &out);
+    return tell_key(arg, row);
 }
 
 int cake__lmdb_metadata(cake_storage_t *storage, cake_slice_t keyspace, cake_row_fn fn, void *arg)
