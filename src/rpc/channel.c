@@ -361,24 +361,17 @@ int cake_channel_open(const char *address, const cake_channel_config_t *config, 
     int err = check_address(address);
     if (err != 0)
         return err;
-    if (config->size < sizeof *config || !cake__is_cluster_id(config->cluster_id))
-        return CAKE_EINVAL;
-    cake_env_t *env = config->env;
-    if (env == NULL && (err = cake__default_env(&env)) != 0)
+    cake__setup_t setup;
+    err = cake__set_up(&setup, config->size >= sizeof *config, config->env, config->cluster_id, config->tls);
+    if (err != 0)
         return err;
-    cake_tls_t *tls = NULL;
-    err = cake__tls_make(env, config->tls, &tls);
-    if (err == 0 && (*out = make(env, address, config)) == NULL)
-        err = CAKE_ENOMEM;
-    if (err != 0) {
-        if (tls != NULL)
-            env->ops->tls_close(tls);
-        if (config->env == NULL)
-            env->ops->close(env);
-        return err;
+    *out = make(setup.env, address, config);
+    if (*out == NULL) {
+        cake__undo_setup(&setup);
+        return CAKE_ENOMEM;
     }
-    (*out)->owns_env = config->env == NULL;
-    cake__conn_kind_own_tls(&(*out)->kind, tls);
+    (*out)->owns_env = setup.owns_env;
+    cake__conn_kind_own_tls(&(*out)->kind, setup.tls);
     return 0;
 }
 

@@ -1,6 +1,8 @@
 #include "rpc/rpc.h"
 
 #include "env/env.h"
+#include "rpc/conn.h"
+#include "rpc/headers.h"
 
 int cake_rpc_status(int err)
 {
@@ -42,6 +44,29 @@ int cake__default_env(cake_env_t **env)
 {
     *env = NULL;
     return cake_uv_env_new(NULL, env);
+}
+
+int cake__set_up(cake__setup_t *setup, bool is_sound, cake_env_t *env, const char *cluster_id,
+                 const cake_tls_config_t *tls)
+{
+    *setup = (cake__setup_t){.env = env, .owns_env = env == NULL};
+    if (!is_sound || !cake__is_cluster_id(cluster_id))
+        return CAKE_EINVAL;
+    int err = setup->owns_env ? cake__default_env(&setup->env) : 0;
+    if (err != 0)
+        return err;
+    err = cake__tls_make(setup->env, tls, &setup->tls);
+    if (err != 0)
+        cake__undo_setup(setup);
+    return err;
+}
+
+void cake__undo_setup(cake__setup_t *setup)
+{
+    if (setup->tls != NULL)
+        setup->env->ops->tls_close(setup->tls);
+    if (setup->owns_env)
+        setup->env->ops->close(setup->env);
 }
 
 typedef struct {

@@ -34,4 +34,16 @@ void cake__rpc_server_lend_tls(cake_rpc_server_t *server, cake_tls_t *tls);
  * CAKE_ENOMEM, CAKE_EINTERNAL. */
 int cake__default_env(cake_env_t **env);
 
+/* What the configurations of servers and channels share, checked and made: an environment where none is given, a TLS context where one is
+ * asked for. Any thread. CAKE_EINVAL, CAKE_EUNAVAILABLE: the environment has no TLS; else as of cake__default_env and tls_open. */
+typedef struct {
+    cake_env_t *env;
+    cake_tls_t *tls; /* NULL: without */
+    bool owns_env;
+} cake__setup_t;
+
+int cake__set_up(cake__setup_t *setup, bool is_sound, cake_env_t *env, const char *cluster_id,
+                 const cake_tls_config_t *tls); /* an error: there is nothing to undo */
+void cake__undo_setup(cake__setup_t *setup);
+
 #endif

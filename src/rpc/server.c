@@ -151,17 +151,16 @@ static int look_up(cake_env_t *env, const char *text, cake_addr_t *out)
 }
 
 typedef struct {
-    cake_env_t *env;
+    cake__setup_t setup;
     const cake_rpc_server_config_t *config;
     cake_addr_t addr;
-    cake_tls_t *tls;
     cake_rpc_server_t *server;
 } listen_t;
 
 static int listen_on_loop(void *arg)
 {
     listen_t *request = arg;
-    cake_env_t *env = request->env;
+    cake_env_t *env = request->setup.env;
     cake_rpc_server_t *server = make(env, request->config);
     if (server == NULL)
         return CAKE_ENOMEM;
@@ -171,7 +170,8 @@ static int listen_on_loop(void *arg)
         return err;
     }
     server->is_listening = true;
-    cake__conn_kind_own_tls(&server->kind, request->tls);
+    server->owns_env = request->setup.owns_env;
+    cake__conn_kind_own_tls(&server->kind, request->setup.tls);
     cake_addr_t addr;
     env->ops->listener_addr(server->listener, &addr);
     cake_addr_format(&addr, server->address);
@@ -179,30 +179,22 @@ static int listen_on_loop(void *arg)
     return 0;
 }
 
-static bool is_sound(const cake_rpc_server_config_t *config)
-{
-    if (config == NULL || config->size < sizeof *config || config->listen_addr == NULL)
-        return false;
-    return cake__is_cluster_id(config->cluster_id) && config->worker_lanes <= CAKE__LANES_MAX;
-}
-
 int cake_rpc_listen(const cake_rpc_server_config_t *config, cake_rpc_server_t **out)
 {
     *out = NULL;
-    if (!is_sound(config))
+    if (config == NULL)
         return CAKE_EINVAL;
-    listen_t request = {.env = config->env, .config = config};
-    int err = request.env != NULL ? 0 : cake__default_env(&request.env);
+    listen_t request = {.config = config};
+    bool is_sound =
+        config->size >= sizeof *config && config->listen_addr != NULL && config->worker_lanes <= CAKE__LANES_MAX;
+    int err = cake__set_up(&request.setup, is_sound, config->env, config->cluster_id, config->tls);
+    if (err != 0)
+        return err;
+    err = look_up(request.setup.env, config->listen_addr, &request.addr);
     if (err == 0)
-        err = look_up(request.env, config->listen_addr, &request.addr);
-    if (err == 0)
-        err = cake__tls_make(request.env, config->tls, &request.tls);
-    if (err == 0 && (err = cake__run_on_loop(request.env, listen_on_loop, &request)) != 0 && request.tls != NULL)
-        request.env->ops->tls_close(request.tls);
-    if (err == 0)
-        request.server->owns_env = config->env == NULL;
-    else if (config->env == NULL && request.env != NULL)
-        request.env->ops->close(request.env);
+        err = cake__run_on_loop(request.setup.env, listen_on_loop, &request);
+    if (err != 0)
+        cake__undo_setup(&request.setup);
     *out = request.server;
     return err;
 }
