@@ -251,6 +251,12 @@ CAKE_API int cake_channel_call_async(cake_channel_t *channel, const char *path, 
                                      const cake_call_options_t *options, cake_reply_fn done, void *arg,
                                      cake_call_t **call);
 
+/* As call_async without the copy, which large bodies gain from: the parts stay where they are until released(arg) runs on the loop
+ * thread, once, before or after done, maybe long after it when a call ends early (its bytes may be on their way). Not after an error. */
+CAKE_API int cake_channel_call_borrowed(cake_channel_t *channel, const char *path, const cake_slice_t *parts,
+                                        size_t count, const cake_call_options_t *options, cake_event_fn released,
+                                        cake_reply_fn done, void *arg, cake_call_t **call);
+
 CAKE_API void cake_call_cancel(cake_call_t *call); /* done comes with CAKE_ECANCELED, unless the call is over already */
 CAKE_API void cake_call_free(cake_call_t *call);   /* the handle only: the call goes on. NULL is fine. */
 

@@ -255,7 +255,9 @@ int cake_rpc_reply_borrowed(cake_rpc_call_t *call, const cake_slice_t *parts, si
         call->is_lent = true; /* the parts may lie in its body */
         call->released = released;
         call->released_arg = arg;
-        answer(call, 0, reply);
+        cake__chunk_t *list = cake__chunk_list(reply);
+        cake__chunk_unref(reply);
+        answer(call, 0, list);
         return 0;
     }
     int err = cake_rpc_replyv(call, parts, count);

@@ -67,7 +67,7 @@ cake__chunk_t *cake__chunk_copy(const cake_alloc_t *alloc, const cake_slice_t *p
     cake__chunk_t *chunk = cake__malloc(alloc, sizeof *chunk + len);
     if (chunk == NULL)
         return NULL;
-    *chunk = (cake__chunk_t){.refs = 1, .data = chunk->bytes, .alloc = alloc};
+    *chunk = (cake__chunk_t){.refs = 1, .data = chunk->bytes, .alloc = alloc, .count = 1};
     for (size_t i = 0; i < count; i++) {
         if (parts[i].len > 0)
             memcpy(chunk->bytes + chunk->len, parts[i].data, parts[i].len);
@@ -76,32 +76,41 @@ cake__chunk_t *cake__chunk_copy(const cake_alloc_t *alloc, const cake_slice_t *p
     return chunk;
 }
 
+static cake__chunk_t *piece_of(cake__chunk_t *chunk, size_t i)
+{
+    return i == 0 ? chunk : (cake__chunk_t *)(void *)chunk->bytes + i - 1;
+}
+
 cake__chunk_t *cake__chunk_borrow(const cake_alloc_t *alloc, const cake_slice_t *parts, size_t count,
                                   cake_event_fn released, void *arg)
 {
-    cake__chunk_t *first = NULL, *last = NULL;
-    for (size_t i = 0; i < count || first == NULL; i++) {
-        cake__chunk_t *chunk = cake__malloc(alloc, sizeof *chunk);
-        if (chunk == NULL) {
-            cake__chunk_unref_list(first);
-            return NULL;
-        }
-        *chunk = (cake__chunk_t){.refs = 1, .alloc = alloc, .lender = first};
-        if (count > 0) {
-            chunk->data = parts[i].data;
-            chunk->len = parts[i].len;
-        }
-        if (first == NULL) {
-            first = chunk;
-        } else {
-            first->refs++;
-            last->next = chunk;
-        }
-        last = chunk;
+    cake__chunk_t *chunk =
+        count > SIZE_MAX / sizeof *chunk - 1 ? NULL : cake__malloc(alloc, (count + 1) * sizeof *chunk);
+    if (chunk == NULL)
+        return NULL;
+    for (size_t i = 0; i < count || i == 0; i++) {
+        *piece_of(chunk, i) = (cake__chunk_t){.lender = i == 0 ? NULL : chunk,
+                                              .data = i < count ? parts[i].data : NULL,
+                                              .len = i < count ? parts[i].len : 0};
     }
-    first->released = released;
-    first->arg = arg;
-    return first;
+    chunk->refs = 1;
+    chunk->alloc = alloc;
+    chunk->count = count == 0 ? 1 : count;
+    chunk->released = released;
+    chunk->arg = arg;
+    return chunk;
+}
+
+cake__chunk_t *cake__chunk_list(cake__chunk_t *chunk)
+{
+    for (size_t i = 0; i < chunk->count; i++) {
+        cake__chunk_t *piece = piece_of(chunk, i);
+        if (piece->lender != NULL && piece->refs == 0)
+            chunk->refs++;
+        piece->refs++;
+        piece->next = i + 1 < chunk->count ? piece_of(chunk, i + 1) : NULL;
+    }
+    return chunk;
 }
 
 void cake__chunk_unref(cake__chunk_t *chunk)
@@ -111,9 +120,11 @@ void cake__chunk_unref(cake__chunk_t *chunk)
         if (--chunk->refs > 0)
             return;
         cake__chunk_t *lender = chunk->lender;
-        if (chunk->released != NULL)
-            chunk->released(chunk->arg);
-        cake__free(chunk->alloc, chunk);
+        if (lender == NULL) {
+            if (chunk->released != NULL)
+                chunk->released(chunk->arg);
+            cake__free(chunk->alloc, chunk);
+        }
         chunk = lender;
     }
 }

@@ -49,18 +49,21 @@ typedef struct cake__chunk {
     uint32_t refs;
     const uint8_t *data;
     size_t len;
+    struct cake__chunk *lender; /* of a further borrowed piece: the first, which it lies in and holds */
     const cake_alloc_t *alloc;
-    struct cake__chunk *lender; /* the first of several borrowed pieces, which it holds */
-    cake_event_fn released;     /* of a lender */
+    size_t count; /* pieces */
+    cake_event_fn released;
     void *arg;
-    uint8_t bytes[];
+    uint8_t bytes[]; /* the copied ones, or the further pieces */
 } cake__chunk_t;
 
 /* The parts copied one after another. Any thread. */
 cake__chunk_t *cake__chunk_copy(const cake_alloc_t *alloc, const cake_slice_t *parts, size_t count);
-/* A list of chunks over the parts; released(arg) runs when the last is gone. NULL: no memory, released has not run. */
+/* Pieces that are the parts; released(arg) runs when nobody holds any of them. NULL: no memory, released has not run. */
 cake__chunk_t *cake__chunk_borrow(const cake_alloc_t *alloc, const cake_slice_t *parts, size_t count,
                                   cake_event_fn released, void *arg);
+/* All pieces of it as a list for a body, with a reference each. Again only when no body has the list before. */
+cake__chunk_t *cake__chunk_list(cake__chunk_t *chunk);
 void cake__chunk_unref(cake__chunk_t *chunk); /* NULL is fine */
 void cake__chunk_unref_list(cake__chunk_t *chunk);
 

@@ -181,8 +181,10 @@ static void begin(cake_call_t *call, cake_call_t **handle)
     env->ops->post(env, &call->post);
 }
 
-int cake_channel_call_async(cake_channel_t *channel, const char *path, const cake_slice_t *parts, size_t count,
-                            const cake_call_options_t *options, cake_reply_fn done, void *arg, cake_call_t **handle)
+/* released: of parts that stay where they are; NULL: they are copied. */
+static int call_unary(cake_channel_t *channel, const char *path, const cake_slice_t *parts, size_t count,
+                      const cake_call_options_t *options, cake_event_fn released, cake_reply_fn done, void *arg,
+                      cake_call_t **handle)
 {
     cake_call_t *call;
     size_t len = 0;
@@ -200,7 +202,11 @@ int cake_channel_call_async(cake_channel_t *channel, const char *path, const cak
     /* it is freed on the loop in any case */
     const cake_env_t *env = channel->env;
     const cake_alloc_t *alloc = env->ops->on_loop(channel->env) ? &channel->kind.slab.alloc : &env->alloc;
-    if (len > 0 && (call->request = cake__chunk_copy(alloc, parts, count)) == NULL) {
+    if (released != NULL)
+        call->request = cake__chunk_borrow(alloc, parts, count, released, arg);
+    else if (len > 0)
+        call->request = cake__chunk_copy(alloc, parts, count);
+    if (call->request == NULL && (released != NULL || len > 0)) {
         unref(call);
         return CAKE_ENOMEM;
     }
@@ -208,6 +214,21 @@ int cake_channel_call_async(cake_channel_t *channel, const char *path, const cak
     call->arg = arg;
     begin(call, handle);
     return 0;
+}
+
+int cake_channel_call_async(cake_channel_t *channel, const char *path, const cake_slice_t *parts, size_t count,
+                            const cake_call_options_t *options, cake_reply_fn done, void *arg, cake_call_t **handle)
+{
+    return call_unary(channel, path, parts, count, options, NULL, done, arg, handle);
+}
+
+int cake_channel_call_borrowed(cake_channel_t *channel, const char *path, const cake_slice_t *parts, size_t count,
+                               const cake_call_options_t *options, cake_event_fn released, cake_reply_fn done,
+                               void *arg, cake_call_t **handle)
+{
+    if (released == NULL)
+        return CAKE_EINVAL;
+    return call_unary(channel, path, parts, count, options, released, done, arg, handle);
 }
 
 int cake_channel_stream(cake_channel_t *channel, const char *path, const cake_call_options_t *options,
@@ -304,8 +325,9 @@ static size_t fill_headers(cake_call_t *call, uint64_t now_ns, cake__h2_header_t
         cake__hex_write(channel->hooks.stamp(channel->hooks.arg), call->clock_text);
         headers[count++] = cake__header(CAKE__NAME_CLOCK, cake__slice(call->clock_text, CAKE__HEX_BYTES), true);
     }
-    if (call->request != NULL && call->request->len >= CAKE__COPY_BELOW) {
-        cake_slice_t text = decimal_text(call->length_text, call->request->len);
+    size_t body_len = call->stream.out.pending;
+    if (!call->is_streaming && body_len >= CAKE__COPY_BELOW) {
+        cake_slice_t text = decimal_text(call->length_text, body_len);
         headers[count++] = cake__header(CAKE__LITERAL("content-length"), text, true);
     }
     return count + cake__headers_fill(&call->headers, headers + count);
@@ -320,8 +342,7 @@ void cake__call_submit(cake_call_t *call, cake__conn_t *conn, uint64_t now_ns)
     call->state = CAKE__CALL_ACTIVE;
     call->attempts++;
     if (call->request != NULL) {
-        call->request->refs++;
-        cake__body_append(&call->stream.out, call->request);
+        cake__body_append(&call->stream.out, cake__chunk_list(call->request));
     }
     call->stream.out.is_ended = !call->is_streaming || call->is_finished;
     size_t count = fill_headers(call, now_ns, headers);

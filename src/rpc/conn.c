@@ -5,7 +5,7 @@
 
 /* Messages that one read should bring: fewer waste writes, more keep the other side waiting for its replies. */
 #define BATCH_MIN 16u
-#define BATCH_MAX 64u
+#define BATCH     32u
 
 static void flush(void *arg);
 static void tick(void *arg);
@@ -264,10 +264,8 @@ static void on_buffer(void *arg, void **data, size_t *size)
 
 static void adapt_read_cap(cake__conn_t *conn, size_t len)
 {
-    if (conn->messages > BATCH_MAX && conn->read_cap > CAKE__READ_MIN)
-        conn->read_cap /= 2;
-    else if (conn->messages < BATCH_MIN && len >= conn->read_cap && conn->read_cap < CAKE__BLOCK_BYTES)
-        conn->read_cap *= 2;
+    uint64_t message_bytes = len / cake__max_u64(conn->messages, 1);
+    conn->read_cap = cake__min_u64(cake__max_u64(BATCH * message_bytes, CAKE__READ_MIN), CAKE__BLOCK_BYTES);
 }
 
 static void on_read(void *arg, void *data, intptr_t len)

@@ -17,7 +17,7 @@
 #include "rpc/slab.h"
 #include "rpc/spare.h"
 
-#define CAKE__READ_MIN 4096u
+#define CAKE__READ_MIN 2048u
 
 typedef struct cake__conn cake__conn_t;
 

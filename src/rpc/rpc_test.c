@@ -119,6 +119,101 @@ static void bodies_are_sent_back_from_where_they_lie(bool is_sim)
     fixture_stop(&fixture);
 }
 
+typedef struct {
+    outcome_t outcome; /* first */
+    uint8_t *data;
+    size_t len;
+    fixture_t *fixture;
+    atomic_int released;
+} loan_t;
+
+static void loan_released(void *arg)
+{
+    loan_t *loan = arg;
+    memset(loan->data, 0xee, loan->len + 1);
+    free(loan->data);
+    atomic_fetch_add(&loan->released, 1);
+}
+
+static bool is_loan_over(void *arg)
+{
+    loan_t *loan = arg;
+    return is_done(arg) && atomic_load(&loan->released) > 0;
+}
+
+static void lend(fixture_t *fixture, loan_t *loan, const char *path, size_t len, cake_call_t **call)
+{
+    loan->len = len;
+    loan->data = pattern(len);
+    cake_slice_t parts[] = {cake__slice(loan->data, len / 3), cake__slice(loan->data, 0),
+                            cake__slice(loan->data + len / 3, len - len / 3)};
+    assert_int_equal(cake_channel_call_borrowed(fixture->channel, path, parts, CAKE_COUNT_OF(parts), NULL,
+                                                loan_released, note, loan, call),
+                     0);
+}
+
+/* More at once than the server takes, before it could say so: some are refused, and sent again from where they lie. */
+static void a_borrowed_body_is_given_back_once(bool is_sim)
+{
+    static const size_t lens[] = {0, 1, 2, 5000, 65536, 200000, 1 << 20, 3000000};
+    enum { COUNT = CAKE_COUNT_OF(lens) };
+    cake_rpc_server_config_t server = CAKE_RPC_SERVER_CONFIG_INIT;
+    cake_channel_config_t channel = CAKE_CHANNEL_CONFIG_INIT;
+    loan_t loans[COUNT + 1] = {0};
+    cake_call_t *call;
+    fixture_t fixture;
+    fixture_envs(&fixture, is_sim, 1);
+    server.limits.max_streams = 3;
+    fixture_listen(&fixture, server, NULL);
+    fixture_open(&fixture, channel);
+    for (size_t i = 0; i < COUNT; i++)
+        lend(&fixture, &loans[i], "/test/echo", lens[i], NULL);
+    for (size_t i = 0; i < COUNT; i++) {
+        fixture_wait(&fixture, is_loan_over, &loans[i]);
+        assert_int_equal(loans[i].outcome.err, 0);
+        assert_true(loans[i].outcome.is_right && loans[i].outcome.len == lens[i]);
+    }
+    lend(&fixture, &loans[COUNT], "/test/park", 3000000, &call);
+    cake_call_cancel(call);
+    cake_call_free(call);
+    fixture_wait(&fixture, is_loan_over, &loans[COUNT]);
+    assert_int_equal(loans[COUNT].outcome.err, CAKE_ECANCELED);
+    for (int i = 0; i < atomic_load(&fixture.parked_count); i++)
+        cake_rpc_fail(fixture.parked[i], CAKE_ECANCELED, NULL);
+    cake_slice_t part = cake__slice("", 0);
+    assert_int_equal(cake_channel_call_borrowed(fixture.channel, "/test/echo", &part, 1, NULL, NULL, note, loans, NULL),
+                     CAKE_EINVAL);
+    fixture_stop(&fixture);
+    for (size_t i = 0; i <= COUNT; i++)
+        assert_true(loans[i].released == 1 && loans[i].outcome.done == 1);
+}
+
+static int start_long_and_short(void *arg)
+{
+    loan_t *loans = arg;
+    for (int i = 0; i < 4; i++)
+        lend(loans->fixture, &loans[i], "/test/echo", 4000000, NULL);
+    lend(loans->fixture, &loans[4], "/test/echo", 1000, NULL);
+    return 0;
+}
+
+static void a_short_body_does_not_wait_for_long_ones(bool is_sim)
+{
+    fixture_t fixture;
+    loan_t loans[5] = {0};
+    fixture_start(&fixture, is_sim);
+    loans->fixture = &fixture;
+    assert_int_equal(cake__run_on_loop(fixture.client_env, start_long_and_short, loans), 0);
+    fixture_wait(&fixture, is_done, &loans[4]);
+    for (int i = 0; i < 4 && is_sim; i++)
+        assert_int_equal(loans[i].outcome.done, 0);
+    for (int i = 0; i < 4; i++) {
+        fixture_wait(&fixture, is_done, &loans[i]);
+        assert_true(loans[i].outcome.is_right && loans[i].outcome.len == 4000000);
+    }
+    fixture_stop(&fixture);
+}
+
 static void errors_come_with_code_and_message(bool is_sim)
 {
     fixture_t fixture;
@@ -492,6 +587,8 @@ static void an_environment_comes_by_itself(void **state)
 #define BOTH(X)                                                                                                        \
     X(bodies_of_all_sizes_come_back)                                                                                   \
     X(bodies_are_sent_back_from_where_they_lie)                                                                        \
+    X(a_borrowed_body_is_given_back_once)                                                                              \
+    X(a_short_body_does_not_wait_for_long_ones)                                                                        \
     X(many_calls_share_one_connection)                                                                                 \
     X(errors_come_with_code_and_message)                                                                               \
     X(headers_travel_both_ways)                                                                                        \

@@ -7,6 +7,7 @@
 #ifndef DATACAKE_BENCH_PEER_H
 #define DATACAKE_BENCH_PEER_H
 
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -41,6 +42,20 @@ static inline uint64_t peer_cpu_ns(pid_t pid)
     return clock_getcpuclockid(pid, &clock) == 0 ? peer_ns(clock) : 0;
 }
 
+/* Each side has a core of its own, as in bench/rpc.c. */
+static inline void peer_pin(int side)
+{
+    cpu_set_t all, one;
+    CPU_ZERO(&one);
+    if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2)
+        return;
+    for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; i++) {
+        if (CPU_ISSET(i, &all) && side-- == 0)
+            CPU_SET(i, &one);
+    }
+    sched_setaffinity(0, sizeof one, &one);
+}
+
 /* serve(fd, arg) runs in a child, writes its port to fd as an int, and serves until it is killed. */
 static inline int peer_start(peer_t *peer, int argc, char **argv, void (*serve)(int fd))
 {
@@ -56,9 +71,11 @@ static inline int peer_start(peer_t *peer, int argc, char **argv, void (*serve)(
     if (peer->server == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(pipes[0]);
+        peer_pin(1);
         serve(pipes[1]);
         _exit(1);
     }
+    peer_pin(0);
     close(pipes[1]);
     if (peer->server < 0 || read(pipes[0], &peer->port, sizeof peer->port) != sizeof peer->port) {
         fprintf(stderr, "the server does not start\n");

@@ -28,6 +28,7 @@ typedef struct cake__h2_stream {
     int32_t id;                      /* 0: in no session */
     int32_t receive_left;            /* the peer may send so much of the body */
     uint32_t consumed;               /* and will be told that it may send so much more */
+    uint32_t turn_bytes;             /* sent since another long body was */
     int64_t send_left, length_left;  /* length_left: of the content-length that the peer has named; -1: none */
     size_t header_bytes;
     cake__body_t out;              /* what is sent as the body: append, then cake__h2_resume */

@@ -16,6 +16,9 @@ typedef struct {
     size_t bytes, text_len, count; /* of the part before the first literal never to be indexed */
     size_t cost;                   /* of all its headers in a table */
     bool is_over;
+    bool is_checked, has_regular; /* as in cake__inflated_t, so far */
+    uint32_t pseudo;
+    size_t header_bytes;
     uint8_t text[KEPT_TEXT];
 } draft_t;
 
@@ -71,7 +74,13 @@ static void keep(cake__inflate_t *inflate, const draft_t *draft, const uint8_t *
     cake__inflated_t *kept = cake__malloc(inflate->alloc, sizeof *kept + draft->bytes + draft->text_len);
     if (kept == NULL)
         return;
-    *kept = (cake__inflated_t){inflate->version, (uint32_t)draft->count, (uint32_t)draft->bytes};
+    *kept = (cake__inflated_t){.version = inflate->version,
+                               .count = (uint32_t)draft->count,
+                               .len = (uint32_t)draft->bytes,
+                               .is_checked = draft->is_checked,
+                               .has_regular = draft->has_regular,
+                               .pseudo = draft->pseudo,
+                               .header_bytes = draft->header_bytes};
     memcpy(kept->bytes, data, draft->bytes);
     memcpy(kept->bytes + draft->bytes, draft->text, draft->text_len);
     cake__inflated_t **place = &inflate->kept[inflate->next_kept++ % CAKE__INFLATE_KEPT];
@@ -82,11 +91,21 @@ static void keep(cake__inflate_t *inflate, const draft_t *draft, const uint8_t *
 static void repeat(cake__h2_t *h2, const cake__inflated_t *kept)
 {
     const uint8_t *at = kept->bytes + kept->len;
+    bool is_checked = kept->is_checked && h2->block_stream != NULL && !h2->is_block_trailer;
+    if (is_checked) {
+        h2->block_stream->header_bytes += kept->header_bytes;
+        h2->block_pseudo = kept->pseudo;
+        h2->has_regular = kept->has_regular;
+    }
     for (uint32_t i = 0; i < kept->count; i++) {
         uint32_t lens[2];
         memcpy(lens, at, sizeof lens);
         const uint8_t *name = at + sizeof lens, *value = name + lens[0];
-        cake__h2_take_header(h2, cake__slice(name, lens[0]), cake__slice(value, lens[1]));
+        cake_slice_t name_text = cake__slice(name, lens[0]), value_text = cake__slice(value, lens[1]);
+        if (!is_checked)
+            cake__h2_take_header(h2, name_text, value_text);
+        else if (h2->block_stream != NULL)
+            h2->config.events->on_header(h2->config.arg, h2->block_stream, name_text, value_text);
         at = value + lens[1];
     }
 }
@@ -106,15 +125,22 @@ static bool make_inflater(cake__h2_t *h2)
     return inflate->inflater != NULL;
 }
 
-/* Notes for the draft what came out of the bytes up to `end`. */
-static void note(draft_t *draft, const nghttp2_nv *nv, bool is_never_indexed, size_t end)
+/* Notes for the draft what came out of the bytes up to `end`, and how its checks went. */
+static void note(draft_t *draft, const cake__h2_t *h2, const nghttp2_nv *nv, bool is_never_indexed, size_t end)
 {
+    const cake__h2_stream_t *stream = h2->block_stream;
     draft->cost += nv->namelen + nv->valuelen + ENTRY_BYTES;
     draft->is_over |= is_never_indexed;
     if (draft->is_over)
         return;
     draft->bytes = end;
     add_text(draft, nv);
+    /* a length belongs to one message, and 1xx is no head */
+    draft->is_checked = stream != NULL && !h2->is_block_bad && !h2->is_block_trailer && !h2->is_block_interim &&
+                        stream->length_left == -1 && stream->header_bytes <= h2->config.max_header_bytes;
+    draft->has_regular = h2->has_regular;
+    draft->pseudo = h2->block_pseudo;
+    draft->header_bytes = stream != NULL ? stream->header_bytes : 0;
 }
 
 static bool read_all(cake__h2_t *h2, const uint8_t *data, size_t len, bool is_last, draft_t *draft)
@@ -131,10 +157,10 @@ static bool read_all(cake__h2_t *h2, const uint8_t *data, size_t len, bool is_la
         }
         at += (size_t)taken;
         if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0) {
-            if (draft != NULL)
-                note(draft, &nv, begun < len && (data[begun] & 0xf0u) == NEVER_INDEXED, at);
-            begun = at;
             cake__h2_take_header(h2, cake__slice(nv.name, nv.namelen), cake__slice(nv.value, nv.valuelen));
+            if (draft != NULL)
+                note(draft, h2, &nv, begun < len && (data[begun] & 0xf0u) == NEVER_INDEXED, at);
+            begun = at;
         }
         if ((flags & NGHTTP2_HD_INFLATE_FINAL) != 0) {
             nghttp2_hd_inflate_end_headers(h2->inflate.inflater);

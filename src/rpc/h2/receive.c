@@ -612,15 +612,20 @@ static void take_frame(cake__h2_t *h2, const uint8_t *data, size_t len)
 
 static size_t read_head(cake__h2_t *h2, const uint8_t *data, size_t len)
 {
-    size_t step = cake__min_u64(CAKE__H2_HEAD_BYTES - h2->head_len, len);
-    memcpy(h2->head + h2->head_len, data, step);
+    size_t step = CAKE__H2_HEAD_BYTES - h2->head_len;
+    const uint8_t *head = data;
+    if (step < CAKE__H2_HEAD_BYTES || len < step) { /* a read has cut it */
+        step = cake__min_u64(step, len);
+        memcpy(h2->head + h2->head_len, data, step);
+        head = h2->head;
+    }
     h2->head_len += (uint8_t)step;
     if (h2->head_len < CAKE__H2_HEAD_BYTES)
         return step;
-    h2->frame_len = h2->frame_left = (uint32_t)h2->head[0] << 16 | (uint32_t)h2->head[1] << 8 | h2->head[2];
-    h2->type = h2->head[3];
-    h2->flags = h2->head[4];
-    h2->frame_id = (int32_t)(cake__h2_load_u32(h2->head + 5) & INT32_MAX);
+    h2->frame_len = h2->frame_left = (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2];
+    h2->type = head[3];
+    h2->flags = head[4];
+    h2->frame_id = (int32_t)(cake__h2_load_u32(head + 5) & INT32_MAX);
     begin_frame(h2);
     return step;
 }

@@ -224,6 +224,33 @@ static void local_ended(cake__h2_t *h2, cake__h2_stream_t *stream)
     cake__h2_close_stream(h2, stream, CAKE__H2_DONE);
 }
 
+/* A long body goes on where it was, so that one after another is whole, and read while it is in the cache: not all of them at the end.
+ * After so much of it the next one comes. */
+static void take_turn_again(cake__h2_t *h2, cake__h2_stream_t *stream, size_t len)
+{
+    stream->turn_bytes += (uint32_t)len;
+    if (stream->turn_bytes < CAKE__H2_TURN_BYTES) {
+        cake__list_push_front(&h2->bulk, &stream->turn);
+        return;
+    }
+    stream->turn_bytes = 0;
+    cake__list_push_back(&h2->bulk, &stream->turn);
+}
+
+/* Bodies of one frame take turns with a frame of the long ones. */
+static cake__h2_stream_t *next_in_turn(cake__h2_t *h2)
+{
+    bool is_bulk = cake__list_is_empty(&h2->sending) || (h2->is_bulk_next && !cake__list_is_empty(&h2->bulk));
+    cake__list_t *list = is_bulk ? &h2->bulk : &h2->sending;
+    h2->is_bulk_next = !is_bulk;
+    return CAKE_CONTAINER_OF(list->next, cake__h2_stream_t, turn);
+}
+
+static bool has_bodies(const cake__h2_t *h2)
+{
+    return (!cake__list_is_empty(&h2->sending) || !cake__list_is_empty(&h2->bulk)) && !h2->is_terminated;
+}
+
 /* One DATA frame, or the trailers, or the end. The stream comes in turn again as long as there is more. */
 static int send_some(cake__h2_t *h2, cake__h2_stream_t *stream, cake__batch_t *batch)
 {
@@ -257,7 +284,7 @@ static int send_some(cake__h2_t *h2, cake__h2_stream_t *stream, cake__batch_t *b
         return 0;
     }
     if (body->pending > 0)
-        cake__list_push_back(&h2->sending, &stream->turn);
+        take_turn_again(h2, stream, len);
     if (!body->is_ended && h2->config.events->on_sent != NULL)
         h2->config.events->on_sent(h2->config.arg, stream);
     return 0;
@@ -275,8 +302,8 @@ int cake__h2_pull(cake__h2_t *h2, cake__batch_t *batch)
     while (err == 0 && cake__batch_has_room(batch)) {
         if (h2->control_at < h2->control.len)
             err = drain_control(h2, batch);
-        else if (!cake__list_is_empty(&h2->sending) && !h2->is_terminated)
-            err = send_some(h2, CAKE_CONTAINER_OF(h2->sending.next, cake__h2_stream_t, turn), batch);
+        else if (has_bodies(h2))
+            err = send_some(h2, next_in_turn(h2), batch);
         else
             break;
     }
@@ -290,6 +317,5 @@ int cake__h2_pull(cake__h2_t *h2, cake__batch_t *batch)
 
 bool cake__h2_has_output(const cake__h2_t *h2)
 {
-    return h2->control_at < h2->control.len || !cake__list_is_empty(&h2->closing) ||
-           (!cake__list_is_empty(&h2->sending) && !h2->is_terminated);
+    return h2->control_at < h2->control.len || !cake__list_is_empty(&h2->closing) || has_bodies(h2);
 }

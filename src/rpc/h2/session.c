@@ -67,6 +67,7 @@ int cake__h2_new(const cake__h2_config_t *config, cake__h2_t **out)
     h2->config = *config;
     cake__list_init(&h2->streams);
     cake__list_init(&h2->sending);
+    cake__list_init(&h2->bulk);
     cake__list_init(&h2->blocked);
     cake__list_init(&h2->closing);
     h2->mem = cake__h2_mem(config->alloc);

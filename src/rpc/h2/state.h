@@ -1,9 +1,9 @@
 /* state.h: a session from the inside, for session.c, send.c, receive.c and inflate.c.
  *
  *   in:   head (9 bytes) -> a frame other than DATA is gathered in frame when a read cuts it; DATA goes through in pieces
- *   out:  control: frames but DATA, whole and in their order (header blocks depend on it) -> then DATA of the streams in turns
+ *   out:  control: frames but DATA, whole and in their order (header blocks depend on it) -> then DATA: sending and bulk in turns
  *
- * Invariants: a stream is in the table and in streams until on_closed; `turn` links it in sending, blocked or closing, or nowhere; what is
+ * Invariants: a stream is in the table and in streams until on_closed; `turn` links it in sending, bulk, blocked or closing, or nowhere; what is
  * sent of a stream's body goes out after all of control, so that its headers come first. */
 #ifndef CAKE_RPC_H2_STATE_H
 #define CAKE_RPC_H2_STATE_H
@@ -17,6 +17,7 @@
 #define CAKE__H2_TABLE_MIN     16u
 #define CAKE__H2_CONTROL_MAX   (256u << 10) /* of frames that the peer makes us send; more: it does not read them */
 #define CAKE__H2_CONTROL_KEPT  2048u        /* while there are streams */
+#define CAKE__H2_TURN_BYTES    (1u << 20)   /* of one long body, before another's turn */
 #define CAKE__H2_WINDOW_MOST   INT32_MAX
 #define CAKE__H2_WINDOW_FIRST  65535
 #define CAKE__H2_FRAME_FIRST   16384u
@@ -36,6 +37,10 @@ enum {
 /* A block that was read; see inflate.c. */
 typedef struct cake__inflated {
     uint32_t version, count, len;
+    /* Of a head that was fine: what the checks of its headers left in the session. They need not be made again. */
+    bool is_checked, has_regular;
+    uint32_t pseudo;
+    size_t header_bytes;
     uint8_t bytes[];
 } cake__inflated_t;
 
@@ -51,9 +56,10 @@ struct cake__h2 {
     cake__h2_config_t config;
     cake__inflate_t inflate;
     cake__deflate_t deflate;
-    nghttp2_mem mem;                                 /* of both */
-    cake__list_t streams, sending, blocked, closing; /* blocked: by the connection's window */
-    cake__h2_stream_t **table;                       /* by id; first, or larger on the heap */
+    nghttp2_mem mem; /* of both */
+    cake__list_t streams, sending, bulk, blocked,
+        closing;               /* bulk: more than a frame; blocked: by the connection's window */
+    cake__h2_stream_t **table; /* by id; first, or larger on the heap */
     uint32_t table_size, stream_count;
     int32_t last_id, next_id; /* the peer's latest, server; our next, client */
     int32_t goaway_id;        /* server: streams beyond it are not taken any more */
@@ -86,7 +92,7 @@ struct cake__h2 {
     int32_t over_ids[CAKE__H2_OVER_IDS]; /* streams that the peer has ended and that are closed, the latest ones */
     uint32_t over_at;
     int32_t skipped_from, skipped_to; /* server: ids that the peer has left out, the latest ones */
-    bool is_receiving, is_pulling, has_settings, has_goaway, is_goaway_sent, is_terminated;
+    bool is_receiving, is_pulling, is_bulk_next, has_settings, has_goaway, is_goaway_sent, is_terminated;
     int err; /* ends the connection */
     cake__h2_stream_t *first_table[CAKE__H2_TABLE_MIN];
 };

@@ -94,16 +94,32 @@ async fn load(port: u16, server: i32, bytes: usize, in_flight: usize, seconds: f
     println!("{:.1} {:.3} {:.3}", count / took, us(client_cpu, cpu(me)), us(server_cpu, cpu(server)));
 }
 
+/// Each side has a core of its own, as in bench/rpc.c.
+fn pin(side: usize) {
+    unsafe {
+        let (mut all, mut one): (libc::cpu_set_t, libc::cpu_set_t) = (std::mem::zeroed(), std::mem::zeroed());
+        let size = std::mem::size_of::<libc::cpu_set_t>();
+        libc::sched_getaffinity(0, size, &mut all);
+        let cores: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(|&i| libc::CPU_ISSET(i, &all)).collect();
+        if cores.len() > 1 {
+            libc::CPU_SET(cores[side], &mut one);
+            libc::sched_setaffinity(0, size, &one);
+        }
+    }
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     if words.len() == 2 && words[1] == "serve" {
+        pin(1);
         local.block_on(&runtime, serve());
         return;
     }
     assert!(words.len() == 4, "usage: peer-rpc-hyper BYTES IN_FLIGHT SECONDS");
     let mut server = Command::new(&words[0]).arg("serve").stdout(Stdio::piped()).spawn().unwrap();
+    pin(0);
     let mut line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let numbers = (words[1].parse().unwrap(), words[2].parse().unwrap(), words[3].parse().unwrap());
