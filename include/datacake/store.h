@@ -10,7 +10,7 @@
  * on the loop, exactly once, never inside the call, unless the call itself returned an error (then never).
  *
  * Errors of all calls that take them: CAKE_EINVAL (keyspace name, key, level), CAKE_ETOOBIG (value), CAKE_ENOMEM, CAKE_ECLOSED.
- * Writes: CAKE_ENOTENOUGHNODES (nothing was written; also at a node with seeds that has never met another replica),
+ * Writes: CAKE_ENOTENOUGHNODES (nothing was written; also at a node with seeds that has never met a majority of the replicas),
  * CAKE_ECONSISTENCY (written here, level not reached in time; it stays and goes on replicating), CAKE_ENOTJOINED (this node is catching up for the first time),
  * CAKE_EDUPLICATE (another process has this node's id: cake_node_is_duplicate), CAKE_EDRIFT (the cluster's clock is too
  * far ahead of this machine's), CAKE_EBUSY (too much is under way), and what the storage says (CAKE_ENOSPC, CAKE_EIO...):

@@ -320,21 +320,39 @@ static void jump_clock(cake__trial_t *trial)
                                            (int64_t)trial->plan.clock_drift_ppm);
 }
 
-static void join_one(cake__trial_t *trial)
+static bool has_room(const cake__trial_t *trial)
 {
-    if (trial->node_count >= trial->first_count + 3 || trial->node_count == CAKE__TRIAL_NODES_MAX)
-        return;
-    cake__trial_node_t *node = cake__cluster_add(trial);
-    trial->result->joins++;
-    cake__note(trial, "node %u is new", node->id);
-    cake__node_up(node, true);
+    return trial->node_count < trial->first_count + 3 && trial->node_count < CAKE__TRIAL_NODES_MAX;
 }
 
-/* Several at once outvote what there was. */
+static void join_one(cake__trial_t *trial, uint64_t *side)
+{
+    cake__trial_node_t *node = cake__cluster_add(trial);
+    trial->result->joins++;
+    *side |= UINT64_C(1) << trial->node_count;
+    cake__note(trial, "node %u is new", node->id);
+}
+
+/* Several at once outvote what there was; so they would in a minority, when they come while it is cut off. */
 static void join(cake__trial_t *trial)
 {
-    for (uint64_t more = below(trial, 3) == 0 ? 3 : 1; more > 0; more--)
-        join_one(trial);
+    bool is_split = trial->plan.partition_ms > 0 && below(trial, 2) == 0;
+    uint32_t first = trial->node_count;
+    uint64_t more = below(trial, 3) == 0 ? 3 : 1, few = 1 + below(trial, first / 2), from = below(trial, first),
+             side = 0;
+    for (uint64_t i = 0; i < few; i++)
+        side |= UINT64_C(2) << (from + i) % first;
+    for (; more > 0 && has_room(trial); more--)
+        join_one(trial, &side);
+    if (is_split && trial->node_count > first) {
+        cake__note(trial, "the net splits, new ones on one side (%llx)", (unsigned long long)side);
+        cut(trial, SHAPE_SPLIT, side, 0);
+        cake__picture_look(trial, 0, CAKE__LOOKS_CUT);
+        trial->result->partitions++;
+        later(trial, 2000 + below(trial, trial->plan.partition_len_ms), on_mended, (happening_t){.trial = trial});
+    }
+    for (uint32_t i = first; i < trial->node_count; i++)
+        cake__node_up(trial->nodes[i], true);
 }
 
 /* ---- beginning and end --------------------------------------------------------------------------------------------------*/

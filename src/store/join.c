@@ -1,7 +1,13 @@
 /* Joining (model, rule 7, for all keyspaces of a node): a node that begins with nothing takes no writes and hands nothing out
- * until a first session with a joined replica has finished for every keyspace of that replica.
+ * until a first session with a joined replica has finished for every keyspace of that replica. Then it becomes part of the cluster:
  *
- *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled, registries equal ─> "joined" is made durable
+ *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled
+ *     ─> in the registry ─> more than half of the replicas know that ─> what they have was pulled again ─> "joined" is made durable
+ *
+ * From the moment when more than half know it, no majority can form without it any more; what was acknowledged by one before is
+ * among what it pulls from them. So a majority of the replicas with it has all that a majority without it has acknowledged. Others
+ * that join at the same time, and say so, are not asked, and their answers count for nobody's majority (cake__level_takes_answer): those who
+ * join by a minority that is cut off are none, however many they are.
  *
  * A node without seeds has joined when it starts.
  *
@@ -10,10 +16,9 @@
  * a second, so that who is old and just out of sight is heard of. The others then join that one. A seed that is down, cut off
  * or still opening its store may be a replica with documents: then nobody begins but by join_timeout.
  *
- * A node that finds no joined replica within join_timeout declares itself joined, and is alone: it may be cut off from all the others,
- * and a quorum of the replicas that it knows would be itself. Until it is no longer alone it takes writes at NONE only. That ends
- * when it knows the replicas of one that is not alone, or when its seeds are all there, and all whom it sees are alone or new, as above. Those
- * that are alone together, or join one that is, stay alone.
+ * A node that finds no joined replica within join_timeout, or not enough of those that there are within another one, declares itself
+ * joined, and is alone: it takes writes at NONE only. That ends when it has become part of a cluster as above, or when its seeds are all
+ * there, and all whom it sees are alone or new. Those that are alone together, or join one that is, stay alone.
  *
  * Meta "joined": 1, or 2 while it is alone. */
 #include "store/store.h"
@@ -21,6 +26,7 @@
 #define JOIN_TICK_MS   200u
 #define JOIN_SETTLE_MS 1000u
 #define JOINED_META    "joined"
+#define ALONE_TEXT     "it takes writes at level none until it has met a majority, or all its seeds are members, and new"
 
 static void on_joined(cake__task_t *task, int err)
 {
@@ -63,6 +69,86 @@ static void on_listed(cake_store_t *store, uint16_t node_id, int err)
     cake__join_try(store);
 }
 
+static void on_met_stored(cake__task_t *task, int err)
+{
+    cake_store_t *store = CAKE_CONTAINER_OF(task, cake_store_t, join_task);
+    (void)err; /* after a restart it meets the replicas again */
+    store->is_declaring_joined = false;
+}
+
+static void end_alone(cake_store_t *store)
+{
+    store->is_alone = false;
+    store->sees_new = false;
+    store->env->ops->timer_cancel(store->env, &store->join_timer);
+    cake__pulse_all(store);
+    if (store->is_declaring_joined)
+        return; /* likewise */
+    store->is_declaring_joined = true;
+    store->join_meta = (cake_meta_write_t){cake__slice_str(JOINED_META), cake__slice("\1", 1)};
+    store->join_task = (cake__task_t){.finish = on_met_stored, .metas = &store->join_meta, .meta_count = 1};
+    cake__lane_submit(&store->lanes[0], &store->join_task);
+}
+
+/* ---- becoming part of the cluster -----------------------------------------------------------------------------------------*/
+
+static void on_listed_again(cake_store_t *store, uint16_t node_id, int err)
+{
+    cake__peer_t *peer = cake__peer_find(store, node_id);
+    if (err != 0 && peer != NULL)
+        peer->listed_registry = 0;
+    cake__join_try(store);
+}
+
+/* Has all that the peer had when both knew the same replicas, this node among them; begins what that takes. */
+static bool has_caught_up(cake_store_t *store, cake__peer_t *peer)
+{
+    if (!cake__peer_is_there(peer) || peer->is_listing)
+        return false;
+    if (!cake__registry_agrees(peer)) {
+        cake__registry_compare(peer);
+        return false;
+    }
+    if (peer->listed_registry == store->registry)
+        return !cake__has_wants(store, peer->node_id);
+    if (cake__list_peer(peer, on_listed_again) == 0)
+        peer->listed_registry = store->registry;
+    return false;
+}
+
+/* Who is dead counts among the replicas, whatever it said last. */
+static bool is_part_of_cluster(cake_store_t *store)
+{
+    size_t replicas = 0, caught_up = 0;
+    CAKE_LIST_FOR_EACH(link, &store->peers)
+    {
+        cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
+        bool is_passed_over = cake__peer_is_there(peer) && cake__peer_is_outside(peer);
+        if (!peer->is_replica || cake__peer_is_silent(peer) || is_passed_over)
+            continue;
+        replicas++;
+        caught_up += has_caught_up(store, peer);
+    }
+    return caught_up > replicas / 2;
+}
+
+/* The first session is over. */
+static void become_part(cake_store_t *store, const cake__peer_t *by)
+{
+    uint64_t now_ns = cake__now_ns(store->env);
+    if (store->part_deadline_ns == 0)
+        store->part_deadline_ns = now_ns + store->options.join_timeout_ms * CAKE_NS_PER_MS;
+    cake__registry_join(store);
+    if (is_part_of_cluster(store)) {
+        declare_joined(store, false);
+    } else if ((by->is_alone && cake__registry_agrees(by)) || now_ns >= store->part_deadline_ns) {
+        cake__log(store->log, CAKE_LOG_WARN, "%s", "joined, but not by a majority of the replicas: " ALONE_TEXT);
+        declare_joined(store, true);
+    }
+}
+
+/* ---- finding whom to join ---------------------------------------------------------------------------------------------------*/
+
 /* Of a cluster, where there is one. */
 static cake__peer_t *find_joined_peer(cake_store_t *store)
 {
@@ -70,7 +156,7 @@ static cake__peer_t *find_joined_peer(cake_store_t *store)
     CAKE_LIST_FOR_EACH(link, &store->peers)
     {
         cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        bool is_usable = peer->is_replica && peer->has_store && cake__peer_is_there(peer) && !peer->is_listing;
+        bool is_usable = peer->is_joined && peer->has_store && cake__peer_is_there(peer) && !peer->is_listing;
         if (is_usable && (found == NULL || (found->is_alone && !peer->is_alone)))
             found = peer;
     }
@@ -79,15 +165,21 @@ static cake__peer_t *find_joined_peer(cake_store_t *store)
 
 void cake__join_try(cake_store_t *store)
 {
-    if (store->is_joined || store->is_declaring_joined || store->state != CAKE__STORE_RUNNING)
+    if (store->is_declaring_joined || store->state != CAKE__STORE_RUNNING)
         return;
+    if (store->is_joined) {
+        if (store->is_alone && is_part_of_cluster(store))
+            end_alone(store);
+        return;
+    }
     if (store->join_peer != 0) {
         cake__peer_t *peer = cake__peer_find(store, store->join_peer);
         if (peer == NULL || !cake__peer_is_there(peer)) {
             cake__drop_wants(store, store->join_peer);
             store->join_peer = 0;
-        } else if (store->join_is_listed && !cake__has_wants(store, store->join_peer) && cake__registry_agrees(peer)) {
-            declare_joined(store, peer->is_alone);
+            store->part_deadline_ns = 0;
+        } else if (store->join_is_listed && !cake__has_wants(store, store->join_peer)) {
+            become_part(store, peer);
         }
         if (store->join_peer != 0)
             return;
@@ -99,31 +191,6 @@ void cake__join_try(cake_store_t *store)
     store->join_is_listed = false;
     if (cake__list_peer(peer, on_listed) != 0)
         store->join_peer = 0;
-}
-
-static void on_met_stored(cake__task_t *task, int err)
-{
-    cake_store_t *store = CAKE_CONTAINER_OF(task, cake_store_t, join_task);
-    (void)err; /* after a restart it meets the replica again */
-    store->is_declaring_joined = false;
-}
-
-void cake__join_met(cake_store_t *store)
-{
-    if (!store->is_alone)
-        return;
-    store->is_alone = false;
-    store->sees_new = false;
-    if (store->is_joined)
-        store->env->ops->timer_cancel(store->env, &store->join_timer);
-    cake__pulse_all(store);
-    if (store->is_declaring_joined)
-        return; /* likewise */
-    store->is_declaring_joined = true;
-    store->join_meta.value = cake__slice("\1", 1);
-    store->join_meta.name = cake__slice_str(JOINED_META);
-    store->join_task = (cake__task_t){.finish = on_met_stored, .metas = &store->join_meta, .meta_count = 1};
-    cake__lane_submit(&store->lanes[0], &store->join_task);
 }
 
 int cake__join_load(cake_store_t *store, cake_slice_t value)
@@ -178,7 +245,7 @@ static void look_for_new(cake_store_t *store)
     } else if (now_ns - store->all_new_since_ns >= JOIN_SETTLE_MS * CAKE_NS_PER_MS) {
         cake__log(store->log, CAKE_LOG_INFO, "all seeds and members are new: the cluster begins with this node");
         if (store->is_joined)
-            cake__join_met(store);
+            end_alone(store);
         else
             declare_joined(store, false);
     }
@@ -193,9 +260,7 @@ static void on_join_timer(void *arg)
     look_for_new(store);
     if (!store->is_joined && store->join_peer == 0 && cake__now_ns(store->env) >= store->join_deadline_ns) {
         cake__log(store->log, CAKE_LOG_WARN,
-                  "no joined replica answered within %llu ms: this node declares itself joined, and takes writes at "
-                  "level none "
-                  "until it meets one, or all its seeds are members",
+                  "no joined replica answered within %llu ms: this node declares itself joined; " ALONE_TEXT,
                   (unsigned long long)store->options.join_timeout_ms);
         declare_joined(store, true);
     }
@@ -219,10 +284,11 @@ void cake__join_start(cake_store_t *store)
 {
     store->join_timer = CAKE_TIMER_INIT(on_join_timer, store);
     store->join_deadline_ns = cake__now_ns(store->env) + store->options.join_timeout_ms * CAKE_NS_PER_MS;
-    cake__registry_join(store);
+    if (store->is_joined)
+        cake__registry_join(store);
     bool has_seeds = has_other_seeds(store->node);
-    if (store->is_joined && !has_seeds)
-        cake__join_met(store); /* it was told so: it is the cluster */
+    if (store->is_joined && store->is_alone && !has_seeds)
+        end_alone(store); /* it was told so: it is the cluster */
     if (store->is_joined && !store->is_alone)
         return;
     if (has_seeds) {

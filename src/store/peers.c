@@ -87,6 +87,11 @@ bool cake__peer_is_there(const cake__peer_t *peer)
     return peer->is_member && (peer->status == CAKE_ALIVE || peer->status == CAKE_SUSPECT);
 }
 
+bool cake__peer_is_outside(const cake__peer_t *peer)
+{
+    return peer->actor != 0 && (!peer->is_joined || peer->is_alone);
+}
+
 bool cake__peer_is_forgotten(const cake__peer_t *peer)
 {
     return peer->length > 0 && !peer->is_replica && !cake__peer_is_there(peer);
@@ -141,9 +146,9 @@ int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *
             const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
             if (cake__peer_counts(peer))
                 store->candidates_are_placed &= peer->is_placed;
-            if (cake__peer_counts(peer)) /* who still joins answers nothing yet: taken last */
+            if (cake__peer_counts(peer)) /* who is outside counts for nobody's majority yet: taken last */
                 store->candidates[store->candidate_count++] = (cake_candidate_t){
-                    peer->node_id, peer->status, peer->is_degraded || !peer->is_replica, peer->data_center};
+                    peer->node_id, peer->status, peer->is_degraded || cake__peer_is_outside(peer), peer->data_center};
         }
         store->candidates_are_valid = true;
     }
@@ -167,6 +172,14 @@ int cake__level_candidates(cake_store_t *store, cake_consistency_t level, const 
         err = CAKE_ENOTENOUGHNODES;
     }
     return err;
+}
+
+/* A majority of replicas of whom the others may know nothing is none. At all nobody is left who could know more. */
+bool cake__level_takes_answer(const cake_store_t *store, cake_consistency_t level, uint32_t registry, bool is_outside)
+{
+    if (level < CAKE_QUORUM)
+        return true;
+    return registry == store->registry && (level == CAKE_ALL || !is_outside);
 }
 
 /* ---- signs of life ----------------------------------------------------------------------------------------------------*/
@@ -205,9 +218,10 @@ cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail)
     peer->pulse_failures = 0;
     peer->reads_packed = hail->reads_packed;
     peer->is_new = !hail->is_joined && hail->digest == 0;
+    bool was_ready = peer->has_store && peer->is_replica, was_outside = cake__peer_is_outside(peer);
+    peer->is_joined = hail->is_joined;
     peer->is_alone = hail->is_alone;
     peer->sees_new = hail->sees_new;
-    bool was_ready = peer->has_store && peer->is_replica;
     if (!peer->has_store) {
         peer->has_store = true;
         store->candidates_are_valid = false;
@@ -215,6 +229,10 @@ cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail)
     if (peer->actor != hail->actor)
         begin_run(peer, hail->actor);
     cake__registry_heard(peer, hail);
+    if (was_outside != cake__peer_is_outside(peer)) {
+        store->candidates_are_valid = false;
+        cake__writes_recount(store);
+    }
     if (!was_ready && peer->is_replica)
         cake__writes_send_again(peer);
     return peer;

@@ -37,7 +37,8 @@ typedef struct {
     struct asked {
         uint16_t node_id;
         bool has_answered;
-        uint32_t registry; /* that it answered by */
+        bool is_outside;   /* as it said with its answer */
+        uint32_t registry; /* likewise: that it answered by */
         uint64_t hlc;
         cake_dot_t dot;
     } * asked; /* [0] is this node */
@@ -196,13 +197,13 @@ static void finish(read_at_t *read, int err)
         repair_stale(read);
 }
 
-/* Of the others at a level that goes by their number. */
+/* The others, on who the replicas are. */
 static bool do_all_agree(const read_at_t *read)
 {
-    bool all = true;
-    for (size_t i = 1; i < read->asked_count && read->level >= CAKE_QUORUM; i++)
-        all &= read->asked[i].registry == read->store->registry;
-    return all && (read->registry == read->store->registry || read->level < CAKE_QUORUM);
+    bool all = cake__level_takes_answer(read->store, read->level, read->registry, false);
+    for (size_t i = 1; i < read->asked_count; i++)
+        all &= cake__level_takes_answer(read->store, read->level, read->asked[i].registry, read->asked[i].is_outside);
+    return all;
 }
 
 static void check_over(read_at_t *read)
@@ -233,6 +234,7 @@ static int parse_answer(read_at_t *read, size_t index, cake_slice_t body)
     int err = cake__get_hail(read->store, &reader, &hail);
     if (err == 0) {
         read->asked[index].registry = hail.registry;
+        read->asked[index].is_outside = !hail.is_joined || hail.is_alone;
         cake__peer_heard(read->store, &hail);
     }
     bool is_known = cake__get_u8(&reader) == 1;

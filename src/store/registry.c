@@ -81,7 +81,7 @@ static void on_changed(cake_store_t *store)
 
 void cake__registry_join(cake_store_t *store)
 {
-    if (!store->is_joined || is_replica(store->own_length))
+    if (is_replica(store->own_length))
         return;
     set_own_length(store, store->own_length + 1);
     on_changed(store);
@@ -274,7 +274,8 @@ int cake__registry_take(cake_store_t *store, cake_slice_t entries)
         err = read_entries(store, reader, true);
     if (store->registry != before)
         on_changed(store);
-    cake__registry_join(store); /* it was forgotten, and is here */
+    if (store->is_joined)
+        cake__registry_join(store); /* it was forgotten, and is here */
     return err;
 }
 
@@ -377,8 +378,6 @@ void cake__registry_heard(cake__peer_t *peer, const cake__hail_t *hail)
         cake__registry_compare(peer);
         return;
     }
-    if (hail->is_joined && !hail->is_alone)
-        cake__join_met(store);
     if (!did_agree)
         cake__writes_recount(store);
 }

@@ -216,6 +216,97 @@ static void a_new_cluster_begins_when_the_last_of_its_seeds_is_there(void **stat
     }
 }
 
+/* ---- who joins on the wrong side of a split --------------------------------------------------------------------------------*/
+
+static bool have_two_more_joined(void *arg)
+{
+    cluster_t *cluster = arg;
+    for (int id = 3; id <= 5; id++) {
+        if (!cluster->members[id].store->is_joined || !knows(cluster, id == 3 ? 4 : 3, 5))
+            return false;
+    }
+    return knows(cluster, 5, 4);
+}
+
+static bool reads_at_quorum(cluster_t *cluster, int id, const char *value)
+{
+    cake_doc_t *doc = NULL;
+    int err = cake_store_get_at(cluster->members[id].store, "ks", cake_key_str("a"), CAKE_QUORUM, &doc);
+    bool is_same = err == 0 && cake__slice_equal(cake_doc_value(doc), cake__slice_str(value));
+    cake_doc_free(doc);
+    return is_same;
+}
+
+/* Of three one is cut off from the two others, and two new ones join by it. The two go on as the majority that they are; five of whom
+ * three have never asked them are none. */
+static void nodes_that_join_in_a_minority_make_no_majority(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 81; seed <= 90; seed++) {
+        cluster_t cluster = {0};
+        cluster_open(&cluster, 3, seed, NULL);
+        cluster_wait(&cluster, cluster_takes_levels, 20000);
+        assert_int_equal(put_text(&cluster, 1, "a", "old", CAKE_ALL), 0);
+        cluster_add(&cluster);
+        cluster_add(&cluster);
+        for (uint32_t here = 3; here <= 5; here++) {
+            for (uint32_t there = 1; there <= 2; there++)
+                cake__world_cut_both(cluster.world, here, there, true);
+        }
+        start_new(&cluster, 4, 3);
+        start_new(&cluster, 5, 3);
+        cluster_wait(&cluster, have_two_more_joined, 60000);
+        cake__world_run_for(cluster.world, 2 * SECOND_NS);
+        assert_int_equal(put_text(&cluster, 1, "a", "new", CAKE_QUORUM), 0);
+        for (int id = 3; id <= 5; id++) {
+            assert_int_not_equal(put_text(&cluster, id, "b", "1", CAKE_QUORUM), 0);
+            assert_false(reads_at_quorum(&cluster, id, "old"));
+        }
+        assert_int_equal(put_text(&cluster, 4, "mine", "1", CAKE_NONE), 0);
+
+        cake__world_heal(cluster.world);
+        cluster_wait(&cluster, cluster_has_joined, 60000);
+        cluster_wait(&cluster, cluster_takes_levels, 20000);
+        cluster_wait(&cluster, cluster_is_equal, 60000);
+        for (int id = 1; id <= 5; id++) {
+            assert_true(reads_at_quorum(&cluster, id, "new"));
+            assert_int_equal(put_text(&cluster, id, "c", "1", CAKE_ALL), 0);
+            assert_text(&cluster, id, "mine", "1");
+        }
+        cluster_close(&cluster);
+    }
+}
+
+/* Of three the first has missed a write at quorum, and the third is dead: two that join by the first have it from the second, which knows
+ * them before they count. */
+static void nodes_that_join_have_what_a_majority_had(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 101; seed <= 120; seed++) {
+        cluster_t cluster = {0};
+        cluster_open(&cluster, 3, seed, NULL);
+        cluster_wait(&cluster, cluster_takes_levels, 20000);
+        assert_int_equal(put_text(&cluster, 1, "a", "old", CAKE_ALL), 0);
+        for (uint32_t other = 2; other <= 3; other++)
+            cake__world_cut_both(cluster.world, 1, other, true);
+        assert_int_equal(put_text(&cluster, 2, "a", "new", CAKE_QUORUM), 0);
+        cluster_crash(&cluster, 3);
+        cluster_add(&cluster);
+        cluster_add(&cluster);
+        start_new(&cluster, 4, 2);
+        start_new(&cluster, 5, 2);
+        cluster_wait(&cluster, cluster_takes_levels, 60000);
+        for (uint32_t other = 4; other <= 5; other++)
+            cake__world_cut_both(cluster.world, 2, other, true);
+        assert_text(&cluster, 4, "a", "new");
+        assert_text(&cluster, 5, "a", "new");
+        cake__world_run_for(cluster.world, 15 * SECOND_NS); /* the second is taken for dead */
+        assert_true(reads_at_quorum(&cluster, 4, "new"));
+        cake__world_heal(cluster.world);
+        cluster_close(&cluster);
+    }
+}
+
 /* ---- what others say ------------------------------------------------------------------------------------------------------*/
 
 static void a_registry_that_makes_no_sense_changes_nothing(void **state)
@@ -255,6 +346,8 @@ int main(void)
         cmocka_unit_test(a_node_that_was_away_learns_who_was_forgotten),
         cmocka_unit_test(new_nodes_that_are_cut_off_together_are_no_cluster),
         cmocka_unit_test(a_new_cluster_begins_when_the_last_of_its_seeds_is_there),
+        cmocka_unit_test(nodes_that_join_in_a_minority_make_no_majority),
+        cmocka_unit_test(nodes_that_join_have_what_a_majority_had),
         cmocka_unit_test(a_registry_that_makes_no_sense_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -198,11 +198,13 @@ struct cake__peer {
     bool is_member;       /* membership has named it in this run of ours */
     uint64_t joined_ns;   /* when it did, last */
     bool is_degraded;
-    bool has_store;     /* it said so, in this run of it */
-    bool is_replica;    /* has joined; counts until it is forgotten */
-    uint32_t length;    /* of its id in the registry: odd while it is a replica (registry.c) */
-    uint32_t registry;  /* hash of the replicas that it knows, as it said last */
-    bool is_exchanging; /* registries */
+    bool has_store;    /* it said so, in this run of it */
+    bool is_replica;   /* joins or has joined; counts until it is forgotten */
+    uint32_t length;   /* of its id in the registry: odd while it is a replica (registry.c) */
+    uint32_t registry; /* hash of the replicas that it knows, as it said last */
+    uint32_t
+        listed_registry; /* that both knew when this node, not part of the cluster yet, listed its keyspaces last */
+    bool is_exchanging;  /* registries */
     uint64_t exchanged_ns;
     uint64_t actor;                         /* of its run; 0: not heard in this run of ours */
     uint64_t heard_wall_ms, stored_wall_ms; /* last sign of it; what of it is on disk */
@@ -215,9 +217,9 @@ struct cake__peer {
     bool is_urgent, is_flush_due;
     cake_timer_t flush_timer;
 
-    bool reads_packed;     /* it said so */
-    bool is_new, sees_new; /* it said last that it has neither joined nor anything; that all whom it knows are new */
-    bool is_alone;         /* likewise: that it has joined, and has met no replica of a cluster */
+    bool reads_packed;        /* it said so */
+    bool is_new, sees_new;    /* it said last that it has neither joined nor anything; that all whom it knows are new */
+    bool is_joined, is_alone; /* likewise: that it has joined; that it is no part of a cluster yet (join.c) */
     uint32_t pack_misses, plain_batches; /* in a row that did not pack; so many are sent without a try */
 
     bool is_compared; /* all that it had when its run was met is here or wanted */
@@ -266,12 +268,14 @@ struct cake_store {
 
     uint64_t actor; /* of this run */
     bool is_joined, is_declaring_joined;
-    bool is_alone; /* joined without having met a cluster, though it has seeds: levels would promise nothing (join.c) */
+    bool
+        is_alone; /* joined without being part of a cluster, though it has seeds: levels would promise nothing (join.c) */
     uint16_t join_peer; /* whom the first session is with; 0: nobody yet */
     bool join_is_listed;
     bool sees_new;             /* of a cluster that is all new, as far as this node knows (join.c) */
     uint64_t all_new_since_ns; /* and all others said so, too; 0: they do not */
-    uint64_t join_deadline_ns;
+    uint64_t join_deadline_ns,
+        part_deadline_ns; /* for finding whom to join; for becoming part of the cluster, 0: later */
     cake_timer_t join_timer;
     cake__task_t join_task;
     cake_meta_write_t join_meta;
@@ -403,21 +407,24 @@ cake__peer_t *cake__peer_find(cake_store_t *store, uint16_t node_id);
 cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id); /* made when unknown; NULL: no memory, or self */
 cake__peer_t *cake__peer_heard(cake_store_t *store, const cake__hail_t *hail); /* likewise */
 bool cake__peer_is_there(const cake__peer_t *peer);                            /* can be called */
-bool cake__peer_counts(const cake__peer_t *peer);                              /* for levels */
-bool cake__peer_is_forgotten(const cake__peer_t *peer);                        /* and has not come back */
-bool cake__peer_is_silent(const cake__peer_t *peer);                           /* past forget_after */
+bool cake__peer_is_outside(const cake__peer_t *peer);   /* it said that it is no part of the cluster yet */
+bool cake__peer_counts(const cake__peer_t *peer);       /* for levels */
+bool cake__peer_is_forgotten(const cake__peer_t *peer); /* and has not come back */
+bool cake__peer_is_silent(const cake__peer_t *peer);    /* past forget_after */
 /* Candidates for a selector, by node id; the store's, valid until the next change of a peer. */
 int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *count);
 /* For this level; *result gets live and required. CAKE_ENOTENOUGHNODES: too little is known of the others to promise it. */
 int cake__level_candidates(cake_store_t *store, cake_consistency_t level, const cake_candidate_t **out, size_t *count,
                            cake_result_t *result);
+/* The answer of one that knows this registry. */
+bool cake__level_takes_answer(const cake_store_t *store, cake_consistency_t level, uint32_t registry, bool is_outside);
 void cake__peer_heard_before(cake__peer_t *peer, uint64_t heard_wall_ms); /* in a life that is over, or by another */
 void cake__peer_forget_acked(cake__peer_t *peer);
 
 /* ---- registry.c -------------------------------------------------------------------------------------------------------*/
 int cake__registry_load(cake_store_t *store); /* before the loop knows the store */
 void cake__registry_store(cake__peer_t *peer);
-void cake__registry_join(cake_store_t *store);                           /* this node has joined */
+void cake__registry_join(cake_store_t *store);                           /* this node joins, or has joined */
 void cake__registry_heard(cake__peer_t *peer, const cake__hail_t *hail); /* for cake__peer_heard */
 bool cake__registry_agrees(const cake__peer_t *peer);                    /* it knows the same replicas */
 void cake__registry_compare(cake__peer_t *peer);                         /* when it does not: exchanges with it */
@@ -466,7 +473,6 @@ int cake__wait_sent(cake_store_t *store, uint64_t timeout_ms); /* nothing waits 
 /* ---- join.c -----------------------------------------------------------------------------------------------------------*/
 void cake__join_start(cake_store_t *store);
 void cake__join_try(cake_store_t *store);                     /* something has changed that may help */
-void cake__join_met(cake_store_t *store);                     /* a cluster, whose replicas are all known */
 int cake__join_load(cake_store_t *store, cake_slice_t value); /* of meta "joined" */
 
 /* ---- purge.c, watch.c -------------------------------------------------------------------------------------------------*/

@@ -163,15 +163,11 @@ bool cake__write_wants(const cake__write_t *write, uint16_t node_id)
     return write->has_lost_peer;
 }
 
-static bool goes_by_registry(cake_consistency_t level)
-{
-    return level >= CAKE_QUORUM;
-}
-
 static void count_answer(cake__write_t *write, uint16_t node_id)
 {
     const cake__peer_t *peer = cake__peer_find(write->store, node_id);
-    if (peer == NULL || (goes_by_registry(write->level) && !cake__registry_agrees(peer)))
+    if (peer == NULL ||
+        !cake__level_takes_answer(write->store, write->level, peer->registry, cake__peer_is_outside(peer)))
         return; /* cake__writes_recount comes back to it */
     uint64_t hash = data_center_hash(peer->data_center);
     for (size_t i = 0; i < write->need_count; i++) {
@@ -224,6 +220,7 @@ static void recount(cake__write_t *write)
 {
     const cake_candidate_t *candidates;
     size_t count;
+    uint32_t required = write->required, counted_local = write->counted_local;
     free_needs(write);
     int err = cake__candidates(write->store, &candidates, &count);
     if (err == 0)
@@ -234,6 +231,8 @@ static void recount(cake__write_t *write)
         write->needs = write->needs_here;
         write->needs[0] = (cake__need_t){0, UINT32_MAX};
         write->need_count = 1;
+        write->required = required;
+        write->counted_local = counted_local;
     }
     for (size_t i = 0; err == 0 && i < write->answered_count; i++)
         count_answer(write, write->answered[i]);
@@ -245,7 +244,7 @@ void cake__writes_recount(cake_store_t *store)
     {
         cake__write_t *write = CAKE_CONTAINER_OF(link, cake__write_t, link);
         bool is_counted = write->phase == CAKE__WRITE_STAGED || write->phase == CAKE__WRITE_WAITING;
-        if (!is_counted || !goes_by_registry(write->level))
+        if (!is_counted || write->level < CAKE_QUORUM)
             continue;
         recount(write);
         if (write->phase == CAKE__WRITE_WAITING && is_reached(write))
