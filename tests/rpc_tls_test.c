@@ -234,32 +234,102 @@ static void test_strangers_are_refused(void **state)
     remove_files(&others);
 }
 
+/* A server of OpenSSL's own; address: 127.0.0.1 and its port. */
+static FILE *start_openssl(const files_t *files, const char *options, char address[CAKE_ADDR_TEXT_MAX])
+{
+    char command[400], line[200] = "", *found;
+    snprintf(command, sizeof command,
+             "exec openssl s_server -accept 127.0.0.1:0 -naccept 1 -cert %s -key %s -tls1_3 -www %s 2>/dev/null",
+             files->cert, files->key, options);
+    FILE *server = popen(command, "r");
+    assert_non_null(server);
+    while ((found = strstr(line, "127.0.0.1:")) == NULL)
+        assert_non_null(fgets(line, sizeof line, server)); /* ACCEPT 127.0.0.1:40123 */
+    snprintf(address, CAKE_ADDR_TEXT_MAX, "%.*s", (int)strcspn(found, "\r\n "), found);
+    return server;
+}
+
+static void assert_refuses_openssl(const cake_tls_config_t *tls, const files_t *files, const char *options,
+                                   const char *says)
+{
+    cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
+    cake_call_options_t call_options = CAKE_CALL_OPTIONS_INIT;
+    cake_channel_t *channel;
+    char address[CAKE_ADDR_TEXT_MAX], message[200] = "";
+    FILE *server = start_openssl(files, options, address);
+    call_options.message = message;
+    call_options.message_size = sizeof message;
+    config.tls = tls;
+    assert_int_equal(cake_channel_open(address, &config, &channel), 0);
+    assert_int_equal(cake_channel_call(channel, "/test/echo", "x", 1, &call_options, NULL), CAKE_ECONNECTION);
+    if (strstr(message, says) == NULL)
+        fail_msg("the client says: %s", message);
+    cake_channel_close(channel);
+    pclose(server);
+}
+
 /* One who stands between, and takes anybody: its certificate proves nothing to a client that goes by a key. */
 static void test_a_certificate_is_no_key(void **state)
 {
     files_t files = make_files();
     cake_tls_config_t key = by_key(KEY);
-    cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
-    cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
-    cake_channel_t *channel;
-    char command[400], line[200] = "", message[200] = "", *address;
-    snprintf(command, sizeof command,
-             "exec openssl s_server -accept 127.0.0.1:0 -naccept 1 -cert %s -key %s -tls1_3 -alpn h2 -www 2>/dev/null",
-             files.cert, files.key);
-    FILE *server = popen(command, "r");
-    assert_non_null(server);
-    while ((address = strstr(line, "127.0.0.1:")) == NULL)
-        assert_non_null(fgets(line, sizeof line, server)); /* ACCEPT 127.0.0.1:40123 */
-    address[strcspn(address, "\r\n ")] = '\0';
-    options.message = message;
-    options.message_size = sizeof message;
-    config.tls = &key;
-    assert_int_equal(cake_channel_open(address, &config, &channel), 0);
-    assert_int_equal(cake_channel_call(channel, "/test/echo", "x", 1, &options, NULL), CAKE_ECONNECTION);
-    if (strstr(message, "the peer uses certificates") == NULL)
-        fail_msg("the client says: %s", message);
-    cake_channel_close(channel);
-    pclose(server);
+    assert_refuses_openssl(&key, &files, "-alpn h2", "the peer uses certificates");
+    remove_files(&files);
+}
+
+/* What a command that calls the server by TLS prints; its %s are our certificate, our key, the authority, and the port. */
+static void assert_prints(tls_t *tls, const files_t *files, const char *format, const char *expected)
+{
+    char command[600], text[20000];
+    const char *port = strrchr(cake_rpc_address(tls->fixture.server), ':') + 1;
+    snprintf(command, sizeof command, format, files->cert, files->key, files->ca, port);
+    FILE *client = popen(command, "r");
+    assert_non_null(client);
+    text[fread(text, 1, sizeof text - 1, client)] = '\0';
+    pclose(client);
+    if (strstr(text, expected) == NULL)
+        fail_msg("%s\nprints %s", command, text);
+}
+
+#define S_CLIENT "openssl s_client -cert %s -key %s -CAfile %s -connect 127.0.0.1:%s </dev/null 2>&1 "
+
+/* Who is one of ours by its certificate, and speaks another protocol over TLS, or an older TLS, is told so. */
+static void test_only_http2_over_tls_1_3(void **state)
+{
+    files_t files = make_files();
+    cake_tls_config_t config = by_files(&files);
+    tls_t tls;
+    start(&tls, &config, &config);
+    assert_prints(&tls, &files, S_CLIENT "-alpn http/1.1,h2", "ALPN protocol: h2");
+    assert_string_equal(tls.text, "");
+    assert_prints(&tls, &files, S_CLIENT "-alpn http/1.1", "no application protocol");
+    assert_prints(&tls, &files, S_CLIENT "-alpn h2 -tls1_2", "alert protocol version");
+    fixture_stop(&tls.fixture);
+    start(&tls, &config, &config);
+    assert_prints(&tls, &files, S_CLIENT, "CONNECTED");
+    fixture_stop(&tls.fixture);
+    if (strstr(tls.text, "the peer does not speak HTTP/2") == NULL)
+        fail_msg("the server says: %s", tls.text);
+    assert_refuses_openssl(&config, &files, "", "the peer does not speak HTTP/2");
+    assert_refuses_openssl(&config, &files, "-alpn http/1.1", "no application protocol");
+    remove_files(&files);
+}
+
+static void test_curl_calls_over_tls(void **state)
+{
+    files_t files = make_files();
+    cake_tls_config_t config = by_files(&files);
+    tls_t tls;
+    if (system("curl --version 2>/dev/null | grep -q HTTP2") != 0)
+        skip();
+    start(&tls, &config, &config);
+    assert_prints(
+        &tls, &files,
+        "curl -sS --cert %s --key %s --cacert %s --connect-to node.example:443:127.0.0.1:%s --data-binary hello "
+        "-w ' by %%{http_version}' https://node.example/test/echo 2>&1",
+        "hello by 2");
+    fixture_stop(&tls.fixture);
+    assert_string_equal(tls.text, "");
     remove_files(&files);
 }
 
@@ -416,6 +486,8 @@ int main(void)
         cmocka_unit_test(test_plain_and_encrypted_refuse_each_other),
         cmocka_unit_test(test_strangers_are_refused),
         cmocka_unit_test(test_a_certificate_is_no_key),
+        cmocka_unit_test(test_only_http2_over_tls_1_3),
+        cmocka_unit_test(test_curl_calls_over_tls),
         cmocka_unit_test(test_reload_without_restart),
         cmocka_unit_test(test_each_allocation_may_fail),
         cmocka_unit_test(test_allocations_of_openssl_may_fail),
