@@ -92,19 +92,6 @@ const cake_member_t *cake__node_told(const cake_node_t *node, uint16_t id)
     return at < node->told_count && node->told[at].node_id == id ? &node->told[at] : NULL;
 }
 
-static bool reserve_told(cake_node_t *node)
-{
-    if (node->told_count < node->told_capacity)
-        return true;
-    size_t capacity = node->told_capacity == 0 ? 8 : node->told_capacity * 2;
-    cake_member_t *told = cake__realloc(node->alloc, node->told, capacity * sizeof *told);
-    if (told == NULL)
-        return false;
-    node->told = told;
-    node->told_capacity = capacity;
-    return true;
-}
-
 /* The differences between two records of one id, as the events that lead from one to the other. */
 static void tell_change(cake_node_t *node, const cake_member_t *before, const cake_member_t *now)
 {
@@ -131,8 +118,12 @@ static bool tell_member(cake_node_t *node, const cake__gossip_member_t *member)
     bool is_known = at < node->told_count && node->told[at].node_id == now.node_id;
     if (is_known && memcmp(&node->told[at], &now, sizeof now) == 0)
         return true;
-    if (!is_known && !reserve_told(node))
-        return false;
+    if (!is_known) {
+        cake_member_t *told = cake__grow(node->alloc, node->told, node->told_count, &node->told_capacity, sizeof *told);
+        if (told == NULL)
+            return false;
+        node->told = told;
+    }
     cake_member_t before = {0};
     if (is_known) {
         before = node->told[at];
