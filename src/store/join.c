@@ -7,7 +7,7 @@
  * From the moment when more than half know it, no majority can form without it any more; what was acknowledged by one before is
  * among what it pulls from them. So a majority of the replicas with it has all that a majority without it has acknowledged. Others
  * that join at the same time, and say so, are not asked, and their answers count for nobody's majority (cake__level_takes_answer): those who
- * join by a minority that is cut off are none, however many they are.
+ * join by a minority that is cut off are none, however many they are. The same for a replica that has lost its disk.
  *
  * A node without seeds has joined when it starts.
  *

@@ -307,6 +307,38 @@ static void nodes_that_join_have_what_a_majority_had(void **state)
     }
 }
 
+/* Of the two that have a write at quorum one loses its disk, and the other is away: the third and an empty disk are no majority. */
+static void a_lost_disk_counts_again_with_what_a_majority_had(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 121; seed <= 130; seed++) {
+        cluster_t cluster = {0};
+        cluster_open(&cluster, 3, seed, NULL);
+        cluster_wait(&cluster, cluster_takes_levels, 20000);
+        assert_int_equal(put_text(&cluster, 1, "a", "old", CAKE_ALL), 0);
+        cake__world_cut_both(cluster.world, 2, 1, true);
+        cake__world_cut_both(cluster.world, 2, 3, true);
+        assert_int_equal(put_text(&cluster, 1, "a", "new", CAKE_QUORUM), 0);
+        cluster_crash(&cluster, 1);
+        cluster_crash(&cluster, 3);
+        cake_storage_close(cluster.members[3].storage);
+        cluster.members[3].storage = NULL;
+        cake__world_heal(cluster.world);
+        cluster_start(&cluster, 3);
+        cake__world_run_for(cluster.world, 30 * SECOND_NS);
+        for (int id = 2; id <= 3; id++) {
+            assert_false(reads_at_quorum(&cluster, id, "old"));
+            assert_int_not_equal(put_text(&cluster, id, "b", "1", CAKE_QUORUM), 0);
+        }
+        cluster_start(&cluster, 1);
+        cluster_wait(&cluster, cluster_has_joined, 30000);
+        cluster_wait(&cluster, cluster_takes_levels, 20000);
+        for (int id = 1; id <= 3; id++)
+            assert_true(reads_at_quorum(&cluster, id, "new"));
+        cluster_close(&cluster);
+    }
+}
+
 /* ---- what others say ------------------------------------------------------------------------------------------------------*/
 
 static void a_registry_that_makes_no_sense_changes_nothing(void **state)
@@ -348,6 +380,7 @@ int main(void)
         cmocka_unit_test(a_new_cluster_begins_when_the_last_of_its_seeds_is_there),
         cmocka_unit_test(nodes_that_join_in_a_minority_make_no_majority),
         cmocka_unit_test(nodes_that_join_have_what_a_majority_had),
+        cmocka_unit_test(a_lost_disk_counts_again_with_what_a_majority_had),
         cmocka_unit_test(a_registry_that_makes_no_sense_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
