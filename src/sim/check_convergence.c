@@ -147,11 +147,12 @@ void cake__check_purged(cake__trial_t *trial)
     }
 }
 
-/* Where no disk is lost, nobody is forgotten, nobody is new and no day has passed at once (after an hour, holes hold nothing up any more), deltas are enough (the model's strict runs). */
+/* Where no disk is lost, nor taken for lost, nobody is forgotten, nobody is new and no day has passed at once, deltas are enough (the
+ * model's strict runs). Elsewhere holes hold nothing up any more after hole_age_ms. */
 void cake__check_strict(cake__trial_t *trial)
 {
-    bool is_strict = (trial->plan.kinds & (CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET | CAKE_SIM_JOIN)) == 0 &&
-                     !cake__has_lost_disks(trial) && !trial->was_tomorrow;
+    uint32_t losses = CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET | CAKE_SIM_JOIN | CAKE_SIM_DUPLICATE_STORE;
+    bool is_strict = (trial->plan.kinds & losses) == 0 && !cake__has_lost_disks(trial) && !trial->was_tomorrow;
     for (uint32_t i = 0; is_strict && i < trial->node_count; i++) {
         uint64_t repairs = trial->nodes[i]->store->stats.repairs_finished;
         if (repairs > 0)
