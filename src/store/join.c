@@ -2,7 +2,8 @@
  * until a first session with a joined replica has finished for every keyspace of that replica. Then it becomes part of the cluster:
  *
  *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled
- *     ─> in the registry ─> more than half of the replicas know that ─> what they have was pulled again ─> "joined" is made durable
+ *     ─> in the registry ─> more than half of the replicas, and of those in its data centre, know that ─> what they have was pulled again
+ *     ─> "joined" is made durable
  *
  * From the moment when more than half know it, no majority can form without it any more; what was acknowledged by one before is
  * among what it pulls from them. So a majority of the replicas with it has all that a majority without it has acknowledged. Others
@@ -116,20 +117,28 @@ static bool has_caught_up(cake_store_t *store, cake__peer_t *peer)
     return false;
 }
 
-/* Who is dead counts among the replicas, whatever it said last. */
+/* Known by more than half of the replicas, and of those in its own data centre, for levels that count there. Who is dead counts
+ * among them, whatever it said last, and as one of here where nobody knows. */
 static bool is_part_of_cluster(cake_store_t *store)
 {
-    size_t replicas = 0, caught_up = 0;
+    struct {
+        size_t replicas, caught_up;
+    } all = {0}, here = {0};
+    const char *data_center = cake_node_data_center(store->node);
     CAKE_LIST_FOR_EACH(link, &store->peers)
     {
         cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
         bool is_passed_over = cake__peer_is_there(peer) && cake__peer_is_outside(peer);
         if (!peer->is_replica || cake__peer_is_silent(peer) || is_passed_over)
             continue;
-        replicas++;
-        caught_up += has_caught_up(store, peer);
+        bool is_here = !peer->is_placed || strcmp(peer->data_center, data_center) == 0;
+        bool is_caught_up = has_caught_up(store, peer);
+        all.replicas++;
+        all.caught_up += is_caught_up;
+        here.replicas += is_here;
+        here.caught_up += is_here && is_caught_up;
     }
-    return caught_up > replicas / 2;
+    return all.caught_up > all.replicas / 2 && (here.replicas == 0 || here.caught_up > here.replicas / 2);
 }
 
 /* The first session is over. */

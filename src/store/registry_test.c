@@ -221,58 +221,90 @@ static void a_new_cluster_begins_when_the_last_of_its_seeds_is_there(void **stat
 static bool have_two_more_joined(void *arg)
 {
     cluster_t *cluster = arg;
-    for (int id = 3; id <= 5; id++) {
-        if (!cluster->members[id].store->is_joined || !knows(cluster, id == 3 ? 4 : 3, 5))
-            return false;
-    }
-    return knows(cluster, 5, 4);
+    int last = cluster->count;
+    return cluster->members[last - 1].store->is_joined && cluster->members[last].store->is_joined &&
+           knows(cluster, 3, (uint16_t)last) && knows(cluster, last - 1, (uint16_t)last) &&
+           knows(cluster, last, (uint16_t)(last - 1));
+}
+
+static bool reads_at(cluster_t *cluster, int id, const char *value, cake_consistency_t level)
+{
+    cake_doc_t *doc = NULL;
+    int err = cake_store_get_at(cluster->members[id].store, "ks", cake_key_str("a"), level, &doc);
+    bool is_same = err == 0 && cake__slice_equal(cake_doc_value(doc), cake__slice_str(value));
+    cake_doc_free(doc);
+    return is_same;
 }
 
 static bool reads_at_quorum(cluster_t *cluster, int id, const char *value)
 {
-    cake_doc_t *doc = NULL;
-    int err = cake_store_get_at(cluster->members[id].store, "ks", cake_key_str("a"), CAKE_QUORUM, &doc);
-    bool is_same = err == 0 && cake__slice_equal(cake_doc_value(doc), cake__slice_str(value));
-    cake_doc_free(doc);
-    return is_same;
+    return reads_at(cluster, id, value, CAKE_QUORUM);
+}
+
+/* `joining` and the one after it are new, and hear all but the first two. */
+static void join_without_the_first_two(cluster_t *cluster, int joining)
+{
+    cluster_wait(cluster, cluster_takes_levels, 20000);
+    assert_int_equal(put_text(cluster, 1, "a", "old", CAKE_ALL), 0);
+    cluster_add(cluster);
+    cluster_add(cluster);
+    for (int here = 3; here <= joining + 1; here++) {
+        for (uint32_t there = 1; there <= 2; there++)
+            cake__world_cut_both(cluster->world, (uint32_t)here, there, true);
+    }
+    start_new(cluster, joining, 3);
+    start_new(cluster, joining + 1, 3);
+    cluster_wait(cluster, have_two_more_joined, 60000);
+    cake__world_run_for(cluster->world, 2 * SECOND_NS);
+}
+
+/* Those of the first two take `level`, the others do not; after healing all do. */
+static void assert_that_two_are_the_majority(cluster_t *cluster, cake_consistency_t level, const int *others,
+                                             size_t count)
+{
+    assert_int_equal(put_text(cluster, 1, "a", "new", level), 0);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_not_equal(put_text(cluster, others[i], "b", "1", level), 0);
+        assert_false(reads_at(cluster, others[i], "old", level));
+    }
+    assert_int_equal(put_text(cluster, cluster->count, "mine", "1", CAKE_NONE), 0);
+    cake__world_heal(cluster->world);
+    cluster_wait(cluster, cluster_has_joined, 60000);
+    cluster_wait(cluster, cluster_takes_levels, 20000);
+    cluster_wait(cluster, cluster_is_equal, 60000);
+    for (int id = 1; id <= cluster->count; id++) {
+        assert_true(reads_at(cluster, id, "new", level));
+        assert_int_equal(put_text(cluster, id, "c", "1", CAKE_ALL), 0);
+        assert_text(cluster, id, "mine", "1");
+    }
 }
 
 /* Of three one is cut off from the two others, and two new ones join by it. The two go on as the majority that they are; five of whom
  * three have never asked them are none. */
 static void nodes_that_join_in_a_minority_make_no_majority(void **state)
 {
+    static const int others[] = {3, 4, 5};
     (void)state;
     for (uint64_t seed = 81; seed <= 90; seed++) {
         cluster_t cluster = {0};
         cluster_open(&cluster, 3, seed, NULL);
-        cluster_wait(&cluster, cluster_takes_levels, 20000);
-        assert_int_equal(put_text(&cluster, 1, "a", "old", CAKE_ALL), 0);
-        cluster_add(&cluster);
-        cluster_add(&cluster);
-        for (uint32_t here = 3; here <= 5; here++) {
-            for (uint32_t there = 1; there <= 2; there++)
-                cake__world_cut_both(cluster.world, here, there, true);
-        }
-        start_new(&cluster, 4, 3);
-        start_new(&cluster, 5, 3);
-        cluster_wait(&cluster, have_two_more_joined, 60000);
-        cake__world_run_for(cluster.world, 2 * SECOND_NS);
-        assert_int_equal(put_text(&cluster, 1, "a", "new", CAKE_QUORUM), 0);
-        for (int id = 3; id <= 5; id++) {
-            assert_int_not_equal(put_text(&cluster, id, "b", "1", CAKE_QUORUM), 0);
-            assert_false(reads_at_quorum(&cluster, id, "old"));
-        }
-        assert_int_equal(put_text(&cluster, 4, "mine", "1", CAKE_NONE), 0);
+        join_without_the_first_two(&cluster, 4);
+        assert_that_two_are_the_majority(&cluster, CAKE_QUORUM, others, CAKE_COUNT_OF(others));
+        cluster_close(&cluster);
+    }
+}
 
-        cake__world_heal(cluster.world);
-        cluster_wait(&cluster, cluster_has_joined, 60000);
-        cluster_wait(&cluster, cluster_takes_levels, 20000);
-        cluster_wait(&cluster, cluster_is_equal, 60000);
-        for (int id = 1; id <= 5; id++) {
-            assert_true(reads_at_quorum(&cluster, id, "new"));
-            assert_int_equal(put_text(&cluster, id, "c", "1", CAKE_ALL), 0);
-            assert_text(&cluster, id, "mine", "1");
-        }
+/* Three of five replicas know the new ones, but of the three in their data centre only one. */
+static void nodes_that_join_in_a_local_minority_make_no_local_majority(void **state)
+{
+    static const char *const data_centers[] = {"dc-1", "dc-1", "dc-1", "dc-2", "dc-2"};
+    static const int others[] = {3, 6, 7};
+    (void)state;
+    for (uint64_t seed = 91; seed <= 95; seed++) {
+        cluster_t cluster = {0};
+        cluster_open(&cluster, 5, seed, data_centers);
+        join_without_the_first_two(&cluster, 6);
+        assert_that_two_are_the_majority(&cluster, CAKE_LOCAL_QUORUM, others, CAKE_COUNT_OF(others));
         cluster_close(&cluster);
     }
 }
@@ -379,6 +411,7 @@ int main(void)
         cmocka_unit_test(new_nodes_that_are_cut_off_together_are_no_cluster),
         cmocka_unit_test(a_new_cluster_begins_when_the_last_of_its_seeds_is_there),
         cmocka_unit_test(nodes_that_join_in_a_minority_make_no_majority),
+        cmocka_unit_test(nodes_that_join_in_a_local_minority_make_no_local_majority),
         cmocka_unit_test(nodes_that_join_have_what_a_majority_had),
         cmocka_unit_test(a_lost_disk_counts_again_with_what_a_majority_had),
         cmocka_unit_test(a_registry_that_makes_no_sense_changes_nothing),
