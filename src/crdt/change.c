@@ -2,8 +2,7 @@
 #include "crdt/set.h"
 #include "crdt/table_internal.h"
 
-#define AHEAD                                                                                                          \
-    8u /* erasures whose records are fetched ahead: what limits how many kills of a repair take a millisecond */
+#define AHEAD 8u /* operations whose records are fetched ahead */
 
 /* ---- the overlay --------------------------------------------------------------------------------------------------- */
 
@@ -55,20 +54,6 @@ static cake__overlay_entry_t *overlay_for(cake__change_t *change, const cake_id_
         change->overlay_count++;
     }
     return entry;
-}
-
-/* One more element of an array of the change. */
-static bool reserve(const cake_alloc_t *alloc, void **items, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return true;
-    size_t more = *capacity == 0 ? 8 : *capacity * 2;
-    void *grown = more > SIZE_MAX / size ? NULL : cake__realloc(alloc, *items, more * size);
-    if (grown == NULL)
-        return false;
-    *items = grown;
-    *capacity = more;
-    return true;
 }
 
 static int failed(cake__change_t *change)
@@ -276,7 +261,7 @@ static int stage_put(cake__change_t *change, const cake_record_t *record, void *
 {
     const cake_alloc_t *alloc = change->set->alloc;
     if (!overlay_reserve(change) ||
-        !reserve(alloc, (void **)&change->puts, change->put_count, &change->put_capacity, sizeof *change->puts))
+        !cake__reserve(alloc, (void **)&change->puts, change->put_count, &change->put_capacity, sizeof *change->puts))
         return failed(change);
     int err = cake__table_stage(&change->set->table, record, !has_row);
     CAKE_ASSERT(err != CAKE_EDUPLICATE); /* a dot that is not in C has no record */
@@ -298,8 +283,8 @@ static int stage_put(cake__change_t *change, const cake_record_t *record, void *
 
 int cake__change_erase(cake__change_t *change, const cake_id_t *id)
 {
-    if (!overlay_reserve(change) || !reserve(change->set->alloc, (void **)&change->erases, change->erase_count,
-                                             &change->erase_capacity, sizeof *change->erases))
+    if (!overlay_reserve(change) || !cake__reserve(change->set->alloc, (void **)&change->erases, change->erase_count,
+                                                   &change->erase_capacity, sizeof *change->erases))
         return failed(change);
     cake__overlay_entry_t *entry = overlay_for(change, id);
     if (entry->state == CAKE__OVERLAY_PUT)
@@ -455,8 +440,8 @@ int cake__change_reissue(cake__change_t *change, const cake_record_t *old, void 
 {
     cake__reissue_t reissue = {.old = *old, .came_from_sender = came_from_sender};
     reissue.dot_was_seen = cake__context_contains(cake__change_context(change), old->dot);
-    if (!reserve(change->set->alloc, (void **)&change->reissues, change->reissue_count, &change->reissue_capacity,
-                 sizeof *change->reissues))
+    if (!cake__reserve(change->set->alloc, (void **)&change->reissues, change->reissue_count, &change->reissue_capacity,
+                       sizeof *change->reissues))
         return failed(change);
     int err = write_local(change, &old->id, false, tag, CAKE__MUTANT(samehlc) ? old->hlc : 0, &reissue.made);
     if (err == 0)

@@ -149,19 +149,6 @@ static void attach(cake__receiver_t *receiver, cake__change_t *change)
         cake__list_push_back(&change->receivers, &receiver->staged);
 }
 
-static bool reserve(const cake_alloc_t *alloc, void **items, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return true;
-    size_t more = *capacity == 0 ? 16 : *capacity * 2;
-    void *grown = more > SIZE_MAX / size ? NULL : cake__realloc(alloc, *items, more * size);
-    if (grown == NULL)
-        return false;
-    *items = grown;
-    *capacity = more;
-    return true;
-}
-
 /* ---- the checks on G (rule 3) ------------------------------------------------------------------------------------------ */
 
 /* G_r is a subset of C_z, as of WELCOME: contexts only grow. */
@@ -428,8 +415,8 @@ static int resolve_absent(cake__receiver_t *receiver, cake__change_t *change, co
         return 0; /* replaced or dropped since the repair began */
     if (!cake__context_contains(&receiver->welcome.summary.context, record.dot))
         return CAKE__MUTANT(norestamp) ? 0 : cake__change_reissue(change, &record, tag, false);
-    if (!reserve(receiver->set->alloc, (void **)&receiver->candidates, receiver->candidate_count,
-                 &receiver->candidate_capacity, sizeof *receiver->candidates))
+    if (!cake__reserve(receiver->set->alloc, (void **)&receiver->candidates, receiver->candidate_count,
+                       &receiver->candidate_capacity, sizeof *receiver->candidates))
         return CAKE_ENOMEM;
     receiver->candidates[receiver->candidate_count++] = (candidate_t){*id, record.dot};
     return 0;

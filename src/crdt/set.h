@@ -98,6 +98,15 @@ struct cake__change {
     cake__list_t receivers; /* sessions that staged something here */
 };
 
+/* Room for one more element in an array of a change or of a session; false: no memory. */
+static inline bool cake__reserve(const cake_alloc_t *alloc, void **items, size_t count, size_t *capacity, size_t size)
+{
+    void *grown = cake__grow(alloc, *items, count, capacity, size);
+    if (grown != NULL)
+        *items = grown;
+    return grown != NULL;
+}
+
 cake__summary_t *cake__change_own_summary(cake__change_t *change);   /* to be written to; NULL: no memory */
 int cake__change_erase(cake__change_t *change, const cake_id_t *id); /* one that the change finds */
 int cake__change_note_dropped(cake__change_t *change, const cake_record_t *record);
