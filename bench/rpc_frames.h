@@ -8,6 +8,7 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -299,6 +300,7 @@ static void run_uv(raw_t *raw, bool is_client)
 {
     uvside_t side = {.raw = raw, .is_client = is_client, .buffer = malloc(buffer_bytes(raw))};
     pin(raw->side);
+    signal(SIGPIPE, SIG_IGN); /* a write after the other side has ended */
     must(uv_loop_init(&side.loop) == 0 && uv_tcp_init(&side.loop, &side.tcp) == 0, "uv_loop_init");
     side.tcp.data = side.write.data = &side;
     must(uv_tcp_open(&side.tcp, raw->socket) == 0, "uv_tcp_open");

@@ -3,9 +3,11 @@
 #define TICK_MIN_NS (10 * CAKE_NS_PER_MS)
 #define LINGER_MS   1000u
 
-/* Messages that one read should bring: fewer waste writes, more keep the other side waiting for its replies. */
+/* Messages that one read should bring: fewer waste writes, more keep the other side waiting. A client knows how many are under way, and takes
+ * them in parts, so that both sides always have one to work at. */
 #define BATCH_MIN 16u
-#define BATCH     32u
+#define BATCH_MAX 64u
+#define PARTS     4u
 
 static void flush(void *arg);
 static void tick(void *arg);
@@ -264,8 +266,10 @@ static void on_buffer(void *arg, void **data, size_t *size)
 
 static void adapt_read_cap(cake__conn_t *conn, size_t len)
 {
-    uint64_t message_bytes = len / cake__max_u64(conn->messages, 1);
-    conn->read_cap = cake__min_u64(cake__max_u64(BATCH * message_bytes, CAKE__READ_MIN), CAKE__BLOCK_BYTES);
+    uint64_t message_bytes = len / cake__max_u64(conn->messages, 1), batch = BATCH_MAX;
+    if (!conn->kind->is_server)
+        batch = cake__min_u64(cake__max_u64((conn->calls + conn->messages) / PARTS, BATCH_MIN), BATCH_MAX);
+    conn->read_cap = cake__min_u64(cake__max_u64(batch * message_bytes, CAKE__READ_MIN), CAKE__BLOCK_BYTES);
 }
 
 static void on_read(void *arg, void *data, intptr_t len)
@@ -289,7 +293,7 @@ static void on_read(void *arg, void *data, intptr_t len)
     conn->messages = 0;
     int err = conn->direct > 0 ? receive_direct(conn, data, (size_t)len) : receive_in_block(conn, data, (size_t)len);
     /* a full read of many messages: their replies go out before the next are taken, so that both sides work at once */
-    conn->is_held = (size_t)len >= conn->read_cap && conn->messages >= BATCH_MIN && err == 0;
+    conn->is_held = (size_t)len >= conn->read_cap && conn->messages >= BATCH_MIN / 2 && err == 0;
     if (conn->direct == 0)
         adapt_read_cap(conn, (size_t)len);
     if (conn->is_held)

@@ -17,7 +17,7 @@
 #include "rpc/slab.h"
 #include "rpc/spare.h"
 
-#define CAKE__READ_MIN 2048u
+#define CAKE__READ_MIN 1024u
 
 typedef struct cake__conn cake__conn_t;
 

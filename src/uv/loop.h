@@ -40,8 +40,9 @@ typedef struct cake__uvenv {
     uv_file wake_fds[2];  /* the end that is read, the end that is written */
     uv_prepare_t prepare; /* end_turn */
     uv_idle_t idle;       /* runs while end_turn left something: the loop does not sleep then */
-    uv_timer_t timer;     /* for the least of the timers */
-    pthread_t thread;     /* set by itself before cake_uv_env_new returns */
+    uv_poll_t timer;      /* for the least of the timers, see set_timer */
+    uv_file timer_fd;
+    pthread_t thread; /* set by itself before cake_uv_env_new returns */
     cake_gate_t started;
     char thread_name[16];
     cake__heap_t timers;
