@@ -14,6 +14,7 @@
  * compute, and as many that touch a page of their own: what the machine adds to any program, shown the same way.
  *
  * Otherwise below each table what the machine gives at best: crdt_limits.h. */
+#include "crdt/replica.h"
 #include "crdt_limits.h"
 
 #define ROUNDS_MAX     15
@@ -40,6 +41,8 @@ enum {
     DIFF_10K,
     MERGE_10,
     PULL,
+    STAGED,
+    STAGED_ACTORS,
     FINGERPRINT,
     RANGES,
     SAVE,
@@ -72,6 +75,8 @@ static const struct row {
     [DIFF_10K] = {"delta of 10,000              us", "diff_10k", {15, 15}},
     [MERGE_10] = {"merge, 10 differences        ms", "merge_10", {1, 1}},
     [PULL] = {"session of all, per record   ns", NULL, {0, 0}},
+    [STAGED] = {"a change of one write         ns", NULL, {0, 0}},
+    [STAGED_ACTORS] = {"... with 1,000 actors in C    ns", NULL, {0, 0}},
     [FINGERPRINT] = {"fingerprint                  ns", NULL, {0, 0}},
     [RANGES] = {"... of 4,096 ranges, per rec. ns", NULL, {0, 0}},
     [SAVE] = {"save, per record             ns", NULL, {0, 0}},
@@ -252,6 +257,29 @@ static double merge_with_differences(work_t *work, cake_orswot_t *a, cake_orswot
     return took;
 }
 
+/* ---- changes ---------------------------------------------------------------------------------------------------------- */
+
+/* What a store does for each batch: a change is staged, made durable, committed; here of a single write. */
+static double staged_write(const work_t *work, uint64_t actors)
+{
+    enum { WRITES = 2000 };
+    cake_orswot_t *set = set_new(actors);
+    for (uint64_t actor = 1; actor < actors; actor++) { /* each wrote once */
+        cake_record_t record = {work->ids[actor], cake_hlc_from_parts(work->wall_ms, 0), {actor, 1}, false};
+        must_be_ok(cake_orswot_receive(set, work->wall_ms, &record, CAKE_SOURCE_EAGER, NULL));
+    }
+    double began = cpu_ns();
+    for (size_t i = 0; i < WRITES; i++) {
+        cake__change_t *change;
+        cake_record_t record;
+        must_be_ok(cake__change_begin(set, work->wall_ms + i, &change));
+        must_be_ok(cake__change_end(change, cake__change_write(change, &work->ids[i], false, NULL, &record)));
+    }
+    double took = cpu_ns() - began;
+    cake_orswot_free(set);
+    return took / WRITES;
+}
+
 /* ---- a round ---------------------------------------------------------------------------------------------------------- */
 
 static void compare_sets(cake_orswot_t *set, work_t *work, double *out)
@@ -284,6 +312,8 @@ static void one_round(work_t *work, double *out)
     out[INSERT_ONE] = all(set, work, INSERT_ONE);
     cake_orswot_statistics(set, &statistics);
     out[BYTES] = (double)statistics.bytes / (double)work->count;
+    out[STAGED] = staged_write(work, 1);
+    out[STAGED_ACTORS] = staged_write(work, 1000);
     save_and_load(set, work, out);
     fingerprints(set, work, out);
     for (int row = UPDATE_ONE; row <= DELETE_ONE; row += 2) {
@@ -344,7 +374,8 @@ static void time_all(cake_orswot_t *set, work_t *work, int kind, slow_calls_t *s
 {
     int row = pause_rows[kind].row;
     size_t step = row < 0 ? 1 : step_of(row), page_bytes = (work->count / CALLS_PER_PAGE + 1) * 4096;
-    volatile uint8_t *pages = fresh_pages(page_bytes);
+    void *memory = fresh_pages(page_bytes);
+    volatile uint8_t *pages = memory;
     slow->count = 0;
     for (size_t at = 0; at < work->count; at += step) {
         double began = now_ns(CLOCK_MONOTONIC);
@@ -359,7 +390,7 @@ static void time_all(cake_orswot_t *set, work_t *work, int kind, slow_calls_t *s
             slow->calls[slow->count++] = (struct slow_call){at, took};
     }
     work->wall_ms += work->count / 1000 + 1;
-    munmap((void *)pages, page_bytes);
+    munmap(memory, page_bytes);
 }
 
 /* Keeps in a those that are slow in b too, with the lesser time. */

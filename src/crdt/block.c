@@ -45,6 +45,8 @@ bool cake__block_init(cake__bodies_t *bodies, cake__block_t *block, cake__shape_
         .body = body, .actor = actor, .first = first, .max_seq = first - 1, .number = block->number, .shape = shape};
     block->words = (uint8_t)words_of(shape);
     memset(body, 0, block->words * sizeof(cake__bits_t));
+    if (shape.is_sparse)
+        memset(cake__block_offsets(block), 0, shape.capacity * sizeof(uint16_t));
     block->hlc_base = hlc < CAKE__NARROW_HLC_BELOW ? 0 : hlc - CAKE__NARROW_HLC_BELOW;
     return true;
 }
@@ -82,6 +84,18 @@ bool cake__block_reshape(cake__bodies_t *bodies, cake__block_t *block, cake__sha
     return true;
 }
 
+/* Free positions count too. Many at once, by instructions for vectors: one after the other a part of a session whose records go
+ * to a sparse block would look at half a block for each of them. */
+static bool is_among(const cake__block_t *block, uint32_t word, uint16_t offset)
+{
+    const uint16_t *offsets = cake__block_offsets(block) + word * 64;
+    uint32_t count = block->shape.capacity < 64 ? block->shape.capacity : 64;
+    uint16_t found = 0;
+    for (uint32_t i = 0; i < count; i++)
+        found |= (uint16_t)(offsets[i] == offset);
+    return found != 0;
+}
+
 uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
 {
     uint64_t offset = seq - block->first;
@@ -92,7 +106,8 @@ uint32_t cake__block_find(const cake__block_t *block, uint64_t seq)
         return is_there ? (uint32_t)offset : CAKE__BLOCK_POSITIONS;
     }
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
-        for (uint64_t left = cake__block_word(block, word)->occupied; left != 0; left &= left - 1) {
+        uint64_t left = is_among(block, word, (uint16_t)offset) ? cake__block_word(block, word)->occupied : 0;
+        for (; left != 0; left &= left - 1) {
             uint32_t position = word * 64 + (uint32_t)__builtin_ctzll(left);
             if (cake__block_offsets(block)[position] == offset)
                 return position;

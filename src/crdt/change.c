@@ -25,13 +25,14 @@ static cake__overlay_entry_t *overlay_find(const cake__change_t *change, const c
     return entry->state == CAKE__OVERLAY_EMPTY ? NULL : entry;
 }
 
-static bool overlay_reserve(cake__change_t *change)
+static bool overlay_reserve(cake__change_t *change, size_t more)
 {
-    if (2 * (change->overlay_count + 1) <= change->overlay_capacity)
-        return true;
-    size_t old_capacity = change->overlay_capacity;
+    size_t old_capacity = change->overlay_capacity, capacity = old_capacity == 0 ? 16 : old_capacity;
     cake__overlay_entry_t *old = change->overlay;
-    size_t capacity = old_capacity == 0 ? 16 : old_capacity * 2;
+    while (2 * (change->overlay_count + more) > capacity)
+        capacity *= 2;
+    if (capacity == old_capacity)
+        return true;
     cake__overlay_entry_t *entries = cake__calloc(change->set->alloc, capacity, sizeof *entries);
     if (entries == NULL)
         return false;
@@ -260,7 +261,7 @@ static void remove_erase(cake__change_t *change, size_t at)
 static int stage_put(cake__change_t *change, const cake_record_t *record, void *tag, bool has_row)
 {
     const cake_alloc_t *alloc = change->set->alloc;
-    if (!overlay_reserve(change) ||
+    if (!overlay_reserve(change, 1) ||
         !cake__reserve(alloc, (void **)&change->puts, change->put_count, &change->put_capacity, sizeof *change->puts))
         return failed(change);
     int err = cake__table_stage(&change->set->table, record, !has_row);
@@ -281,10 +282,25 @@ static int stage_put(cake__change_t *change, const cake_record_t *record, void *
     return 0;
 }
 
+int cake__change_expect_erases(cake__change_t *change, size_t count)
+{
+    size_t capacity = change->erase_count + count;
+    cake_id_t *erases = capacity <= change->erase_capacity
+                            ? change->erases
+                            : cake__realloc(change->set->alloc, change->erases, capacity * sizeof *change->erases);
+    if (count == 0)
+        return 0;
+    if (erases == NULL)
+        return failed(change);
+    change->erases = erases;
+    change->erase_capacity = (size_t)cake__max_u64(capacity, change->erase_capacity);
+    return overlay_reserve(change, count) ? 0 : failed(change);
+}
+
 int cake__change_erase(cake__change_t *change, const cake_id_t *id)
 {
-    if (!overlay_reserve(change) || !cake__reserve(change->set->alloc, (void **)&change->erases, change->erase_count,
-                                                   &change->erase_capacity, sizeof *change->erases))
+    if (!overlay_reserve(change, 1) || !cake__reserve(change->set->alloc, (void **)&change->erases, change->erase_count,
+                                                      &change->erase_capacity, sizeof *change->erases))
         return failed(change);
     cake__overlay_entry_t *entry = overlay_for(change, id);
     if (entry->state == CAKE__OVERLAY_PUT)

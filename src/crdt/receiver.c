@@ -526,6 +526,7 @@ static int stage_repair(cake__receiver_t *receiver, cake__change_t *change, bool
     int err = drop_below_sender_horizon(receiver, change, is_done);
     if (err != 0 || !*is_done)
         return err;
+    err = cake__change_expect_erases(change, receiver->candidate_count);
     for (size_t i = 0; i < receiver->candidate_count && err == 0 && !CAKE__MUTANT(nokill); i++) {
         const candidate_t *candidate = &receiver->candidates[i];
         cake_record_t record;

@@ -107,8 +107,9 @@ static inline bool cake__reserve(const cake_alloc_t *alloc, void **items, size_t
     return grown != NULL;
 }
 
-cake__summary_t *cake__change_own_summary(cake__change_t *change);   /* to be written to; NULL: no memory */
-int cake__change_erase(cake__change_t *change, const cake_id_t *id); /* one that the change finds */
+cake__summary_t *cake__change_own_summary(cake__change_t *change);    /* to be written to; NULL: no memory */
+int cake__change_erase(cake__change_t *change, const cake_id_t *id);  /* one that the change finds */
+int cake__change_expect_erases(cake__change_t *change, size_t count); /* room for so many, at once */
 int cake__change_note_dropped(cake__change_t *change, const cake_record_t *record);
 int cake__change_add_dot(cake__change_t *change, cake_dot_t dot);
 /* Rule 5. CAKE_EDRIFT: refused, and the session must not finish. */
