@@ -27,7 +27,7 @@ size_t cake__block_bytes(const cake__block_t *block)
 }
 
 /* NULL: such bodies are from the heap. */
-static cake__pool_t *pool_of(cake__bodies_t *bodies, cake__shape_t shape)
+static cake__pieces_t *pieces_of(cake__bodies_t *bodies, cake__shape_t shape)
 {
     bool is_full = shape.capacity == CAKE__BLOCK_POSITIONS && !shape.is_sparse && !shape.has_wide_hlcs;
     return is_full ? &bodies->full[shape.has_wide_ids] : NULL;
@@ -36,9 +36,9 @@ static cake__pool_t *pool_of(cake__bodies_t *bodies, cake__shape_t shape)
 bool cake__block_init(cake__bodies_t *bodies, cake__block_t *block, cake__shape_t shape, uint64_t actor, uint64_t first,
                       cake_hlc_t hlc)
 {
-    cake__pool_t *pool = pool_of(bodies, shape);
-    uint8_t *body = pool == NULL ? cake__malloc(bodies->alloc, bytes_of(shape))
-                                 : cake__pool_take(pool, bodies->alloc, bytes_of(shape));
+    cake__pieces_t *pieces = pieces_of(bodies, shape);
+    uint8_t *body = pieces == NULL ? cake__malloc(bodies->alloc, bytes_of(shape))
+                                   : cake__pieces_take(pieces, bodies->alloc, bytes_of(shape));
     if (body == NULL)
         return false;
     *block = (cake__block_t){
@@ -53,11 +53,11 @@ bool cake__block_init(cake__bodies_t *bodies, cake__block_t *block, cake__shape_
 
 void cake__block_free(cake__bodies_t *bodies, cake__block_t *block)
 {
-    cake__pool_t *pool = pool_of(bodies, block->shape);
-    if (pool == NULL)
+    cake__pieces_t *pieces = pieces_of(bodies, block->shape);
+    if (pieces == NULL)
         cake__free(bodies->alloc, block->body);
     else
-        cake__pool_give(pool, bodies->alloc, block->body);
+        cake__pieces_give(pieces, bodies->alloc, block->body);
     block->body = NULL;
 }
 

@@ -21,7 +21,7 @@
 
 #include <datacake/orswot.h>
 
-#include "crdt/pool.h"
+#include "crdt/pieces.h"
 
 #define CAKE__BLOCK_POSITIONS  1024u
 #define CAKE__BLOCK_LEAST      8u
@@ -91,7 +91,7 @@ _Static_assert(sizeof(cake__block_t) == 64, "one cache line");
 /* Where bodies come from. Of large sets nearly all are dense and of 1024 positions, with narrow stamps. */
 typedef struct cake__bodies {
     const cake_alloc_t *alloc;
-    cake__pool_t full[2]; /* of these: with narrow and with wide ids */
+    cake__pieces_t full[2]; /* of these: with narrow and with wide ids */
 } cake__bodies_t;
 
 /* All but the number. hlc: of the first record, to place narrow stamps around. False: no memory. */

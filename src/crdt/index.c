@@ -35,7 +35,7 @@ uintptr_t cake__segment_new(cake__index_t *index, uint32_t groups, uint32_t dept
 {
     uintptr_t alignment = groups < 8 ? 16 : 64;
     size_t bytes = segment_bytes(groups);
-    uint8_t *memory = groups == CAKE__SEGMENT_GROUPS_MAX ? cake__pool_take(&index->full, index->alloc, bytes)
+    uint8_t *memory = groups == CAKE__SEGMENT_GROUPS_MAX ? cake__pieces_take(&index->full, index->alloc, bytes)
                                                          : cake__malloc(index->alloc, bytes);
     if (memory == NULL)
         return 0;
@@ -64,7 +64,7 @@ void cake__segment_free(cake__index_t *index, uintptr_t cell)
     index->segments--;
     index->used -= segment->used;
     if (segment->groups == CAKE__SEGMENT_GROUPS_MAX)
-        cake__pool_give(&index->full, index->alloc, segment->memory);
+        cake__pieces_give(&index->full, index->alloc, segment->memory);
     else
         cake__free(index->alloc, segment->memory);
 }
@@ -273,7 +273,7 @@ void cake__index_free(cake__index_t *index)
     }
     if (index->directory != &index->only)
         cake__free(index->alloc, index->directory);
-    cake__pool_free(&index->full, index->alloc);
+    cake__pieces_free(&index->full, index->alloc);
     cake__index_init(index, index->alloc, index->hash_of, index->prefetch, index->ctx);
 }
 

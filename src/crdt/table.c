@@ -36,8 +36,8 @@ void cake__table_free(cake__table_t *table)
 {
     for (uint32_t i = 0; i < table->block_count; i++)
         cake__block_free(&table->bodies, cake__table_head(table, i));
-    cake__pool_free(&table->bodies.full[0], table->alloc);
-    cake__pool_free(&table->bodies.full[1], table->alloc);
+    cake__pieces_free(&table->bodies.full[0], table->alloc);
+    cake__pieces_free(&table->bodies.full[1], table->alloc);
     cake__table_free_heads(table);
     for (uint32_t i = 0; i < table->lane_count; i++)
         cake__lane_free(table->alloc, &table->lanes[i]);

@@ -1,4 +1,4 @@
-/* pool.h: pieces of memory of one size. The first ones are from the heap, each alone; once there are 4 MiB of them, more come
+/* pieces.h: pieces of memory of one size. The first ones are from the heap, each alone; once there are 4 MiB of them, more come
  * from areas of 8 MiB, for which the system is asked for large pages.
  *
  *      areas, by address:   [ piece | piece | free | piece | never used . . . ]   [ ... ]   [ ... ]
@@ -10,8 +10,8 @@
  * once the others have room for half of it: a set that grows and shrinks by a piece does not ask for an area each time.
  *
  * Invariants: areas are disjoint and in order of their addresses; none before `first_room` has room; `room` is what all have. */
-#ifndef CAKE_CRDT_POOL_H
-#define CAKE_CRDT_POOL_H
+#ifndef CAKE_CRDT_PIECES_H
+#define CAKE_CRDT_PIECES_H
 
 #include "base/base.h"
 
@@ -37,14 +37,14 @@ typedef struct cake__areas {
 } cake__areas_t;
 
 /* All zero: nothing yet. Small, because a set has three and there are many small sets. */
-typedef struct cake__pool {
+typedef struct cake__pieces {
     cake__areas_t *areas; /* NULL while there are few pieces */
     uint64_t alone;       /* pieces that are from the heap */
-} cake__pool_t;
+} cake__pieces_t;
 
 /* The same allocator and size in each call. NULL: no memory. */
-void *cake__pool_take(cake__pool_t *pool, const cake_alloc_t *alloc, size_t piece_bytes);
-void cake__pool_give(cake__pool_t *pool, const cake_alloc_t *alloc, void *piece); /* NULL allowed */
-void cake__pool_free(cake__pool_t *pool, const cake_alloc_t *alloc);              /* all pieces have come back */
+void *cake__pieces_take(cake__pieces_t *pieces, const cake_alloc_t *alloc, size_t piece_bytes);
+void cake__pieces_give(cake__pieces_t *pieces, const cake_alloc_t *alloc, void *piece); /* NULL allowed */
+void cake__pieces_free(cake__pieces_t *pieces, const cake_alloc_t *alloc);              /* all pieces have come back */
 
 #endif

@@ -1,4 +1,4 @@
-/* Pieces of a pool against an array of those that are out: none overlaps another, whatever fails, and memory goes back. */
+/* Pieces against an array of those that are out: none overlaps another, whatever fails, and memory goes back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "base/random.h"
-#include "crdt/pool.h"
+#include "crdt/pieces.h"
 
 #define PIECE  ((size_t)1 << 16)
 #define PIECES 1000u
@@ -37,14 +37,14 @@ static void *resize(void *ctx, void *block, size_t size)
 typedef struct pieces {
     heap_t heap;
     cake_alloc_t alloc;
-    cake__pool_t pool;
+    cake__pieces_t taken_from;
     uint32_t *out[PIECES]; /* marked with its number at both ends */
     size_t count;
 } pieces_t;
 
 static bool take(pieces_t *pieces)
 {
-    uint32_t number = (uint32_t)pieces->count, *piece = cake__pool_take(&pieces->pool, &pieces->alloc, PIECE);
+    uint32_t number = (uint32_t)pieces->count, *piece = cake__pieces_take(&pieces->taken_from, &pieces->alloc, PIECE);
     if (piece == NULL)
         return false;
     assert_int_equal((uintptr_t)piece % 8, 0);
@@ -58,7 +58,7 @@ static void give(pieces_t *pieces, size_t at)
     uint32_t *piece = pieces->out[at], *last = pieces->out[--pieces->count];
     assert_int_equal(piece[0], at);
     assert_int_equal(piece[PIECE / 4 - 1], at);
-    cake__pool_give(&pieces->pool, &pieces->alloc, piece);
+    cake__pieces_give(&pieces->taken_from, &pieces->alloc, piece);
     if (piece == last)
         return;
     pieces->out[at] = last;
@@ -76,8 +76,8 @@ static void end(pieces_t *pieces)
 {
     while (pieces->count > 0)
         give(pieces, pieces->count - 1);
-    cake__pool_give(&pieces->pool, &pieces->alloc, NULL);
-    cake__pool_free(&pieces->pool, &pieces->alloc);
+    cake__pieces_give(&pieces->taken_from, &pieces->alloc, NULL);
+    cake__pieces_free(&pieces->taken_from, &pieces->alloc);
     assert_int_equal(pieces->heap.blocks, 0);
 }
 

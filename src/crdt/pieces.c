@@ -1,5 +1,5 @@
-/* pool.c: see pool.h. */
-#include "crdt/pool.h"
+/* pieces.c: see pieces.h. */
+#include "crdt/pieces.h"
 
 #define ALIGNMENT 64u /* of the pieces of an area: a cache line */
 
@@ -17,16 +17,16 @@ static uint32_t areas_up_to(const cake__areas_t *areas, const void *address)
     return low;
 }
 
-static bool has_areas(cake__pool_t *pool, const cake_alloc_t *alloc, size_t piece_bytes)
+static bool has_areas(cake__pieces_t *pieces, const cake_alloc_t *alloc, size_t piece_bytes)
 {
     size_t rounded = (piece_bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-    if (pool->areas != NULL)
+    if (pieces->areas != NULL)
         return true;
-    pool->areas = cake__calloc(alloc, 1, sizeof *pool->areas);
-    if (pool->areas == NULL)
+    pieces->areas = cake__calloc(alloc, 1, sizeof *pieces->areas);
+    if (pieces->areas == NULL)
         return false;
-    pool->areas->piece_bytes = rounded;
-    pool->areas->per_area = (uint32_t)(CAKE__AREA_BYTES / rounded);
+    pieces->areas->piece_bytes = rounded;
+    pieces->areas->per_area = (uint32_t)(CAKE__AREA_BYTES / rounded);
     return true;
 }
 
@@ -69,15 +69,15 @@ static void *take_from(cake__areas_t *areas)
     return piece;
 }
 
-void *cake__pool_take(cake__pool_t *pool, const cake_alloc_t *alloc, size_t piece_bytes)
+void *cake__pieces_take(cake__pieces_t *pieces, const cake_alloc_t *alloc, size_t piece_bytes)
 {
-    if (pool->areas != NULL && pool->areas->room > 0)
-        return take_from(pool->areas);
-    bool is_large = (pool->alone + 1) * piece_bytes > CAKE__ALONE_BYTES;
-    if (is_large && has_areas(pool, alloc, piece_bytes) && add_area(pool->areas, alloc))
-        return take_from(pool->areas);
+    if (pieces->areas != NULL && pieces->areas->room > 0)
+        return take_from(pieces->areas);
+    bool is_large = (pieces->alone + 1) * piece_bytes > CAKE__ALONE_BYTES;
+    if (is_large && has_areas(pieces, alloc, piece_bytes) && add_area(pieces->areas, alloc))
+        return take_from(pieces->areas);
     void *piece = cake__malloc(alloc, piece_bytes);
-    pool->alone += piece != NULL;
+    pieces->alone += piece != NULL;
     return piece;
 }
 
@@ -107,24 +107,24 @@ static void give_to(cake__areas_t *areas, const cake_alloc_t *alloc, uint32_t at
         remove_empty_area(areas, alloc);
 }
 
-void cake__pool_give(cake__pool_t *pool, const cake_alloc_t *alloc, void *piece)
+void cake__pieces_give(cake__pieces_t *pieces, const cake_alloc_t *alloc, void *piece)
 {
-    uint32_t after = pool->areas == NULL ? 0 : areas_up_to(pool->areas, piece);
+    uint32_t after = pieces->areas == NULL ? 0 : areas_up_to(pieces->areas, piece);
     if (piece == NULL)
         return;
-    if (after > 0 && (uint8_t *)piece < pool->areas->list[after - 1].begin + CAKE__AREA_BYTES) {
-        give_to(pool->areas, alloc, after - 1, piece);
+    if (after > 0 && (uint8_t *)piece < pieces->areas->list[after - 1].begin + CAKE__AREA_BYTES) {
+        give_to(pieces->areas, alloc, after - 1, piece);
         return;
     }
-    CAKE_ASSERT(pool->alone > 0);
-    pool->alone--;
+    CAKE_ASSERT(pieces->alone > 0);
+    pieces->alone--;
     cake__free(alloc, piece);
 }
 
-void cake__pool_free(cake__pool_t *pool, const cake_alloc_t *alloc)
+void cake__pieces_free(cake__pieces_t *pieces, const cake_alloc_t *alloc)
 {
-    cake__areas_t *areas = pool->areas;
-    CAKE_ASSERT(pool->alone == 0);
+    cake__areas_t *areas = pieces->areas;
+    CAKE_ASSERT(pieces->alone == 0);
     if (areas == NULL)
         return;
     CAKE_ASSERT(areas->room == (uint64_t)areas->count * areas->per_area);
@@ -132,5 +132,5 @@ void cake__pool_free(cake__pool_t *pool, const cake_alloc_t *alloc)
         cake__free(alloc, areas->list[i].block);
     cake__free(alloc, areas->list);
     cake__free(alloc, areas);
-    pool->areas = NULL;
+    pieces->areas = NULL;
 }
