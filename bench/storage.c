@@ -6,7 +6,8 @@
  * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
  * loaded as a store does when it is opened, scanned. Raw means the same information in one table and a transaction per batch, with the
  * same durability: keyspace and key, and under it stamp, dot and value. What the storage adds is finding by id, tombstones, checks, its
- * lanes and threads.
+ * lanes and threads. Columns named ids are a second raw, the limit of what ours can reach: with the index of ids that the interface
+ * asks for, SQLite in our own schema; and, beside a store, with the record of its set in every batch.
  *
  * Rows named writers are puts of that many concurrent writers in a store of one node, each waiting until its put is durable; beside
  * them, raw batches of the same size. A caller is a thread of the program in the blocking call. Rows named limit have the same puts
@@ -28,6 +29,7 @@
 
 #define SLICES      20
 #define WRITERS_MAX 256
+#define GROUP_MAX   3 /* engines that are measured together */
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------------ */
 
@@ -57,7 +59,7 @@ static const size_t batches[] = {1, 16, 256, 4096};
 
 typedef struct result {
     double rate, cpu_us;
-    double ratio; /* of ours: to raw */
+    double ratio, limit; /* of ours: to raw, to raw with ids */
 } result_t;
 
 typedef struct settings {
@@ -138,10 +140,11 @@ static double median_ratio(const runner_t *ours, const runner_t *raw)
 
 static void settle(runner_t *runners, size_t count, measure_t measure)
 {
-    double ratio = count == 2 ? median_ratio(&runners[0], &runners[1]) : 0;
+    double ratio = count > 1 ? median_ratio(&runners[0], &runners[1]) : 0;
+    double limit = count > 2 ? median_ratio(&runners[0], &runners[2]) : 0;
     for (size_t i = 0; i < count; i++) {
         double done = (double)runners[i].done;
-        runners[i].out[measure] = (result_t){done / runners[i].spent_s, runners[i].cpu_s * 1e6 / done, ratio};
+        runners[i].out[measure] = (result_t){done / runners[i].spent_s, runners[i].cpu_s * 1e6 / done, ratio, limit};
         runners[i].done = 0;
         runners[i].slices = 0;
         runners[i].spent_s = runners[i].cpu_s = 0;
@@ -322,7 +325,7 @@ static void relay_slice(runner_t *runner, relay_t *relay, double slice_s)
     slice_end(runner, done);
 }
 
-static void one_turn(runner_t *runners, size_t count, load_t *load, relay_t relays[2], measure_t measure,
+static void one_turn(runner_t *runners, size_t count, load_t *load, relay_t relays[][2], measure_t measure,
                      double slice_s)
 {
     unsigned writers = measure == WRITERS_256 ? WRITERS_MAX : 1;
@@ -330,12 +333,12 @@ static void one_turn(runner_t *runners, size_t count, load_t *load, relay_t rela
         call_slice(&runners[0], load, slice_s);
     else
         put_slice(&runners[0], load, writers, slice_s);
-    if (count < 2)
-        return;
-    if (measure == WRITER_LIMIT || measure == CALLER_LIMIT)
-        relay_slice(&runners[1], &relays[measure == WRITER_LIMIT ? 0 : 1], slice_s);
-    else
-        write_slice(&runners[1], writers, slice_s);
+    for (size_t i = 1; i < count; i++) {
+        if (measure == WRITER_LIMIT || measure == CALLER_LIMIT)
+            relay_slice(&runners[i], &relays[i][measure == WRITER_LIMIT ? 0 : 1], slice_s);
+        else
+            write_slice(&runners[i], writers, slice_s);
+    }
 }
 
 /* The first runner is ours. The store takes the storage and closes it. */
@@ -344,20 +347,26 @@ static void measure_store(runner_t *runners, size_t count, const settings_t *set
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
     load_t load = {.lock = PTHREAD_MUTEX_INITIALIZER, .is_over = PTHREAD_COND_INITIALIZER, .next = UINT64_C(1) << 40};
     cake_node_t *node;
-    relay_t relays[2];
+    relay_t relays[GROUP_MAX][2];
     config.node_id = 1;
     config.listen_addr = "127.0.0.1:0";
     check(cake_node_start(&config, &node) == 0, "node");
     check(cake_store_open(node, runners[0].state, NULL, &load.store) == 0, "store");
-    relay_start(&relays[0], NULL, &runners[count - 1]);
-    relay_start(&relays[1], &relays[0], NULL);
+    writes_records = true;
+    for (size_t i = 1; i < count; i++) {
+        relay_start(&relays[i][0], NULL, &runners[i]);
+        relay_start(&relays[i][1], &relays[i][0], NULL);
+    }
     for (int m = WRITER; m <= WRITERS_256; m++) {
         for (int slice = 0; slice < SLICES; slice++)
             one_turn(runners, count, &load, relays, (measure_t)m, settings->seconds / SLICES);
         settle(runners, count, (measure_t)m);
     }
-    relay_end(&relays[1]);
-    relay_end(&relays[0]);
+    for (size_t i = 1; i < count; i++) {
+        relay_end(&relays[i][1]);
+        relay_end(&relays[i][0]);
+    }
+    writes_records = false;
     check(cake_store_close(load.store) == 0, "store");
     check(cake_node_stop(node) == 0, "node");
     runners[0].state = NULL;
@@ -390,8 +399,10 @@ static void measure_bulk(runner_t *runners, size_t count, const settings_t *sett
         runner->engine->read(runner->state, 0);
         runner->out[REOPEN] = (result_t){.rate = now_s() - start};
     }
-    if (count == 2)
+    if (count > 1)
         runners[0].out[REOPEN].ratio = runners[1].out[REOPEN].rate / runners[0].out[REOPEN].rate;
+    if (count > 2)
+        runners[0].out[REOPEN].limit = runners[2].out[REOPEN].rate / runners[0].out[REOPEN].rate;
 }
 
 static void each_row(runner_t *runners, size_t count, const settings_t *settings, measure_t measure)
@@ -444,7 +455,7 @@ static void close_group(runner_t *runners, size_t count, const settings_t *setti
 
 static void measure_group(size_t first, size_t count, const settings_t *settings, result_t results[][MEASURES])
 {
-    runner_t runners[2] = {{.engine = NULL}};
+    runner_t runners[GROUP_MAX] = {{.engine = NULL}};
     for (size_t i = 0; i < count; i++)
         runners[i] = (runner_t){.engine = &engines[first + i], .out = results[first + i]};
     if (has_part(settings, "writes")) {
@@ -475,8 +486,8 @@ static void print_line(result_t results[][MEASURES], int m, bool is_cpu)
                : m == REOPEN ? "%12.3f"
                              : "%12.0f",
                is_cpu ? results[i][m].cpu_us : results[i][m].rate);
-    for (size_t i = 1; i < ENGINES && !is_cpu; i += 2)
-        printf("%12.2f", results[i][m].ratio);
+    for (size_t i = 1; i < ENGINES && !is_cpu; i += GROUP_MAX)
+        printf("%9.2f%7.2f", results[i][m].ratio, results[i][m].limit);
     printf("\n");
 }
 
@@ -485,7 +496,7 @@ static void print_table(result_t results[][MEASURES])
     printf("%-20s", "");
     for (size_t i = 0; i < ENGINES; i++)
         printf("%12s", engines[i].name);
-    printf("%12s%12s\n", "sqlite/raw", "lmdb/raw");
+    printf("%9s%7s%9s%7s\n", "sqlite/", "/ids", "lmdb/", "/ids");
     for (int m = 0; m < MEASURES; m++) {
         double sum = 0;
         for (size_t i = 0; i < ENGINES; i++)
@@ -530,9 +541,10 @@ int main(int argc, char **argv)
     check(settings.rows > 0 && settings.there <= settings.rows && key_bytes >= 8 && key_bytes <= 32,
           "the choice of --rows, --there and --key-bytes (8 to 32)");
     memset(value, 'v', sizeof value);
-    for (size_t i = 0; i < ENGINES; i += i == 0 ? 1 : 2) { /* memory alone, the others with their raw counterpart */
+    for (size_t i = 0; i < ENGINES;
+         i += i == 0 ? 1 : GROUP_MAX) { /* memory alone, the others with their raw counterparts */
         if (settings.only == NULL || strcmp(engines[i].name, settings.only) == 0)
-            measure_group(i, i == 0 ? 1 : 2, &settings, results);
+            measure_group(i, i == 0 ? 1 : GROUP_MAX, &settings, results);
     }
     printf("%" PRIu64 " rows, keys of %u bytes, values of %d; each sync %" PRIu64 " us longer\n", settings.rows,
            key_bytes, VALUE_BYTES, sync_us);

@@ -20,6 +20,7 @@
 #define KEY_MAX     64
 #define STAMP       (UINT64_C(1700000000000) << 16)
 #define ACTOR       UINT64_C(0x8badf00d12345678)
+#define RECORD      64 /* bytes of a small set's */
 
 /* What is measured: one shape for ours and raw. n numbers the rows; the same n is the same key. */
 typedef struct engine {
@@ -34,6 +35,7 @@ typedef struct engine {
 } engine_t;
 
 static unsigned key_bytes = 16;
+static bool writes_records; /* each batch of an engine with ids also has the record of a set, as a store's has */
 static uint64_t sequential; /* so many rows have keys in their order, from all over the range: they are there sooner */
 static uint8_t value[VALUE_BYTES];
 
@@ -162,6 +164,14 @@ static void *lmdb_open(const char *dir)
     return storage;
 }
 
+/* The same size, other bytes each time. */
+static const uint8_t *record_of(uint64_t number)
+{
+    static uint8_t record[RECORD];
+    memcpy(record, &number, sizeof number);
+    return record;
+}
+
 /* What a raw read is made into as well, since ours gives a document. */
 static cake_doc_t *make_doc(cake_slice_t key, cake_slice_t found, uint64_t hlc, cake_dot_t dot)
 {
@@ -174,8 +184,28 @@ static cake_doc_t *make_doc(cake_slice_t key, cake_slice_t found, uint64_t hlc, 
 
 typedef struct raw_sqlite {
     sqlite3 *db;
-    sqlite3_stmt *begin, *commit, *put, *get, *scan, *load;
+    bool has_ids;
+    sqlite3_stmt *begin, *commit, *put, *record, *get, *scan, *load;
 } raw_sqlite_t;
+
+static const char raw_schema[] =
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+    "CREATE TABLE IF NOT EXISTS records (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS rows (keyspace INTEGER, key BLOB, hlc INTEGER, actor INTEGER,"
+    " seq INTEGER, value BLOB, PRIMARY KEY (keyspace, key)) WITHOUT ROWID";
+
+/* What can be found by id as well: our own schema, without our code. */
+static const char raw_schema_with_ids[] =
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+    "CREATE TABLE IF NOT EXISTS records (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS rows (keyspace INTEGER, key BLOB, hlc INTEGER, actor INTEGER, seq INTEGER, value BLOB,"
+    " id BLOB, UNIQUE (keyspace, key));"
+    "CREATE UNIQUE INDEX IF NOT EXISTS ids ON rows (keyspace, id) WHERE id IS NOT NULL";
+
+#define RAW_PUT_WITH_ID                                                                                                \
+    "INSERT INTO rows VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (keyspace, key) DO UPDATE SET hlc = "             \
+    "excluded.hlc,"                                                                                                    \
+    " actor = excluded.actor, seq = excluded.seq, value = excluded.value"
 
 static sqlite3_stmt *prepare(sqlite3 *db, const char *sql)
 {
@@ -184,7 +214,7 @@ static sqlite3_stmt *prepare(sqlite3 *db, const char *sql)
     return statement;
 }
 
-static void *raw_sqlite_open(const char *dir)
+static void *raw_sqlite_open_as(const char *dir, bool has_ids)
 {
     raw_sqlite_t *raw = calloc(1, sizeof *raw);
     char path[512];
@@ -192,19 +222,27 @@ static void *raw_sqlite_open(const char *dir)
     check(raw != NULL && system(path) == 0, "mkdir");
     snprintf(path, sizeof path, "%s/raw.sqlite", dir);
     check(sqlite3_open(path, &raw->db) == SQLITE_OK, "sqlite3_open");
-    check(sqlite3_exec(raw->db,
-                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                       "CREATE TABLE IF NOT EXISTS rows (keyspace INTEGER, key BLOB, hlc INTEGER, actor INTEGER,"
-                       " seq INTEGER, value BLOB, PRIMARY KEY (keyspace, key)) WITHOUT ROWID",
-                       NULL, NULL, NULL) == SQLITE_OK,
-          "schema");
+    raw->has_ids = has_ids;
+    check(sqlite3_exec(raw->db, has_ids ? raw_schema_with_ids : raw_schema, NULL, NULL, NULL) == SQLITE_OK, "schema");
     raw->begin = prepare(raw->db, "BEGIN IMMEDIATE");
     raw->commit = prepare(raw->db, "COMMIT");
-    raw->put = prepare(raw->db, "INSERT OR REPLACE INTO rows VALUES (1, ?1, ?2, ?3, ?4, ?5)");
+    raw->put =
+        prepare(raw->db, has_ids ? RAW_PUT_WITH_ID : "INSERT OR REPLACE INTO rows VALUES (1, ?1, ?2, ?3, ?4, ?5)");
+    raw->record = prepare(raw->db, "INSERT OR REPLACE INTO records VALUES ('set', ?1)");
     raw->get = prepare(raw->db, "SELECT hlc, actor, seq, value FROM rows WHERE keyspace = 1 AND key = ?1");
     raw->scan = prepare(raw->db, "SELECT key, hlc, actor, seq, value FROM rows WHERE keyspace = 1 ORDER BY key");
     raw->load = prepare(raw->db, "SELECT key, hlc, actor, seq FROM rows WHERE keyspace = 1");
     return raw;
+}
+
+static void *raw_sqlite_open(const char *dir)
+{
+    return raw_sqlite_open_as(dir, false);
+}
+
+static void *ids_sqlite_open(const char *dir)
+{
+    return raw_sqlite_open_as(dir, true);
 }
 
 static void step(sqlite3_stmt *statement)
@@ -225,7 +263,14 @@ static void raw_sqlite_write(void *state, uint64_t first, size_t count)
         sqlite3_bind_int64(raw->put, 3, (int64_t)ACTOR);
         sqlite3_bind_int64(raw->put, 4, (int64_t)(first + i + 1));
         sqlite3_bind_blob(raw->put, 5, value, VALUE_BYTES, SQLITE_STATIC);
+        cake_id_t id = make_id(key);
+        if (raw->has_ids && key.len > CAKE_ID_KEY_MAX)
+            sqlite3_bind_blob(raw->put, 6, id.bytes, sizeof id.bytes, SQLITE_STATIC);
         step(raw->put);
+    }
+    if (raw->has_ids && writes_records) {
+        sqlite3_bind_blob(raw->record, 1, record_of(first), RECORD, SQLITE_STATIC);
+        step(raw->record);
     }
     step(raw->commit);
 }
@@ -268,7 +313,7 @@ static size_t raw_sqlite_load(void *state)
 static void raw_sqlite_close(void *state)
 {
     raw_sqlite_t *raw = state;
-    sqlite3_stmt *statements[] = {raw->begin, raw->commit, raw->put, raw->get, raw->scan, raw->load};
+    sqlite3_stmt *statements[] = {raw->begin, raw->commit, raw->put, raw->record, raw->get, raw->scan, raw->load};
     for (size_t i = 0; i < CAKE_COUNT_OF(statements); i++)
         sqlite3_finalize(statements[i]);
     sqlite3_close(raw->db);
@@ -279,7 +324,8 @@ static void raw_sqlite_close(void *state)
 
 typedef struct raw_lmdb {
     MDB_env *env;
-    MDB_dbi table;
+    bool has_ids;
+    MDB_dbi table, ids, records;
     MDB_txn *reader;
 } raw_lmdb_t;
 
@@ -304,7 +350,7 @@ static MDB_val val(cake_slice_t slice)
     return (MDB_val){slice.len, pointer.to};
 }
 
-static void *raw_lmdb_open(const char *dir)
+static void *raw_lmdb_open_as(const char *dir, bool has_ids)
 {
     raw_lmdb_t *raw = calloc(1, sizeof *raw);
     MDB_txn *txn;
@@ -312,12 +358,39 @@ static void *raw_lmdb_open(const char *dir)
     snprintf(path, sizeof path, "mkdir -p %s", dir);
     check(raw != NULL && system(path) == 0, "mkdir");
     check(mdb_env_create(&raw->env) == 0 && mdb_env_set_mapsize(raw->env, (size_t)1 << 36) == 0, "environment");
-    check(mdb_env_open(raw->env, dir, MDB_NOTLS, 0666) == 0, "mdb_env_open");
-    check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, NULL, 0, &raw->table) == 0, "table");
+    check(mdb_env_set_maxdbs(raw->env, 3) == 0 && mdb_env_open(raw->env, dir, MDB_NOTLS, 0666) == 0, "mdb_env_open");
+    check(mdb_txn_begin(raw->env, NULL, 0, &txn) == 0, "begin");
+    check(mdb_dbi_open(txn, has_ids ? "rows" : NULL, has_ids ? MDB_CREATE : 0, &raw->table) == 0, "table");
+    raw->has_ids = has_ids;
+    if (has_ids)
+        check(mdb_dbi_open(txn, "ids", MDB_CREATE, &raw->ids) == 0 &&
+                  mdb_dbi_open(txn, "records", MDB_CREATE, &raw->records) == 0,
+              "tables");
     check(mdb_txn_commit(txn) == 0, "commit");
     check(mdb_txn_begin(raw->env, NULL, MDB_RDONLY, &raw->reader) == 0, "reader");
     mdb_txn_reset(raw->reader);
     return raw;
+}
+
+static void *raw_lmdb_open(const char *dir)
+{
+    return raw_lmdb_open_as(dir, false);
+}
+
+static void *ids_lmdb_open(const char *dir)
+{
+    return raw_lmdb_open_as(dir, true);
+}
+
+static void raw_lmdb_put_id(raw_lmdb_t *raw, MDB_txn *txn, cake_slice_t place)
+{
+    uint8_t by_id[4 + sizeof(cake_id_t)];
+    cake_slice_t name = cake__slice((const uint8_t *)place.data + 4, place.len - 4);
+    cake_id_t id = make_id(name);
+    memcpy(by_id, place.data, 4);
+    memcpy(by_id + 4, id.bytes, sizeof id.bytes);
+    MDB_val key = val(cake__slice(by_id, sizeof by_id)), data = val(name);
+    check(name.len <= CAKE_ID_KEY_MAX || mdb_put(txn, raw->ids, &key, &data, 0) == 0, "put");
 }
 
 static void raw_lmdb_write(void *state, uint64_t first, size_t count)
@@ -328,10 +401,17 @@ static void raw_lmdb_write(void *state, uint64_t first, size_t count)
     for (size_t i = 0; i < count; i++) {
         uint64_t head[] = {STAMP + first + i, ACTOR, first + i + 1};
         uint8_t text[RAW_KEY_MAX], record[RAW_HEAD + VALUE_BYTES];
-        MDB_val key = val(raw_key(first + i, text)), data = val(cake__slice(record, sizeof record));
+        cake_slice_t place = raw_key(first + i, text);
+        MDB_val key = val(place), data = val(cake__slice(record, sizeof record));
         memcpy(record, head, RAW_HEAD);
         memcpy(record + RAW_HEAD, value, VALUE_BYTES);
         check(mdb_put(txn, raw->table, &key, &data, 0) == 0, "put");
+        if (raw->has_ids)
+            raw_lmdb_put_id(raw, txn, place);
+    }
+    if (raw->has_ids && writes_records) {
+        MDB_val name = val(cake__slice("set", 3)), data = val(cake__slice(record_of(first), RECORD));
+        check(mdb_put(txn, raw->records, &name, &data, 0) == 0, "put");
     }
     check(mdb_txn_commit(txn) == 0, "commit");
 }
@@ -378,8 +458,12 @@ static const engine_t engines[] = {
     {"sqlite", "sqlite", true, true, sqlite_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
     {"raw sqlite", "raw-sqlite", true, false, raw_sqlite_open, raw_sqlite_write, raw_sqlite_read, raw_sqlite_scan,
      raw_sqlite_load, raw_sqlite_close},
+    {"sqlite, ids", "ids-sqlite", true, false, ids_sqlite_open, raw_sqlite_write, raw_sqlite_read, raw_sqlite_scan,
+     raw_sqlite_load, raw_sqlite_close},
     {"lmdb", "lmdb", true, true, lmdb_open, ours_write, ours_read, ours_scan, ours_load, ours_close},
     {"raw lmdb", "raw-lmdb", true, false, raw_lmdb_open, raw_lmdb_write, raw_lmdb_read, raw_lmdb_scan, raw_lmdb_scan,
+     raw_lmdb_close},
+    {"lmdb, ids", "ids-lmdb", true, false, ids_lmdb_open, raw_lmdb_write, raw_lmdb_read, raw_lmdb_scan, raw_lmdb_scan,
      raw_lmdb_close},
 };
 
