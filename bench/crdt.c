@@ -52,6 +52,7 @@ enum {
     READ_ALONE,
     READ_MANY,
     TOUCH,
+    TOUCH_LARGE,
     BARE, /* as many rows as it has operations */
     BARE_LAST = BARE + BARE_OPERATIONS - 1,
     ROWS
@@ -86,6 +87,7 @@ static const struct row {
     [READ_ALONE] = {"limit: a read after another  ns", NULL, {0, 0}},
     [READ_MANY] = {"limit: many reads at once    ns", NULL, {0, 0}},
     [TOUCH] = {"limit: first touch of 4 KiB  ns", NULL, {0, 0}},
+    [TOUCH_LARGE] = {"limit: ... of 2 MiB, longest  us", NULL, {0, 0}},
     [BARE + BARE_INSERT] = {"limit: bare table, insert    ns", NULL, {0, 0}},
     [BARE + BARE_UPDATE] = {"limit: bare table, update    ns", NULL, {0, 0}},
     [BARE + BARE_GET] = {"limit: bare table, get       ns", NULL, {0, 0}},
@@ -326,6 +328,7 @@ static void one_round(work_t *work, double *out)
     out[READ_ALONE] = reads.alone_ns;
     out[READ_MANY] = reads.many_ns;
     out[TOUCH] = reads.touch_ns;
+    out[TOUCH_LARGE] = measure_large_touch();
 }
 
 /* ---- pauses ----------------------------------------------------------------------------------------------------------- */

@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 const char *cake_strerror(int err)
 {
@@ -56,25 +55,6 @@ static void *libc_resize(void *ctx, void *block, size_t size)
 }
 
 const cake_alloc_t cake__libc_alloc = {libc_resize, NULL};
-
-void *cake__malloc_large(const cake_alloc_t *alloc, size_t size, void **begin)
-{
-#ifdef MADV_HUGEPAGE
-    bool is_of_system = alloc == &cake__libc_alloc; /* what is behind another hook may be anything */
-#else
-    bool is_of_system = false;
-#endif
-    size_t alignment = is_of_system ? CAKE_LARGE_PAGE : 64;
-    void *block = cake__malloc(alloc, size + alignment);
-    if (block == NULL)
-        return NULL;
-    *begin = (void *)(((uintptr_t)block + alignment - 1) & ~(uintptr_t)(alignment - 1));
-#ifdef MADV_HUGEPAGE
-    if (is_of_system)
-        (void)madvise(*begin, size, MADV_HUGEPAGE);
-#endif
-    return block;
-}
 
 void *cake__calloc(const cake_alloc_t *alloc, size_t count, size_t size)
 {

@@ -58,11 +58,6 @@ static inline void cake__free(const cake_alloc_t *alloc, void *block)
         (void)alloc->resize(alloc->ctx, block, 0);
 }
 
-/* For what is read all over: `size` bytes at *begin, in a line of the cache, or if they are the C library's in large pages, where the
- * system gives such when it is asked. What it returns is to be freed; NULL: no memory. Of what is asked for beyond `size`
- * nothing is touched. */
-#define CAKE_LARGE_PAGE ((size_t)2 << 20)
-void *cake__malloc_large(const cake_alloc_t *alloc, size_t size, void **begin);
 void *cake__calloc(const cake_alloc_t *alloc, size_t count, size_t size); /* zeroed; NULL on overflow too */
 char *cake__strdup(const cake_alloc_t *alloc, const char *text);          /* NULL text gives NULL: check first */
 void *cake__memdup(const cake_alloc_t *alloc, const void *data, size_t len);

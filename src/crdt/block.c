@@ -26,19 +26,10 @@ size_t cake__block_bytes(const cake__block_t *block)
     return bytes_of(block->shape);
 }
 
-/* NULL: such bodies are from the heap. */
-static cake__pieces_t *pieces_of(cake__bodies_t *bodies, cake__shape_t shape)
+bool cake__block_init(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape, uint64_t actor,
+                      uint64_t first, cake_hlc_t hlc)
 {
-    bool is_full = shape.capacity == CAKE__BLOCK_POSITIONS && !shape.is_sparse && !shape.has_wide_hlcs;
-    return is_full ? &bodies->full[shape.has_wide_ids] : NULL;
-}
-
-bool cake__block_init(cake__bodies_t *bodies, cake__block_t *block, cake__shape_t shape, uint64_t actor, uint64_t first,
-                      cake_hlc_t hlc)
-{
-    cake__pieces_t *pieces = pieces_of(bodies, shape);
-    uint8_t *body = pieces == NULL ? cake__malloc(bodies->alloc, bytes_of(shape))
-                                   : cake__pieces_take(pieces, bodies->alloc, bytes_of(shape));
+    uint8_t *body = cake__malloc(alloc, bytes_of(shape));
     if (body == NULL)
         return false;
     *block = (cake__block_t){
@@ -51,21 +42,17 @@ bool cake__block_init(cake__bodies_t *bodies, cake__block_t *block, cake__shape_
     return true;
 }
 
-void cake__block_free(cake__bodies_t *bodies, cake__block_t *block)
+void cake__block_free(const cake_alloc_t *alloc, cake__block_t *block)
 {
-    cake__pieces_t *pieces = pieces_of(bodies, block->shape);
-    if (pieces == NULL)
-        cake__free(bodies->alloc, block->body);
-    else
-        cake__pieces_give(pieces, bodies->alloc, block->body);
+    cake__free(alloc, block->body);
     block->body = NULL;
 }
 
-bool cake__block_reshape(cake__bodies_t *bodies, cake__block_t *block, cake__shape_t shape)
+bool cake__block_reshape(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape)
 {
     cake__block_t made = *block;
     CAKE_ASSERT(shape.capacity >= block->shape.capacity && shape.is_sparse == block->shape.is_sparse);
-    if (!cake__block_init(bodies, &made, shape, block->actor, block->first, 0))
+    if (!cake__block_init(alloc, &made, shape, block->actor, block->first, 0))
         return false;
     made.hlc_base = block->hlc_base;
     for (uint32_t word = 0; word < cake__block_words(block); word++) {
@@ -79,7 +66,7 @@ bool cake__block_reshape(cake__bodies_t *bodies, cake__block_t *block, cake__sha
     }
     made.max_seq = block->max_seq;
     CAKE_ASSERT(made.occupied == block->occupied && made.present == block->present);
-    cake__block_free(bodies, block);
+    cake__block_free(alloc, block);
     *block = made;
     return true;
 }

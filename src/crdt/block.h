@@ -21,7 +21,7 @@
 
 #include <datacake/orswot.h>
 
-#include "crdt/pieces.h"
+#include "base/base.h"
 
 #define CAKE__BLOCK_POSITIONS  1024u
 #define CAKE__BLOCK_LEAST      8u
@@ -88,19 +88,13 @@ typedef struct cake__block {
 
 _Static_assert(sizeof(cake__block_t) == 64, "one cache line");
 
-/* Where bodies come from. Of large sets nearly all are dense and of 1024 positions, with narrow stamps. */
-typedef struct cake__bodies {
-    const cake_alloc_t *alloc;
-    cake__pieces_t full[2]; /* of these: with narrow and with wide ids */
-} cake__bodies_t;
-
 /* All but the number. hlc: of the first record, to place narrow stamps around. False: no memory. */
-bool cake__block_init(cake__bodies_t *bodies, cake__block_t *block, cake__shape_t shape, uint64_t actor, uint64_t first,
-                      cake_hlc_t hlc);
-void cake__block_free(cake__bodies_t *bodies, cake__block_t *block);
+bool cake__block_init(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape, uint64_t actor,
+                      uint64_t first, cake_hlc_t hlc);
+void cake__block_free(const cake_alloc_t *alloc, cake__block_t *block);
 /* The same records at the same positions in another shape (capacity not smaller, dense stays dense). False: no memory, and
  * it is as it was. */
-bool cake__block_reshape(cake__bodies_t *bodies, cake__block_t *block, cake__shape_t shape);
+bool cake__block_reshape(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape);
 
 uint16_t cake__block_capacity_for(uint32_t positions); /* the least capacity */
 

@@ -34,9 +34,7 @@ static uint32_t room_of(uint32_t groups)
 uintptr_t cake__segment_new(cake__index_t *index, uint32_t groups, uint32_t depth)
 {
     uintptr_t alignment = groups < 8 ? 16 : 64;
-    size_t bytes = segment_bytes(groups);
-    uint8_t *memory = groups == CAKE__SEGMENT_GROUPS_MAX ? cake__pieces_take(&index->full, index->alloc, bytes)
-                                                         : cake__malloc(index->alloc, bytes);
+    uint8_t *memory = cake__malloc(index->alloc, segment_bytes(groups));
     if (memory == NULL)
         return 0;
     uintptr_t cell = ((uintptr_t)(memory + sizeof(cake__segment_t)) + alignment - 1) & ~(alignment - 1);
@@ -50,7 +48,7 @@ uintptr_t cake__segment_new(cake__index_t *index, uint32_t groups, uint32_t dept
         memset(group[i].tags, 0, sizeof group[i].tags);
         group[i].next = 0;
     }
-    index->bytes += bytes;
+    index->bytes += segment_bytes(groups);
     index->segments++;
     return cell | (uint32_t)__builtin_ctz(groups);
 }
@@ -63,10 +61,7 @@ void cake__segment_free(cake__index_t *index, uintptr_t cell)
     index->bytes -= segment_bytes(segment->groups);
     index->segments--;
     index->used -= segment->used;
-    if (segment->groups == CAKE__SEGMENT_GROUPS_MAX)
-        cake__pieces_give(&index->full, index->alloc, segment->memory);
-    else
-        cake__free(index->alloc, segment->memory);
+    cake__free(index->alloc, segment->memory);
 }
 
 void cake__segment_add(cake__index_t *index, uintptr_t cell, uint64_t hash, uint32_t slot)
@@ -273,7 +268,6 @@ void cake__index_free(cake__index_t *index)
     }
     if (index->directory != &index->only)
         cake__free(index->alloc, index->directory);
-    cake__pieces_free(&index->full, index->alloc);
     cake__index_init(index, index->alloc, index->hash_of, index->prefetch, index->ctx);
 }
 

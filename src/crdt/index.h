@@ -21,7 +21,7 @@
 #ifndef CAKE_CRDT_INDEX_H
 #define CAKE_CRDT_INDEX_H
 
-#include "crdt/pieces.h"
+#include "base/base.h"
 
 #if defined(__SSE2__) && !defined(CAKE_NO_SIMD)
 #include <emmintrin.h>
@@ -65,7 +65,6 @@ typedef struct cake__index {
     cake__index_prefetch_fn prefetch;
     const void *ctx;
     const cake_alloc_t *alloc;
-    cake__pieces_t full; /* segments of the greatest size */
 } cake__index_t;
 
 void cake__index_init(cake__index_t *index, const cake_alloc_t *alloc, cake__index_hash_fn hash_of,

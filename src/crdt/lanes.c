@@ -173,7 +173,7 @@ static cake__block_t *new_block(cake__table_t *table, cake__shape_t shape, uint6
 {
     cake__block_t *block = free_head(table);
     uint32_t next_free = block == NULL ? 0 : (uint32_t)block->first;
-    if (block == NULL || !cake__block_init(&table->bodies, block, shape, actor, first, hlc))
+    if (block == NULL || !cake__block_init(table->alloc, block, shape, actor, first, hlc))
         return NULL;
     if (table->free_count > 0) {
         table->free_count--;
@@ -188,7 +188,7 @@ static cake__block_t *new_block(cake__table_t *table, cake__shape_t shape, uint6
 static void drop_block(cake__table_t *table, cake__block_t *block)
 {
     table->bytes -= cake__block_bytes(block);
-    cake__block_free(&table->bodies, block);
+    cake__block_free(table->alloc, block);
     block->shape.capacity = 0;
     block->first = table->free_number;
     table->free_number = block->number;
@@ -231,7 +231,7 @@ static void release(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 static bool reshape(cake__table_t *table, cake__block_t *block, cake__shape_t shape)
 {
     size_t before = cake__block_bytes(block);
-    if (!cake__block_reshape(&table->bodies, block, shape))
+    if (!cake__block_reshape(table->alloc, block, shape))
         return false;
     table->bytes += cake__block_bytes(block) - before;
     table->index.work += block->occupied;

@@ -27,17 +27,14 @@ static void prefetch_slot(const void *ctx, uint32_t slot)
 
 void cake__table_init(cake__table_t *table, const cake_alloc_t *alloc, uint64_t seed)
 {
-    *table = (cake__table_t){
-        .alloc = alloc, .bodies.alloc = alloc, .seed = cake__mix64(seed ^ UINT64_C(0x9e3779b97f4a7c15))};
+    *table = (cake__table_t){.alloc = alloc, .seed = cake__mix64(seed ^ UINT64_C(0x9e3779b97f4a7c15))};
     cake__index_init(&table->index, alloc, hash_of_slot, prefetch_slot, table);
 }
 
 void cake__table_free(cake__table_t *table)
 {
     for (uint32_t i = 0; i < table->block_count; i++)
-        cake__block_free(&table->bodies, cake__table_head(table, i));
-    cake__pieces_free(&table->bodies.full[0], table->alloc);
-    cake__pieces_free(&table->bodies.full[1], table->alloc);
+        cake__block_free(table->alloc, cake__table_head(table, i));
     cake__table_free_heads(table);
     for (uint32_t i = 0; i < table->lane_count; i++)
         cake__lane_free(table->alloc, &table->lanes[i]);

@@ -35,8 +35,7 @@ typedef struct cake__table {
     uint32_t head_lists;
     uint32_t block_count; /* numbers given so far */
     uint32_t free_count,
-        free_number;       /* of them to be used again: the last one; the one before is in `first` of its head */
-    cake__bodies_t bodies; /* of blocks */
+        free_number; /* of them to be used again: the last one; the one before is in `first` of its head */
     cake__index_t index;
     uint64_t seed; /* of the hashes of the index; never leaves the process */
     uint64_t live, tombstones, fingerprint;
