@@ -98,7 +98,7 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
  * CAKE__TIDY_EVERY of them, and a few more if has_time. */
 #define CAKE__TIDY_EVERY      1024u
 #define CAKE__TIDY_IDLE_STEPS 4u
-#define CAKE__TIDY_STEPS_MAX  8u /* in one call; the rest in later ones */
+#define CAKE__TIDY_STEPS_MAX  4u /* in one call; the rest in later ones */
 void cake__table_tidy(cake__table_t *table, uint64_t count, bool has_time);
 
 uint64_t cake__fingerprint_of(cake__id_pair_t id, cake_dot_t dot);
