@@ -106,11 +106,23 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
     }
 }
 
+/* glibc puts what was given back into order at the next large request, all of it at once: after a purge of millions, step by
+ * step, that is thousands of blocks and a millisecond. A request now and then keeps it short. No block has this size, which
+ * would be taken as it is. */
+#define REQUEST_BYTES 2000u
+
+static void put_in_order(cake__table_t *table)
+{
+    cake__free(table->alloc, cake__malloc(table->alloc, REQUEST_BYTES));
+}
+
 void cake__table_tidy(cake__table_t *table, uint64_t count, bool has_time)
 {
     table->untidied += count;
     uint64_t due = cake__min_u64(table->untidied / CAKE__TIDY_EVERY, CAKE__TIDY_STEPS_MAX);
     table->untidied -= due * CAKE__TIDY_EVERY;
+    if (due > 0)
+        put_in_order(table);
     due = cake__min_u64(due + (has_time ? CAKE__TIDY_IDLE_STEPS : 0), CAKE__TIDY_STEPS_MAX);
     (void)cake__index_tidy(&table->index, table->live + table->tombstones, (uint32_t)due, has_time);
 }
