@@ -2,6 +2,7 @@
 #include <openssl/crypto.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -91,15 +92,44 @@ static cake_tls_config_t by_key(const char *key)
 
 typedef struct {
     fixture_t fixture;
-    char text[2000];
-
+    pthread_mutex_t lock;
+    cake_log_t log;
+    char text[2000]; /* what the server's side has logged */
 } tls_t;
 
 static void write_log(void *ctx, cake_log_level_t level, const char *message)
 {
-    char *text = ctx;
+    tls_t *tls = ctx;
     (void)level;
-    strncat(text, message, 1999 - strlen(text));
+    pthread_mutex_lock(&tls->lock);
+    strncat(tls->text, message, sizeof tls->text - 1 - strlen(tls->text));
+    pthread_mutex_unlock(&tls->lock);
+}
+
+static bool server_says(tls_t *tls, const char *words)
+{
+    pthread_mutex_lock(&tls->lock);
+    bool is_there = strstr(tls->text, words) != NULL;
+    pthread_mutex_unlock(&tls->lock);
+    return is_there;
+}
+
+/* It may see later than its peer that they do not fit, and not at all once it is closed. */
+static void wait_until_server_says(tls_t *tls, const char *words)
+{
+    uint64_t until = cake__now_ns(tls->fixture.client_env) + REAL_PATIENCE_MS * CAKE_NS_PER_MS;
+    while (!server_says(tls, words)) {
+        if (cake__now_ns(tls->fixture.client_env) >= until)
+            fail_msg("the server does not say \"%s\", but: %s", words, tls->text);
+        usleep(1000);
+    }
+}
+
+static void begin(tls_t *tls)
+{
+    memset(tls, 0, sizeof *tls);
+    pthread_mutex_init(&tls->lock, NULL);
+    tls->log = (cake_log_t){write_log, tls, CAKE_LOG_WARN};
 }
 
 static void start(tls_t *tls, const cake_tls_config_t *server_tls, const cake_tls_config_t *channel_tls)
@@ -107,9 +137,8 @@ static void start(tls_t *tls, const cake_tls_config_t *server_tls, const cake_tl
     cake_rpc_server_config_t server = CAKE_RPC_SERVER_CONFIG_INIT;
     cake_channel_config_t channel = CAKE_CHANNEL_CONFIG_INIT;
     cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
-    cake_log_t log = {write_log, tls->text, CAKE_LOG_WARN};
-    memset(tls, 0, sizeof *tls);
-    options.log = &log;
+    begin(tls);
+    options.log = &tls->log;
     assert_int_equal(cake_uv_env_new(&options, &tls->fixture.server_env), 0);
     assert_int_equal(cake_uv_env_new(NULL, &tls->fixture.client_env), 0);
     server.tls = server_tls;
@@ -147,18 +176,17 @@ static void assert_works(tls_t *tls)
         assert_int_equal(call(tls, lens[i], message), 0);
 }
 
-static void assert_refused(const cake_tls_config_t *server, const cake_tls_config_t *channel, const char *client_says,
-                           const char *server_says)
+static void assert_refused(const cake_tls_config_t *server, const cake_tls_config_t *channel,
+                           const char *words_of_client, const char *words_of_server)
 {
     tls_t tls;
     char message[200];
     start(&tls, server, channel);
     assert_int_equal(call(&tls, 5, message), CAKE_ECONNECTION);
-    if (strstr(message, client_says) == NULL)
+    if (strstr(message, words_of_client) == NULL)
         fail_msg("the client says: %s", message);
+    wait_until_server_says(&tls, words_of_server);
     fixture_stop(&tls.fixture);
-    if (strstr(tls.text, server_says) == NULL)
-        fail_msg("the server says: %s", tls.text);
 }
 
 /* ---- tests ---- */
@@ -260,6 +288,7 @@ static void assert_refuses_openssl(const cake_tls_config_t *tls, const files_t *
     call_options.message = message;
     call_options.message_size = sizeof message;
     config.tls = tls;
+    config.connect_timeout_ms = config.timeout_ms = REAL_PATIENCE_MS;
     assert_int_equal(cake_channel_open(address, &config, &channel), 0);
     assert_int_equal(cake_channel_call(channel, "/test/echo", "x", 1, &call_options, NULL), CAKE_ECONNECTION);
     if (strstr(message, says) == NULL)
@@ -307,9 +336,8 @@ static void test_only_http2_over_tls_1_3(void **state)
     fixture_stop(&tls.fixture);
     start(&tls, &config, &config);
     assert_prints(&tls, &files, S_CLIENT, "CONNECTED");
+    wait_until_server_says(&tls, "the peer does not speak HTTP/2");
     fixture_stop(&tls.fixture);
-    if (strstr(tls.text, "the peer does not speak HTTP/2") == NULL)
-        fail_msg("the server says: %s", tls.text);
     assert_refuses_openssl(&config, &files, "", "the peer does not speak HTTP/2");
     assert_refuses_openssl(&config, &files, "-alpn http/1.1", "no application protocol");
     remove_files(&files);
@@ -406,10 +434,9 @@ static void survive(_Atomic(int64_t) *left, int64_t nth)
     cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
     tls_t tls;
     char message[200];
-    memset(&tls, 0, sizeof tls);
-    cake_log_t log = {write_log, tls.text, CAKE_LOG_WARN};
+    begin(&tls);
     options.alloc = &alloc;
-    options.log = &log;
+    options.log = &tls.log;
     assert_int_equal(cake_uv_env_new(&options, &tls.fixture.server_env), 0);
     assert_int_equal(cake_uv_env_new(&options, &tls.fixture.client_env), 0);
     server.tls = channel.tls = &config;

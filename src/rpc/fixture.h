@@ -16,7 +16,8 @@
 #include "rpc/rpc.h"
 #include "sim/env/simenv.h"
 
-#define PATIENCE_MS 20000u
+#define PATIENCE_MS      20000u  /* of the simulator's time */
+#define REAL_PATIENCE_MS 120000u /* a busy machine takes long for little */
 
 typedef struct {
     bool is_sim;
@@ -58,17 +59,19 @@ static inline void fixture_address(const fixture_t *fixture, char out[CAKE_ADDR_
 }
 
 /* Runs until is(arg); real time is waited for in small steps. */
-static inline void fixture_wait(fixture_t *fixture, bool (*is)(void *arg), void *arg)
+#define fixture_wait(fixture, is, arg) fixture_wait_at(fixture, is, arg, #is, __FILE__, __LINE__)
+static inline void fixture_wait_at(fixture_t *fixture, bool (*is)(void *arg), void *arg, const char *what,
+                                   const char *file, int line)
 {
     if (fixture->is_sim) {
         uint64_t until = cake__world_now_ns(fixture->world) + PATIENCE_MS * CAKE_NS_PER_MS;
-        assert_true(cake__world_run_until(fixture->world, is, arg, until));
+        _assert_true(cake__world_run_until(fixture->world, is, arg, until), what, file, line);
         return;
     }
-    uint64_t until = cake__now_ns(fixture->client_env) + PATIENCE_MS * CAKE_NS_PER_MS;
+    uint64_t until = cake__now_ns(fixture->client_env) + REAL_PATIENCE_MS * CAKE_NS_PER_MS;
     while (!is(arg)) {
         struct timespec pause = {0, 200000};
-        assert_true(cake__now_ns(fixture->client_env) < until);
+        _assert_true(cake__now_ns(fixture->client_env) < until, what, file, line);
         nanosleep(&pause, NULL);
     }
 }
@@ -152,8 +155,17 @@ static inline void fixture_listen(fixture_t *fixture, cake_rpc_server_config_t c
     assert_int_equal(cake_rpc_add_service(fixture->server, &service), 0);
 }
 
+static inline uint64_t real_patience(const fixture_t *fixture, uint64_t wanted_ms)
+{
+    return wanted_ms == 0 && !fixture->is_sim ? REAL_PATIENCE_MS : wanted_ms;
+}
+
+/* On a real machine nothing ends for the reason that a thread has not had its turn. */
 static inline void fixture_open(fixture_t *fixture, cake_channel_config_t config)
 {
+    config.connect_timeout_ms = real_patience(fixture, config.connect_timeout_ms);
+    config.timeout_ms = real_patience(fixture, config.timeout_ms);
+    config.keepalive_ms = real_patience(fixture, config.keepalive_ms);
     config.env = fixture->client_env;
     assert_int_equal(cake_channel_open(cake_rpc_address(fixture->server), &config, &fixture->channel), 0);
 }

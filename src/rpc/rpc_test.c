@@ -240,6 +240,8 @@ static void errors_come_with_code_and_message(bool is_sim)
     fixture_stop(&fixture);
 }
 
+#define CONTEXT_TIMEOUT_MS 90000
+
 static void handle_context(cake_rpc_call_t *call, void *arg)
 {
     fixture_t *fixture = arg;
@@ -247,7 +249,7 @@ static void handle_context(cake_rpc_call_t *call, void *arg)
     cake_rpc_peer(call, &peer);
     assert_true(peer.family == 4 && peer.port != 0);
     uint64_t now = cake__now_ns(fixture->server_env), deadline = cake_rpc_deadline_ns(call);
-    assert_true(deadline > now && deadline <= now + 5000 * CAKE_NS_PER_MS);
+    assert_true(deadline > now && deadline <= now + CONTEXT_TIMEOUT_MS * CAKE_NS_PER_MS);
     assert_string_equal(cake_rpc_header(call, "x-one"), "1");
     assert_string_equal(cake_rpc_header(call, "x-two"), "");
     assert_null(cake_rpc_header(call, "x-three"));
@@ -270,7 +272,7 @@ static void headers_travel_both_ways(bool is_sim)
     cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     options.headers = headers;
     options.header_count = 2;
-    options.timeout_ms = 5000;
+    options.timeout_ms = CONTEXT_TIMEOUT_MS;
     cake_reply_t *reply;
     assert_int_equal(cake_channel_call(fixture.channel, "/other/context", NULL, 0, &options, &reply), 0);
     assert_string_equal(cake_reply_header(reply, "x-answer"), "forty two");
@@ -362,18 +364,20 @@ static void unpark(fixture_t *fixture, const char *text)
     atomic_store(&fixture->parked_count, 0);
 }
 
+/* A call whose time is over before it was sent never comes to its handler: then there is another one. */
 static void calls_time_out(bool is_sim)
 {
     fixture_t fixture;
     fixture_start(&fixture, is_sim);
     cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     options.timeout_ms = 50;
-    assert_int_equal(call_echo(&fixture, "/test/echo", 10), 0); /* connected: the call is sent before its time is over */
-    uint64_t before = cake__now_ns(fixture.client_env);
-    assert_int_equal(cake_channel_call(fixture.channel, "/test/park", NULL, 0, &options, NULL), CAKE_ETIMEDOUT);
-    assert_true(cake__now_ns(fixture.client_env) - before >= 50 * CAKE_NS_PER_MS);
     assert_int_equal(call_echo(&fixture, "/test/echo", 10), 0);
-    fixture_wait(&fixture, is_parked, &fixture);
+    do {
+        uint64_t before = cake__now_ns(fixture.client_env);
+        assert_int_equal(cake_channel_call(fixture.channel, "/test/park", NULL, 0, &options, NULL), CAKE_ETIMEDOUT);
+        assert_true(cake__now_ns(fixture.client_env) - before >= 50 * CAKE_NS_PER_MS);
+        assert_int_equal(call_echo(&fixture, "/test/echo", 10), 0); /* what was sent before it has arrived before it */
+    } while (!is_parked(&fixture));
     assert_true(cake_rpc_is_canceled(fixture.parked[0]));
     unpark(&fixture, "too late");
     fixture_stop(&fixture);
@@ -419,10 +423,27 @@ static void replies_may_come_later_from_anywhere(bool is_sim)
     fixture_stop(&fixture);
 }
 
+static bool is_closed(void *arg)
+{
+    fixture_t *fixture = arg;
+    return atomic_load(&fixture->removed) == 2; /* the service's, and the server's own end */
+}
+
+static void wait_until_closed(fixture_t *fixture)
+{
+    fixture_wait(fixture, is_closed, fixture);
+    atomic_store(&fixture->removed, 0);
+}
+
 static void closing_a_server_lets_running_calls_finish(bool is_sim)
 {
     fixture_t fixture;
-    fixture_start(&fixture, is_sim);
+    cake_rpc_server_config_t server = CAKE_RPC_SERVER_CONFIG_INIT;
+    cake_channel_config_t channel = CAKE_CHANNEL_CONFIG_INIT;
+    server.drain_ms = REAL_PATIENCE_MS;
+    fixture_envs(&fixture, is_sim, 1);
+    fixture_listen(&fixture, server, NULL);
+    fixture_open(&fixture, channel);
     outcome_t outcome = {0}, ended = {0};
     assert_int_equal(cake_channel_call_async(fixture.channel, "/test/park", NULL, 0, NULL, note, &outcome, NULL), 0);
     fixture_wait(&fixture, is_parked, &fixture);
@@ -433,11 +454,9 @@ static void closing_a_server_lets_running_calls_finish(bool is_sim)
     fixture_wait(&fixture, is_done, &outcome);
     assert_true(outcome.err == 0 && outcome.len == 4 && ended.done == 0);
     fixture.server = NULL;
-    cake_channel_t *channel = fixture.channel;
-    assert_int_equal(cake_channel_close(channel), 0);
+    assert_int_equal(cake_channel_close(fixture.channel), 0);
     fixture.channel = NULL;
-    while (atomic_load(&fixture.removed) < 2) /* the service's, and the server's own end */
-        fixture_wait(&fixture, is_done, &outcome), fixture.is_sim ? cake__world_step(fixture.world) : 0;
+    wait_until_closed(&fixture);
     fixture_stop(&fixture);
 }
 
@@ -461,8 +480,7 @@ static void a_server_that_goes_cuts_calls_and_comes_back(bool is_sim)
         fixture_wait(&fixture, is_done, &outcome);
         assert_int_equal(outcome.err, CAKE_ECONNECTION);
         unpark(&fixture, "gone");
-        while (atomic_load(&fixture.removed) < 2 * (round + 1))
-            fixture_wait(&fixture, is_done, &outcome), fixture.is_sim ? cake__world_step(fixture.world) : 0;
+        wait_until_closed(&fixture);
         assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", NULL, 0, NULL, NULL), CAKE_ECONNECTION);
         fixture_listen(&fixture, server, address);
         assert_int_equal(call_echo(&fixture, "/test/echo", 100), 0);
@@ -556,10 +574,13 @@ static void names_are_looked_up(bool is_sim)
     assert_int_equal(cake_channel_close(fixture.channel), 0);
     cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
     config.env = fixture.client_env;
+    config.connect_timeout_ms = real_patience(&fixture, 0);
+    config.timeout_ms = real_patience(&fixture, 0);
     assert_int_equal(cake_channel_open(address, &config, &fixture.channel), 0);
     assert_int_equal(call_echo(&fixture, "/test/echo", 10), 0);
     cake_channel_t *lost;
-    assert_int_equal(cake_channel_open("no-such-host.invalid:1", &config, &lost), 0);
+    /* A real machine knows by the form of this name that there is none: it asks nobody, who may be slow to answer. */
+    assert_int_equal(cake_channel_open(is_sim ? "no-such-host.invalid:1" : "no..such:1", &config, &lost), 0);
     assert_int_equal(cake_channel_call(lost, "/test/echo", NULL, 0, NULL, NULL), CAKE_ECONNECTION);
     assert_int_equal(cake_channel_close(lost), 0);
     fixture_stop(&fixture);
@@ -568,16 +589,18 @@ static void names_are_looked_up(bool is_sim)
 static void an_environment_comes_by_itself(void **state)
 {
     cake_rpc_server_config_t config = CAKE_RPC_SERVER_CONFIG_INIT;
+    cake_channel_config_t patient = CAKE_CHANNEL_CONFIG_INIT;
     cake_rpc_server_t *server;
     cake_channel_t *channel;
     cake_reply_t *reply;
     fixture_t fixture = {0};
+    patient.connect_timeout_ms = patient.timeout_ms = REAL_PATIENCE_MS;
     assert_int_equal(cake_rpc_listen(&config, &server), CAKE_EINVAL);
     config.listen_addr = "localhost:0";
     assert_int_equal(cake_rpc_listen(&config, &server), 0);
     cake_rpc_service_t service = fixture_service(&fixture, "echo");
     assert_int_equal(cake_rpc_add_service(server, &service), 0);
-    assert_int_equal(cake_channel_open(cake_rpc_address(server), NULL, &channel), 0);
+    assert_int_equal(cake_channel_open(cake_rpc_address(server), &patient, &channel), 0);
     assert_int_equal(cake_channel_call(channel, "/echo/echo", "hello", 5, NULL, &reply), 0);
     assert_int_equal(cake_channel_close(channel), 0);
     assert_int_equal(cake_rpc_close(server), 0);
