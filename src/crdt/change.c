@@ -72,7 +72,7 @@ int cake__change_begin(cake_orswot_t *set, uint64_t wall_ms, cake__change_t **ou
     int err = cake__orswot_finish_loading(set);
     cake__change_t *change = err == 0 ? cake__calloc(set->alloc, 1, sizeof *change) : NULL;
     if (change == NULL)
-        return CAKE_ENOMEM;
+        return err != 0 ? err : CAKE_ENOMEM;
     change->set = set;
     change->wall_ms = wall_ms;
     change->last_seq = set->last_seq;

@@ -15,8 +15,7 @@ void cake__context_free(cake__context_t *context)
 {
     for (uint32_t i = 0; i < context->count; i++)
         cake__free(context->alloc, context->actors[i].ranges);
-    if (context->alloc != NULL)
-        cake__free(context->alloc, context->actors);
+    cake__free(context->alloc, context->actors);
     cake__retired_release(context->retired);
     cake__context_init(context, context->alloc);
 }

@@ -188,6 +188,18 @@ static void a_context_that_cannot_be_is_refused(void **state)
                                 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0};
     const uint8_t wrapping[] = {1, 5,    0,    0,    0,    0,    0,    0,    0,    3,   1,
                                 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10};
+    const uint8_t long_range[] = {1, 5,    0,    0,    0,    0,    0,    0,    0,    3,   1,
+                                  0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20};
+    const uint8_t huge_retired[] = {0, 1,    1,    5,    0,    0,    0,    0,    0,    0,
+                                    0, 0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10};
+    assert_int_equal(decode(long_range, sizeof long_range), CAKE_EPARSE);
+    assert_int_equal(decode(huge_retired, sizeof huge_retired), CAKE_EPARSE);
+    for (size_t len = 0; len < sizeof fine; len++)
+        assert_int_equal(decode(fine, len), CAKE_EPARSE);
+    for (size_t len = 0; len < sizeof with_table; len++)
+        assert_int_equal(decode(with_table, len), CAKE_EPARSE);
+    for (size_t len = 0; len < sizeof reference; len++)
+        assert_int_equal(decode(reference, len), CAKE_EPARSE);
     assert_int_equal(decode(form_3, sizeof form_3), CAKE_EPARSE);
     assert_int_equal(decode(with_table, sizeof with_table), 0);
     assert_int_equal(decode(as_table, sizeof as_table), CAKE_EPARSE);
@@ -206,6 +218,24 @@ static void a_context_that_cannot_be_is_refused(void **state)
     assert_int_equal(decode(padded, sizeof padded), CAKE_EPARSE);
     assert_int_equal(decode(huge_seq, sizeof huge_seq), CAKE_EPARSE);
     assert_int_equal(decode(wrapping, sizeof wrapping), CAKE_EPARSE);
+}
+
+static void a_limit_that_cannot_be_is_refused(void **state)
+{
+    uint8_t bytes[] = {2, 0, 0, 1, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0};
+    uint8_t huge[] = {2,    0,    0,    1,    5,    0,    0, 0, 0, 0, 0, 0, 0x81, 0x80, 0x80,
+                      0x80, 0x80, 0x80, 0x80, 0x80, 0x10, 0, 0, 0, 0, 0, 0, 0,    0};
+    cake__summary_t back;
+    cake__summary_init(&back, &cake__libc_alloc);
+    cake__reader_t reader = cake__reader(bytes, sizeof bytes);
+    assert_int_equal(cake__summary_decode(&back, &reader), 0);
+    assert_int_equal(cake__limits_get(&back.dropped, 5), 1);
+    bytes[12] = 0;
+    reader = cake__reader(bytes, sizeof bytes);
+    assert_int_equal(cake__summary_decode(&back, &reader), CAKE_EPARSE);
+    reader = cake__reader(huge, sizeof huge);
+    assert_int_equal(cake__summary_decode(&back, &reader), CAKE_EPARSE);
+    assert_int_equal(back.dropped.count, 0);
 }
 
 static void summaries_round_trip_and_cut_ones_are_refused(void **state)
@@ -281,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(contexts_are_sets_of_dots),
         cmocka_unit_test(a_context_that_cannot_be_is_refused),
+        cmocka_unit_test(a_limit_that_cannot_be_is_refused),
         cmocka_unit_test(summaries_round_trip_and_cut_ones_are_refused),
         cmocka_unit_test(a_failed_allocation_changes_nothing),
     };

@@ -9,8 +9,7 @@ void cake__limits_init(cake__limits_t *limits, const cake_alloc_t *alloc)
 
 void cake__limits_free(cake__limits_t *limits)
 {
-    if (limits->alloc != NULL)
-        cake__free(limits->alloc, limits->items);
+    cake__free(limits->alloc, limits->items);
     cake__limits_init(limits, limits->alloc);
 }
 

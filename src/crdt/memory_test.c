@@ -106,6 +106,40 @@ static void a_repair_that_lacked_memory_is_repeated(void **state)
     }
 }
 
+/* The end of a session: contexts, g and H are joined whole or not at all. */
+static void a_join_without_memory_leaves_the_set_as_it_was(void **state)
+{
+    cake__summary_t theirs;
+    size_t failures = 0;
+    int err = CAKE_ENOMEM;
+    cake__summary_init(&theirs, &cake__libc_alloc);
+    for (uint64_t actor = 50; actor < 60; actor++) {
+        assert_int_equal(cake__context_add_run(&theirs.context, actor, 2, actor), 0);
+        assert_int_equal(cake__limits_raise(&theirs.dropped, actor, actor), 0);
+    }
+    theirs.horizon = WALL_MS << 16;
+    for (size_t left = 0; err != 0; left++) {
+        fuse_t fuse = {.left = SIZE_MAX};
+        const cake_alloc_t alloc = {burn, &fuse};
+        cake_orswot_t *set = set_with(2, &alloc);
+        cake__change_t *change;
+        put_key(set, 1);
+        assert_int_equal(cake__change_begin(set, WALL_MS, &change), 0);
+        uint64_t epoch = cake__orswot_epoch(set);
+        fuse.left = left;
+        err = cake__change_end(change, cake__change_join(change, &theirs));
+        assert_true(err == 0 || (err == CAKE_ENOMEM && fuse.burnt > 0));
+        failures += err != 0;
+        const cake__summary_t *own = cake__orswot_summary(set);
+        assert_int_equal(cake__context_contains(&own->context, (cake_dot_t){55, 55}), err == 0);
+        assert_int_equal(cake__limits_get(&own->dropped, 55), err == 0 ? 55 : 0);
+        assert_true((own->horizon == theirs.horizon) == (err == 0) && (cake__orswot_epoch(set) != epoch) == (err == 0));
+        cake_orswot_free(set);
+    }
+    assert_true(failures > 10);
+    cake__summary_free(&theirs);
+}
+
 static void a_dot_that_cannot_be_is_refused_in_a_change_too(void **state)
 {
     cake_orswot_t *set = set_new(1);
@@ -126,6 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(records_from_storage_are_loaded_in_the_end),
         cmocka_unit_test(a_repair_that_lacked_memory_is_repeated),
+        cmocka_unit_test(a_join_without_memory_leaves_the_set_as_it_was),
         cmocka_unit_test(a_dot_that_cannot_be_is_refused_in_a_change_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

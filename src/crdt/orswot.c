@@ -150,7 +150,7 @@ int cake_orswot_purge(cake_orswot_t *set, uint64_t wall_ms, const cake_orswot_t 
     int err = cake__orswot_finish_loading(set);
     const cake__context_t **peers = err == 0 ? cake__malloc(set->alloc, count * sizeof(cake__context_t *)) : NULL;
     if (peers == NULL)
-        return CAKE_ENOMEM;
+        return err != 0 ? err : CAKE_ENOMEM;
     for (size_t i = 0; i < count; i++)
         peers[i] = &replicas[i]->summary.context;
     cake__purge_t policy = {peers, count, min_age_ms, hole_age_ms, max_count};

@@ -239,6 +239,33 @@ static void records_load_in_any_order_and_with_little_memory(void **state)
     cake_orswot_free(other);
 }
 
+static int write_nowhere(void *ctx, const void *data, size_t len)
+{
+    return 0;
+}
+
+/* Whoever comes first: each places what was loaded. */
+static void every_call_says_that_it_is_corrupt(cake_orswot_t *set)
+{
+    cake_orswot_t *other = set_new(2, true, NULL);
+    cake_id_t id = cake_id_of_u64(1);
+    cake_record_t record = {id, WALL_MS << 16, {7, 1}, false};
+    cake_verdict_t verdict;
+    cake_ranges_t *ranges;
+    uint64_t fingerprint;
+    size_t done;
+    assert_int_equal(cake_orswot_insert(set, WALL_MS, &id, NULL), CAKE_ECORRUPT);
+    assert_int_equal(cake_orswot_insert_many(set, WALL_MS, &id, 1, NULL, &done), CAKE_ECORRUPT);
+    assert_int_equal(cake_orswot_receive(set, WALL_MS, &record, CAKE_SOURCE_EAGER, &verdict), CAKE_ECORRUPT);
+    assert_int_equal(cake_orswot_purge(set, WALL_MS, NULL, 0, 1, 1, 1, NULL), CAKE_ECORRUPT);
+    assert_int_equal(cake_orswot_pull(set, other, WALL_MS), CAKE_ECORRUPT);
+    assert_int_equal(cake_orswot_pull(other, set, WALL_MS), CAKE_ECORRUPT);
+    assert_int_equal(cake_orswot_save(set, write_nowhere, NULL), CAKE_ECORRUPT);
+    assert_int_equal(cake_ranges_new(set, 4, &ranges), CAKE_ECORRUPT);
+    assert_int_equal(cake_orswot_fingerprint_range(set, 0, UINT64_MAX, &fingerprint, NULL), CAKE_ECORRUPT);
+    cake_orswot_free(other);
+}
+
 static void a_damaged_storage_is_noticed(void **state)
 {
     cake_orswot_t *set = set_new(1, true, NULL);
@@ -249,6 +276,7 @@ static void a_damaged_storage_is_noticed(void **state)
     assert_int_equal(cake__orswot_load_record(set, &two), 0);
     assert_int_equal(cake__orswot_load_summary(set, &nothing), CAKE_ECORRUPT);
     assert_int_equal(cake__orswot_load_record(set, &two), CAKE_EINVAL);
+    every_call_says_that_it_is_corrupt(set);
     cake_orswot_free(set);
     /* an older and a newer row of one id: the newer counts */
     set = set_new(1, true, NULL);
@@ -261,6 +289,34 @@ static void a_damaged_storage_is_noticed(void **state)
     cake_orswot_free(set);
 }
 
+/* What was loaded and not placed yet is placed by the next operation, whichever it is, also where that could be done in place. */
+static void operations_find_what_was_loaded(void **state)
+{
+    for (int operation = 0; operation < 3; operation++) {
+        cake_orswot_t *set = set_new(1, true, NULL);
+        cake_id_t ids[2] = {cake_id_of_u64(1), cake_id_of_u64(2)};
+        cake_record_t loaded = {cake_id_of_u64(5), WALL_MS << 16, {1, 3}, false}, got;
+        cake_record_t other = {cake_id_of_u64(3), WALL_MS << 16, {7, 1}, false};
+        size_t done;
+        assert_int_equal(cake_orswot_insert(set, WALL_MS, &ids[0], NULL), 0);
+        assert_int_equal(cake_orswot_receive(set, WALL_MS, &other, CAKE_SOURCE_EAGER, NULL), 0);
+        assert_int_equal(cake__orswot_load_record(set, &loaded), 0);
+        if (operation == 0) {
+            assert_int_equal(cake_orswot_insert(set, WALL_MS, &ids[1], &got), 0);
+            assert_int_equal(got.dot.seq, 4);
+        } else if (operation == 1) {
+            assert_int_equal(cake_orswot_insert_many(set, WALL_MS, &ids[1], 1, &got, &done), 0);
+            assert_int_equal(got.dot.seq, 4);
+        } else {
+            other = (cake_record_t){cake_id_of_u64(4), WALL_MS << 16, {7, 2}, false};
+            assert_int_equal(cake_orswot_receive(set, WALL_MS, &other, CAKE_SOURCE_EAGER, NULL), 0);
+        }
+        assert_true(cake_orswot_get(set, &loaded.id, &got) && cake_orswot_has_seen(set, loaded.dot));
+        assert_int_equal(cake_orswot_live(set), 4);
+        cake_orswot_free(set);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +326,7 @@ int main(void)
         cmocka_unit_test(requests_that_make_no_sense_are_refused),
         cmocka_unit_test(records_load_in_any_order_and_with_little_memory),
         cmocka_unit_test(a_damaged_storage_is_noticed),
+        cmocka_unit_test(operations_find_what_was_loaded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

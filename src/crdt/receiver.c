@@ -45,7 +45,7 @@ int cake__receiver_new(cake_orswot_t *set, uint16_t node_id, uint64_t session_id
     int err = cake__orswot_finish_loading(set);
     cake__receiver_t *receiver = err == 0 ? cake__calloc(set->alloc, 1, sizeof *receiver) : NULL;
     if (receiver == NULL)
-        return CAKE_ENOMEM;
+        return err != 0 ? err : CAKE_ENOMEM;
     receiver->set = set;
     receiver->reason = "";
     cake__list_init(&receiver->inbound);

@@ -54,7 +54,7 @@ int cake__sender_new(cake_orswot_t *set, uint16_t node_id, const cake__hello_t *
     int err = cake__orswot_finish_loading(set);
     cake__sender_t *sender = err == 0 ? cake__calloc(set->alloc, 1, sizeof *sender) : NULL;
     if (sender == NULL)
-        return CAKE_ENOMEM;
+        return err != 0 ? err : CAKE_ENOMEM;
     sender->set = set;
     sender->node_id = node_id;
     sender->session_id = hello->session_id;

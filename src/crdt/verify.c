@@ -24,7 +24,7 @@ int cake_ranges_new(cake_orswot_t *set, uint32_t bits, cake_ranges_t **out)
     int err = cake__orswot_finish_loading(set);
     cake_ranges_t *made = err == 0 ? cake__calloc(set->alloc, 1, sizeof *made) : NULL;
     if (made == NULL)
-        return CAKE_ENOMEM;
+        return err != 0 ? err : CAKE_ENOMEM;
     made->set = set;
     made->epoch = set->epoch;
     cake__context_init(&made->known, set->alloc);
