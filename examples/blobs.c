@@ -125,8 +125,8 @@ static int run(member_t members[NODES], blob_t *film)
                 cake_store_put(members[0].store, "films", cake_key_u64(FILM), &film->size, sizeof film->size, CAKE_ALL);
         }
         err = err != 0 ? err : start(&members[i], ids[1], cake_node_address(members[0].node));
-        err = err != 0 ? err : cake_store_wait_for(members[0].store, ids, 2, 20000);
-        err = err != 0 ? err : cake_store_wait_for(members[i].store, ids, 2, 20000);
+        err = err != 0 ? err : cake_store_wait_for(members[0].store, ids, 2, 120000);
+        err = err != 0 ? err : cake_store_wait_for(members[i].store, ids, 2, 120000);
     }
     for (int i = 0; i < NODES && err == 0; i++) {
         const blob_t *blob = members[i].blobs[FILM];

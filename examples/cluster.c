@@ -36,7 +36,7 @@ static int wait_for_replicas(const member_t *member)
 {
     const struct timespec pause = {.tv_nsec = 5000000};
     cake_store_stats_t stats;
-    for (int attempt = 0; attempt < 4000; attempt++) {
+    for (int attempt = 0; attempt < 24000; attempt++) {
         int err = cake_store_stats(member->store, &stats);
         if (err != 0 || (stats.is_joined && stats.replicas == NODES))
             return err;
@@ -69,7 +69,7 @@ static int run(member_t members[NODES])
     for (uint16_t i = 1; err == 0 && i < NODES; i++)
         err = start(&members[i], (uint16_t)(i + 1), cake_node_address(members[0].node));
     for (int i = 0; err == 0 && i < NODES; i++)
-        err = cake_node_wait_for(members[i].node, ids, NODES, 10000);
+        err = cake_node_wait_for(members[i].node, ids, NODES, 120000);
 
     for (int i = 0; err == 0 && i < NODES; i++)
         err = wait_for_replicas(&members[i]);

@@ -15,7 +15,7 @@ int main(int argc, char **argv)
         printf("usage: %s ADDRESS TEXT\n", argv[0]);
         return 0;
     }
-    options.timeout_ms = 2000;
+    options.timeout_ms = 30000;
     options.message = message;
     options.message_size = sizeof message;
     if ((err = cake_channel_open(argv[1], NULL, &channel)) != 0 ||

@@ -14,10 +14,11 @@
 #include <datacake/datacake.h>
 #include <datacake/sqlite.h>
 
-#define NODES      3
-#define THREADS    6
-#define WRITES     300
-#define DEADLINE_S 60.0
+#define NODES       3
+#define THREADS     6
+#define WRITES      300
+#define DEADLINE_S  120.0
+#define PATIENCE_MS 120000
 
 typedef struct {
     cake_node_t *nodes[NODES];
@@ -25,6 +26,7 @@ typedef struct {
     char seed[CAKE_ADDR_TEXT_MAX];
     char dir[64];
     bool is_sqlite;
+    uint64_t timeout_ms; /* of the stores: 0, or long enough for a write to reach its level on any machine */
 } cluster_t;
 
 static double now_s(void)
@@ -45,6 +47,8 @@ static void start_node(cluster_t *cluster, int i)
     cake_storage_t *storage;
     char path[128];
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
+    options.timeout_ms = cluster->timeout_ms;
     config.node_id = (uint16_t)(i + 1);
     config.listen_addr = "127.0.0.1:0";
     config.seeds = &seed;
@@ -54,7 +58,7 @@ static void start_node(cluster_t *cluster, int i)
         strcpy(cluster->seed, cake_node_address(cluster->nodes[i]));
     snprintf(path, sizeof path, "%s/%d", cluster->dir, i);
     assert_int_equal(cluster->is_sqlite ? cake_sqlite_open(path, NULL, &storage) : cake_memory_open(&storage), 0);
-    assert_int_equal(cake_store_open(cluster->nodes[i], storage, NULL, &cluster->stores[i]), 0);
+    assert_int_equal(cake_store_open(cluster->nodes[i], storage, &options, &cluster->stores[i]), 0);
 }
 
 static void stop_node(cluster_t *cluster, int i)
@@ -92,10 +96,11 @@ static void wait_equal(cluster_t *cluster)
     }
 }
 
-static void open_cluster(cluster_t *cluster, bool is_sqlite)
+static void open_cluster(cluster_t *cluster, bool is_sqlite, uint64_t timeout_ms)
 {
     memset(cluster, 0, sizeof *cluster);
     cluster->is_sqlite = is_sqlite;
+    cluster->timeout_ms = timeout_ms;
     strcpy(cluster->dir, "/tmp/cake-cluster-XXXXXX");
     assert_non_null(mkdtemp(cluster->dir));
     for (int i = 0; i < NODES; i++)
@@ -158,7 +163,7 @@ static void check_many_threads(bool is_sqlite)
     writer_t writers[THREADS];
     size_t changes = 0;
     cake_watch_t *watch;
-    open_cluster(&cluster, is_sqlite);
+    open_cluster(&cluster, is_sqlite, PATIENCE_MS);
     assert_int_equal(cake_store_watch(cluster.stores[2], NULL, on_change, &changes, &watch), 0);
     for (int i = 0; i < THREADS; i++) {
         writers[i] = (writer_t){cluster.stores[i % NODES], i, 0, (unsigned)i * 7919u + 1u};
@@ -201,7 +206,7 @@ static void a_node_stops_while_others_write_and_is_back_with_all_of_it(void **st
     cluster_t cluster;
     pthread_t threads[2];
     writer_t writers[2];
-    open_cluster(&cluster, true);
+    open_cluster(&cluster, true, 0);
     for (int i = 0; i < 2; i++) {
         writers[i] = (writer_t){cluster.stores[i], i, 0, (unsigned)i + 77u};
         assert_int_equal(pthread_create(&threads[i], NULL, write_some, &writers[i]), 0);
@@ -244,7 +249,7 @@ static void a_blocking_call_on_the_loop_is_refused(void **state)
 {
     (void)state;
     cluster_t cluster;
-    open_cluster(&cluster, false);
+    open_cluster(&cluster, false, 0);
     loop_call_t call = {.store = cluster.stores[0], .env = cake_node_env(cluster.nodes[0])};
     call.post = (cake_post_t){.fn = call_on_loop, .arg = &call};
     call.env->ops->gate_init(call.env, &call.gate);
@@ -262,7 +267,7 @@ static void puts_under_way_end_when_a_peer_stops(void **state)
     cluster_t cluster;
     pthread_t thread;
     writer_t writer;
-    open_cluster(&cluster, false);
+    open_cluster(&cluster, false, 0);
     writer = (writer_t){cluster.stores[0], 0, 0, 1};
     assert_int_equal(pthread_create(&thread, NULL, write_until_closed, &writer), 0);
     stop_node(&cluster, 2);
