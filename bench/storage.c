@@ -1,6 +1,6 @@
 /* bench/storage: the storages beside raw SQLite and raw LMDB, doing the same in the same run.
  *
- *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME] [--parts writes,puts,bulk,reads]
+ *   storage [--rows N] [--seconds S] [--dir DIR] [--key-bytes K] [--only NAME] [--parts writes,puts,writers,bulk,reads]
  *           [--sync-us N] [--sequential N] [--there N] [--keep 1]
  *
  * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
@@ -357,7 +357,7 @@ static void measure_store(runner_t *runners, size_t count, const settings_t *set
         relay_start(&relays[i][0], NULL, &runners[i]);
         relay_start(&relays[i][1], &relays[i][0], NULL);
     }
-    for (int m = WRITER; m <= WRITERS_256; m++) {
+    for (int m = has_part(settings, "puts") ? WRITER : WRITERS_256; m <= WRITERS_256; m++) {
         for (int slice = 0; slice < SLICES; slice++)
             one_turn(runners, count, &load, relays, (measure_t)m, settings->seconds / SLICES);
         settle(runners, count, (measure_t)m);
@@ -463,7 +463,7 @@ static void measure_group(size_t first, size_t count, const settings_t *settings
         measure_writes(runners, count, settings);
         close_group(runners, count, settings);
     }
-    if (has_part(settings, "puts")) {
+    if (has_part(settings, "puts") || has_part(settings, "writers")) {
         open_group(runners, count, settings);
         measure_store(runners, count, settings);
         close_group(runners, count, settings);

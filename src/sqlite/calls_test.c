@@ -11,12 +11,14 @@
 #include "sqlite/version_test.h"
 #include "storage/power_test.h"
 
+#define CHECKPOINT_PAGES 40 /* so that the log is merged and starts over within a few batches */
+
 static int open_dir(const char *dir, cake_storage_t **storage)
 {
     cake_log_t log = {cake__test_log, NULL, CAKE_LOG_WARN};
-    cake_sqlite_options_t options = CAKE_SQLITE_OPTIONS_INIT;
-    options.log = &log;
-    return cake_sqlite_open(dir, &options, storage);
+    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema, CHECKPOINT_PAGES};
+    settings.given.log = &log;
+    return cake__sqlite_open(dir, &settings, storage);
 }
 
 static void make_old(const char *dir, crash_model_t *model)

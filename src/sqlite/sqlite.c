@@ -240,6 +240,8 @@ static int open_lanes(const char *dir, const cake__sqlite_settings_t *settings, 
     if (options->vfs != NULL)
         snprintf(sqlite->vfs, sizeof sqlite->vfs, "%s", options->vfs);
     sqlite->schema = settings->schema;
+    sqlite->checkpoint_pages =
+        settings->checkpoint_pages != 0 ? settings->checkpoint_pages : CAKE__SQLITE_CHECKPOINT_PAGES;
     sqlite->lock_fd = -1;
     sqlite->lane_count = lanes;
     if (options->log != NULL)
@@ -289,7 +291,7 @@ int cake__sqlite_open(const char *dir, const cake__sqlite_settings_t *settings, 
 
 int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_storage_t **storage)
 {
-    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema};
+    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema, 0};
     if (given != NULL)
         memcpy(&settings.given, given, given->size < sizeof settings.given ? given->size : sizeof settings.given);
     return cake__sqlite_open(dir, &settings, storage);

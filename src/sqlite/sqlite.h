@@ -25,6 +25,10 @@
 #define CAKE__SQLITE_BUSY_MS        5000       /* for a sqlite3 shell that writes */
 #define CAKE__SQLITE_VFS_MAX        64u
 
+/* The log is merged when it has so many pages, 16 MiB. Syncing a log that is written over costs half of one that grows, and pages that
+ * change often are merged once for many changes; up to 4,062 pages its index is one table. */
+#define CAKE__SQLITE_CHECKPOINT_PAGES 4000
+
 typedef enum cake__read_statement {
     CAKE__READ_BEGIN,
     CAKE__READ_END,
@@ -92,6 +96,7 @@ typedef struct cake__sqlite {
     bool is_relaxed;                /* synchronous=NORMAL */
     char vfs[CAKE__SQLITE_VFS_MAX]; /* "": SQLite's own */
     const cake__sqlite_schema_t *schema;
+    int checkpoint_pages;
     int lock_fd;
     unsigned lane_count;
     cake__names_t names;
@@ -114,6 +119,7 @@ static inline cake__sqlite_way_t cake__sqlite_way(const cake__sqlite_t *sqlite)
 typedef struct cake__sqlite_settings {
     cake_sqlite_options_t given;
     const cake__sqlite_schema_t *schema; /* for tests: one with other versions */
+    int checkpoint_pages;                /* for tests: when the log is merged; 0: as usual */
 } cake__sqlite_settings_t;
 
 int cake__sqlite_open(const char *dir, const cake__sqlite_settings_t *settings, cake_storage_t **storage);

@@ -1,12 +1,11 @@
 /* The writer of a lane: a batch is a transaction, so that its one sync covers every write in it (group commit is what the
  * caller puts into a batch).
  *
- * The log is merged into the database here, by the lane's thread, every CHECKPOINT_PAGES; SQLite's own trigger is off.
+ * The log is merged into the database here, by the lane's thread, every so many pages; SQLite's own trigger is off.
  * A reader that stays in one snapshot for long keeps the log from starting over; past WAL_PAGES_MAX we wait a little for
  * it, in the hope that the log can be cut. */
 #include "sqlite/sqlite.h"
 
-#define CHECKPOINT_PAGES   1000  /* 4 MiB: syncing a log that is written over costs half of one that grows */
 #define WAL_PAGES_MAX      64000 /* 256 MiB */
 #define CHECKPOINT_RETRY   1000  /* pages until the next attempt, when one did not finish */
 #define CHECKPOINT_WAIT_MS 200
@@ -139,7 +138,7 @@ static bool checkpoint(cake__sqlite_lane_t *lane)
     int code = sqlite3_wal_checkpoint_v2(lane->db, NULL, mode, &pages, &merged);
     sqlite3_busy_timeout(lane->db, CAKE__SQLITE_BUSY_MS);
     bool is_finished = code == SQLITE_OK && pages == merged;
-    lane->checkpoint_at = is_finished ? CHECKPOINT_PAGES : lane->wal_pages + CHECKPOINT_RETRY;
+    lane->checkpoint_at = is_finished ? lane->storage->checkpoint_pages : lane->wal_pages + CHECKPOINT_RETRY;
     if (code != SQLITE_OK && code != SQLITE_BUSY)
         cake__log(&lane->storage->log, CAKE_LOG_WARN, "%s: checkpoint: %s", lane->path, sqlite3_errmsg(lane->db));
     return is_finished;
@@ -151,7 +150,7 @@ static int note_wal_pages(void *arg, sqlite3 *db, const char *name, int pages)
     (void)db;
     (void)name;
     if (pages < lane->wal_pages)
-        lane->checkpoint_at = CHECKPOINT_PAGES; /* the log has started over */
+        lane->checkpoint_at = lane->storage->checkpoint_pages; /* the log has started over */
     lane->wal_pages = pages;
     return SQLITE_OK;
 }
@@ -242,7 +241,7 @@ int cake__sqlite_writer_open(cake__sqlite_lane_t *lane)
                                 log);
     if (err == 0)
         err = cake__sqlite_prepare(lane->db, texts, CAKE__WRITE_STATEMENTS, lane->statements, log);
-    lane->checkpoint_at = CHECKPOINT_PAGES;
+    lane->checkpoint_at = lane->storage->checkpoint_pages;
     sqlite3_wal_hook(lane->db, note_wal_pages, lane);
     if (err == 0)
         err = cake__reserve_open(&lane->reserve, lane->storage->dir, lane->number);
