@@ -7,6 +7,6 @@ add_executable(crdt-mutants ${model} ${layer})
 target_compile_definitions(crdt-mutants PRIVATE CAKE_MUTANTS)
 target_link_libraries(crdt-mutants PRIVATE cake_hlc cake_base)
 add_test(NAME crdt-schedule COMMAND crdt-schedule)
-set_tests_properties(crdt-schedule PROPERTIES TIMEOUT 300 LABELS unit)
+set_tests_properties(crdt-schedule PROPERTIES TIMEOUT 1200 LABELS unit)
 add_test(NAME crdt-mutants COMMAND crdt-mutants) # what a mutant leaves in the middle of something is leaked on purpose
-set_tests_properties(crdt-mutants PROPERTIES TIMEOUT 300 LABELS "unit;no-asan;no-tsan")
+set_tests_properties(crdt-mutants PROPERTIES TIMEOUT 1200 LABELS "unit;no-asan;no-tsan")

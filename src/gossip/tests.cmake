@@ -9,7 +9,7 @@ endforeach()
 # A failed test leaves what it had: leaks on purpose, which is no news to a sanitizer.
 function(cake_gossip_mutant name stem test)
   add_test(NAME gossip-mutant-${name} COMMAND gossip-${stem}-mutants)
-  set_tests_properties(gossip-mutant-${name} PROPERTIES WILL_FAIL TRUE TIMEOUT 300 LABELS "unit;no-asan;no-tsan"
+  set_tests_properties(gossip-mutant-${name} PROPERTIES WILL_FAIL TRUE TIMEOUT 1200 LABELS "unit;no-asan;no-tsan"
     ENVIRONMENT "CAKE_GOSSIP_MUTANT=${name};CAKE_GOSSIP_TEST=${test}")
 endfunction()
 
