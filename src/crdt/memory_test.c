@@ -106,6 +106,67 @@ static void a_repair_that_lacked_memory_is_repeated(void **state)
     }
 }
 
+/* Each fails as a whole: it is not seen, and may come again. In order, as from a writer that is followed, and out of it. */
+static void operations_from_elsewhere_that_lacked_memory_are_repeated(void **state)
+{
+    enum { COUNT = 3000 };
+    static cake_record_t records[COUNT];
+    for (int is_apart = 0; is_apart < 2; is_apart++) {
+        fuse_t fuse = {.left = SIZE_MAX};
+        const cake_alloc_t alloc = {refuse_one, &fuse};
+        cake_orswot_t *from = set_new(1), *set = set_with(2, &alloc);
+        cake_orswot_cursor_t cursor = {{0}};
+        for (uint64_t key = 0; key < COUNT; key++)
+            put_key(from, key);
+        assert_int_equal(cake_orswot_next(from, &cursor, records, COUNT), COUNT);
+        cake__orswot_set_joined(set, true);
+        for (size_t i = 0; i < COUNT; i++) {
+            const cake_record_t *record = &records[is_apart ? i * 7 % COUNT : i];
+            cake_verdict_t verdict;
+            int err = CAKE_ENOMEM;
+            for (size_t left = 0; err != 0; left++) {
+                fuse.left = left;
+                err = cake_orswot_receive(set, WALL_MS, record, CAKE_SOURCE_EAGER, &verdict);
+                assert_true(err == 0 || (err == CAKE_ENOMEM && !cake_orswot_has_seen(set, record->dot)));
+                assert_int_equal(cake_orswot_live(set), i + (err == 0));
+            }
+        }
+        assert_true(fuse.burnt > 30);
+        cake__table_check(&set->table);
+        assert_int_equal(cake_orswot_fingerprint(set), cake_orswot_fingerprint(from));
+        cake_orswot_free(from);
+        cake_orswot_free(set);
+    }
+}
+
+static void a_purge_without_memory_drops_nothing(void **state)
+{
+    const cake__purge_t policy = {.min_age_ms = 1, .hole_age_ms = 1, .max_count = 2 * KEYS};
+    size_t failures = 0, dropped;
+    int err = CAKE_ENOMEM;
+    for (size_t left = 0; err != 0; left++) {
+        fuse_t fuse = {.left = SIZE_MAX};
+        const cake_alloc_t alloc = {refuse_one, &fuse};
+        cake_orswot_t *set = set_with(2, &alloc), *other = set_new(7);
+        cake__change_t *change;
+        for (uint64_t key = 0; key < KEYS; key++)
+            delete_key(key % 2 == 0 ? set : other, key);
+        assert_int_equal(cake_orswot_pull(set, other, WALL_MS), 0);
+        assert_int_equal(cake__change_begin(set, WALL_MS + 60000, &change), 0);
+        fuse.left = left;
+        err = cake__change_end(change, cake__change_purge(change, &policy, &dropped));
+        assert_true(err == 0 || (err == CAKE_ENOMEM && fuse.burnt > 0));
+        failures += err != 0;
+        assert_int_equal(cake_orswot_tombstones(set), err == 0 ? 0 : KEYS);
+        assert_true((cake__orswot_summary(set)->horizon != 0) == (err == 0));
+        assert_int_equal(cake__limits_get(&cake__orswot_summary(set)->dropped, 7), err == 0 ? KEYS / 2 : 0);
+        cake__table_check(&set->table);
+        cake_orswot_free(set);
+        cake_orswot_free(other);
+    }
+    assert_true(failures > 5);
+}
+
 /* The end of a session: contexts, g and H are joined whole or not at all. */
 static void a_join_without_memory_leaves_the_set_as_it_was(void **state)
 {
@@ -160,6 +221,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(records_from_storage_are_loaded_in_the_end),
         cmocka_unit_test(a_repair_that_lacked_memory_is_repeated),
+        cmocka_unit_test(operations_from_elsewhere_that_lacked_memory_are_repeated),
+        cmocka_unit_test(a_purge_without_memory_drops_nothing),
         cmocka_unit_test(a_join_without_memory_leaves_the_set_as_it_was),
         cmocka_unit_test(a_dot_that_cannot_be_is_refused_in_a_change_too),
     };

@@ -267,6 +267,38 @@ static void no_call_does_much_more_than_it_was_asked_for(void **state)
     free(ids);
 }
 
+typedef struct returned {
+    size_t now, most; /* blocks given back since the last request that a C library has to look for */
+} returned_t;
+
+static void *count_returned(void *ctx, void *block, size_t size)
+{
+    enum { LARGE = 1100 }; /* smaller ones come from lists of their own */
+    returned_t *returned = ctx;
+    returned->now = size == 0 ? returned->now + 1 : size >= LARGE ? 0 : returned->now;
+    returned->most = returned->now > returned->most ? returned->now : returned->most;
+    return cake__libc_alloc.resize(NULL, block, size);
+}
+
+/* What is given back costs time at a later request, in glibc all of it at once: so there has to be one before it is much. */
+static void a_purge_of_many_steps_leaves_no_work_behind(void **state)
+{
+    enum { COUNT = 400000, STEP = 10000 };
+    returned_t returned = {0, 0};
+    const cake_alloc_t alloc = {count_returned, &returned};
+    cake_orswot_t *set = set_new(1, true, &alloc);
+    size_t dropped = STEP;
+    for (uint64_t key = 0; key < COUNT; key++) {
+        cake_id_t id = cake_id_of_u64(key);
+        assert_int_equal(cake_orswot_delete(set, WALL_MS, &id, NULL), 0);
+    }
+    returned = (returned_t){0, 0};
+    while (dropped > 0)
+        assert_int_equal(cake_orswot_purge(set, WALL_MS + 60000, NULL, 0, 1000, 1000, STEP, &dropped), 0);
+    assert_in_range(returned.most, 2, 2 * STEP / CAKE__BLOCK_POSITIONS + 2);
+    cake_orswot_free(set);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +309,7 @@ int main(void)
         cmocka_unit_test(small_sets_are_small),
         cmocka_unit_test(memory_comes_back_after_a_purge),
         cmocka_unit_test(no_call_does_much_more_than_it_was_asked_for),
+        cmocka_unit_test(a_purge_of_many_steps_leaves_no_work_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -179,6 +179,29 @@ static void many_inserts_and_iteration_and_diff(void **state)
     cake_orswot_free(b);
 }
 
+static void a_set_is_read_in_parts_of_any_size(void **state)
+{
+    enum { COUNT = 3000 };
+    static cake_record_t all[COUNT], part[COUNT];
+    cake_orswot_t *set = set_new(1, true), *empty = set_new(2, true);
+    cake_orswot_cursor_t whole = {{0}};
+    for (uint64_t key = 0; key < COUNT; key++)
+        insert(set, WALL_MS + key / 10, key);
+    assert_int_equal(cake_orswot_next(set, &whole, all, COUNT), COUNT);
+    for (size_t limit = 1; limit < 200; limit += 9) {
+        cake_orswot_cursor_t cursor = {{0}}, lacking = {{0}};
+        for (size_t at = 0, count; at < COUNT; at += count) {
+            count = cake_orswot_next(set, &cursor, part, limit);
+            assert_int_equal(count, limit < COUNT - at ? limit : COUNT - at);
+            assert_memory_equal(part, &all[at], count * sizeof *part);
+            assert_int_equal(cake_orswot_diff(set, empty, &lacking, part, limit), count);
+            assert_memory_equal(part, &all[at], count * sizeof *part);
+        }
+    }
+    cake_orswot_free(set);
+    cake_orswot_free(empty);
+}
+
 static void an_empty_set_is_small(void **state)
 {
     cake_orswot_statistics_t statistics;
@@ -553,6 +576,7 @@ int main(void)
         cmocka_unit_test(an_actor_that_has_used_up_its_dots_writes_no_more),
         cmocka_unit_test(bad_configurations_are_refused),
         cmocka_unit_test(many_inserts_and_iteration_and_diff),
+        cmocka_unit_test(a_set_is_read_in_parts_of_any_size),
         cmocka_unit_test(an_empty_set_is_small),
         cmocka_unit_test(defect_1_tombstones_go_in_a_healthy_pair),
         cmocka_unit_test(defect_2_a_replica_that_missed_the_delete_loses_the_key_after_the_purge),

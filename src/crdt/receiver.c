@@ -194,8 +194,7 @@ static void pick_mode(cake__receiver_t *receiver, const cake__change_t *change)
     bool forgot_nothing = receiver_forgot_nothing_new(receiver, change);
     if (!is_joined) {
         /* Left-overs of a broken first session call for a repair. */
-        bool is_empty = cake__context_is_empty(cake__change_context(change)) &&
-                        cake__context_is_empty(&receiver->hello.summary.context);
+        bool is_empty = cake__context_is_empty(cake__change_context(change)); /* and so it was at HELLO */
         receiver->mode = is_empty || CAKE__MUTANT(joinpartial) ? CAKE__MODE_JOIN : CAKE__MODE_REPAIR;
         receiver->is_exclusive = true;
     } else if (!forgot_nothing && hello_was_acceptable(receiver)) {

@@ -228,6 +228,35 @@ static void what_the_reader_returns_is_returned(void **state)
     assert_int_equal(load(&tape), CAKE_EPARSE);
 }
 
+/* A context of several pieces, and a reader that fails in one of them; cut there it is refused. */
+static void a_long_context_is_read_in_pieces(void **state)
+{
+    (void)state;
+    enum { ACTORS = 400 };
+    cake_orswot_config_t config = CAKE_ORSWOT_CONFIG_INIT;
+    cake_orswot_t *set;
+    tape_t tape, part;
+    config.actor = 1;
+    config.is_joined = true;
+    assert_int_equal(cake_orswot_new(&config, &set), 0);
+    for (uint64_t actor = 2; actor < ACTORS; actor++) {
+        cake_record_t record = {cake_id_of_u64(actor), WALL_MS << 16, {actor, 1}, false};
+        assert_int_equal(cake_orswot_receive(set, WALL_MS, &record, CAKE_SOURCE_EAGER, NULL), 0);
+    }
+    tape_begin(&tape);
+    assert_int_equal(cake_orswot_save(set, tape_write, &tape), 0);
+    for (size_t len = 1; len < tape.buf.len; len += len < tape.buf.len - 97 ? 97 : 1) {
+        for (int fails = 0; fails < 2; fails++) {
+            tape_begin(&part);
+            cake__put_bytes(&part.buf, tape.buf.data, len);
+            part.fails = fails ? CAKE_EIO : 0;
+            assert_int_equal(load(&part), fails ? CAKE_EIO : CAKE_EPARSE);
+        }
+    }
+    cake__buf_free(&tape.buf);
+    cake_orswot_free(set);
+}
+
 static void a_large_set_comes_back_as_it_was(void **state)
 {
     (void)state;
@@ -267,7 +296,7 @@ int main(void)
         cmocka_unit_test(records_that_cannot_be_are_refused),  cmocka_unit_test(ids_have_one_form),
         cmocka_unit_test(overlapping_ranges_are_refused),      cmocka_unit_test(absurd_sizes_cost_nothing),
         cmocka_unit_test(heads_that_are_not_ours_are_refused), cmocka_unit_test(what_the_reader_returns_is_returned),
-        cmocka_unit_test(a_large_set_comes_back_as_it_was),
+        cmocka_unit_test(a_long_context_is_read_in_pieces),    cmocka_unit_test(a_large_set_comes_back_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

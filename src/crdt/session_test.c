@@ -133,7 +133,26 @@ static void a_purge_is_bounded_and_knows_its_oldest(void **state)
     for (uint64_t key = 0; key < 25; key++)
         write_key(set, key, true);
     assert_int_equal(cake_hlc_unix_ms(cake__orswot_oldest_tombstone(set)), WALL_MS);
+    /* the oldest of any actor, some of whom have none */
+    const struct {
+        cake_record_t record;
+        uint64_t oldest_ms;
+    } steps[] = {{{cake_id_of_u64(100), (WALL_MS - 7) << 16, {9, 1}, true}, WALL_MS - 7},
+                 {{cake_id_of_u64(101), (WALL_MS - 8) << 16, {8, 1}, false}, WALL_MS - 7},
+                 {{cake_id_of_u64(102), (WALL_MS - 5) << 16, {12, 1}, true}, WALL_MS - 7},
+                 {{cake_id_of_u64(100), WALL_MS << 16, {7, 1}, false}, WALL_MS - 5},
+                 {{cake_id_of_u64(102), WALL_MS << 16, {7, 2}, false}, WALL_MS}};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        assert_int_equal(cake_orswot_receive(set, WALL_MS, &steps[i].record, CAKE_SOURCE_EAGER, NULL), 0);
+        assert_int_equal(cake_hlc_unix_ms(cake__orswot_oldest_tombstone(set)), steps[i].oldest_ms);
+    }
+    policy.min_age_ms = 2 * WALL_MS; /* nothing can be so old */
     cake__change_t *change = begin(set);
+    assert_int_equal(cake__change_purge(change, &policy, &dropped), 0);
+    assert_int_equal(dropped, 0);
+    cake__change_abort(change);
+    policy.min_age_ms = 1000;
+    change = begin(set);
     assert_int_equal(cake__change_purge(change, &policy, &dropped), 0);
     assert_int_equal(dropped, 0); /* too young */
     cake__change_abort(change);
