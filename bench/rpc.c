@@ -10,11 +10,17 @@
 #include <datacake/uv.h>
 
 #include "env/env.h"
-#include "rpc_frames.h"
+#include "rpc_bare_h2.h"
 #include "rpc_bare_tls.h"
+#include "rpc_frames.h"
 
 #define ROUNDS_MAX 31
 #define BATCH      32u /* messages */
+
+/* Latency is compared in many short turns, each stack on a new connection: where the kernel and the heap happen to put things decides more than
+ * how long it runs. */
+#define LATENCY_TURNS   41
+#define LATENCY_SECONDS 0.025
 
 #define BORROWED_MIN 65536u /* bytes of a body that is sent from where it lies, as the raw frames are */
 
@@ -175,14 +181,14 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The median of the rounds' figures, of their ratios to another stack's, or of what they are more than those. */
+/* The median of the rounds' figures, or of their ratios to another stack's. */
 static double median(const table_t *table, char what, int stack, size_t member, int other)
 {
     double values[ROUNDS_MAX], theirs;
     for (int i = 0; i < table->rounds; i++) {
         memcpy(&values[i], (const char *)&table->figures[stack][i] + member, sizeof values[i]);
         memcpy(&theirs, (const char *)&table->figures[other][i] + member, sizeof theirs);
-        values[i] = what == '/' ? values[i] / theirs : what == '-' ? values[i] - theirs : values[i];
+        values[i] = what == '/' ? values[i] / theirs : values[i];
     }
     qsort(values, (size_t)table->rounds, sizeof values[0], compare);
     return values[table->rounds / 2];
@@ -190,7 +196,6 @@ static double median(const table_t *table, char what, int stack, size_t member, 
 
 #define OF(stack, member)          median(&table, ' ', stack, offsetof(figures_t, member), stack)
 #define OVER(stack, other, member) median(&table, '/', stack, offsetof(figures_t, member), other)
-#define MORE(stack, other, member) median(&table, '-', stack, offsetof(figures_t, member), other)
 
 static void measure(table_t *table, const cell_t *cell, double seconds, const char *peers)
 {
@@ -200,9 +205,9 @@ static void measure(table_t *table, const cell_t *cell, double seconds, const ch
     for (int stack = 0; stack < STACKS; stack++)
         table->is_there[stack] = stack <= TLS || peers != NULL;
     for (int i = 0; i < table->rounds; i++) {
-        table->figures[LIMIT][i] = run_raw(cell, seconds, &samples, false);
-        table->figures[BATCHED][i] = run_raw(&batch_cell, seconds, &samples, false);
-        table->figures[LIBUV][i] = run_raw(&batch_cell, seconds, &samples, true);
+        table->figures[LIMIT][i] = run_raw(cell, seconds, &samples, epoll_server, epoll_client);
+        table->figures[BATCHED][i] = run_raw(&batch_cell, seconds, &samples, epoll_server, epoll_client);
+        table->figures[LIBUV][i] = run_raw(&batch_cell, seconds, &samples, libuv_server, libuv_client);
         table->figures[PLAIN][i] = run_ours(cell, seconds, &samples, false);
         table->figures[TLS][i] = run_ours(cell, seconds, &samples, true);
         for (int stack = GRPC; stack < STACKS; stack++)
@@ -262,21 +267,43 @@ static void print_cell(const cell_t *cell, double seconds, int rounds, const cha
     fflush(stdout);
 }
 
+/* ---- latency ---- */
+
+enum { LONE_LIMIT, LONE_LIBUV, LONE_NGHTTP2, LONE_PLAIN, LONE_TLS, LONE_STACKS };
+
+static const char *const LONE_NAMES[LONE_STACKS] = {"limit", "libuv", "nghttp2 alone", "ours", "ours, TLS"};
+
+static double median_of(double *values, size_t count)
+{
+    qsort(values, count, sizeof values[0], compare);
+    return values[count / 2];
+}
+
 /* All threads on one core: what a call costs when there is nothing to overlap with. */
-static void print_latency(double seconds, int rounds)
+static void print_latency(void)
 {
     static const cell_t cell = {64, 1, 0};
-    static table_t table;
+    static samples_t samples;
+    static double us[LONE_STACKS][LATENCY_TURNS], more_us[LONE_STACKS][LATENCY_TURNS];
     cpu_set_t all;
-    table.rounds = rounds;
     must(sched_getaffinity(0, sizeof all, &all) == 0, "sched_getaffinity");
     pin(0);
-    measure(&table, &cell, seconds, NULL);
+    for (int i = 0; i < LATENCY_TURNS; i++) {
+        const double s = LATENCY_SECONDS;
+        us[LONE_LIMIT][i] = run_raw(&cell, s, &samples, epoll_server, epoll_client).p50_us;
+        us[LONE_LIBUV][i] = run_raw(&cell, s, &samples, libuv_server, libuv_client).p50_us;
+        us[LONE_NGHTTP2][i] = run_raw(&cell, s, &samples, bare_h2_server, bare_h2_client).p50_us;
+        us[LONE_PLAIN][i] = run_ours(&cell, s, &samples, false).p50_us;
+        us[LONE_TLS][i] = run_ours(&cell, s, &samples, true).p50_us;
+        for (int stack = 0; stack < LONE_STACKS; stack++)
+            more_us[stack][i] = us[stack][i] - us[LONE_LIMIT][i];
+    }
     must(sched_setaffinity(0, sizeof all, &all) == 0, "sched_setaffinity");
-    printf(
-        "one call at a time, one core, p50: limit %.1f us, libuv %.1f us (+%.1f), ours %.1f us (+%.1f), TLS %.1f us\n",
-        OF(LIMIT, p50_us), OF(LIBUV, p50_us), MORE(LIBUV, LIMIT, p50_us), OF(PLAIN, p50_us), MORE(PLAIN, LIMIT, p50_us),
-        OF(TLS, p50_us));
+    printf("one call at a time, 64 bytes, one core, p50 and what it is more than the limit's, medians of %d turns:\n",
+           LATENCY_TURNS);
+    for (int stack = 0; stack < LONE_STACKS; stack++)
+        printf("%14s  %-14s %6.1f us  %+6.1f us\n", "", LONE_NAMES[stack], median_of(us[stack], LATENCY_TURNS),
+               median_of(more_us[stack], LATENCY_TURNS));
 }
 
 int main(int argc, char **argv)
@@ -295,6 +322,6 @@ int main(int argc, char **argv)
             print_cell(&cells[i], seconds, rounds, argc > 4 ? argv[4] : NULL);
     }
     if (row == SIZE_MAX || row == count)
-        print_latency(seconds, rounds);
+        print_latency();
     return 0;
 }

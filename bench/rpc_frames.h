@@ -347,7 +347,9 @@ static void connect_pair(int out[2])
     close(listener);
 }
 
-static figures_t run_raw(const cell_t *cell, double seconds, samples_t *samples, bool is_libuv)
+typedef void *(*side_fn)(void *raw);
+
+static figures_t run_raw(const cell_t *cell, double seconds, samples_t *samples, side_fn run_server, side_fn run_client)
 {
     int sockets[2];
     pthread_t threads[2];
@@ -357,9 +359,9 @@ static figures_t run_raw(const cell_t *cell, double seconds, samples_t *samples,
     raw_t server = {.socket = sockets[1], .side = 1, .cell = cell};
     samples->began_ns = samples->count = 0;
     client.samples = samples;
-    int err = pthread_create(&threads[0], NULL, is_libuv ? libuv_server : epoll_server, &server);
+    int err = pthread_create(&threads[0], NULL, run_server, &server);
     must(err == 0, "pthread_create");
-    err = pthread_create(&threads[1], NULL, is_libuv ? libuv_client : epoll_client, &client);
+    err = pthread_create(&threads[1], NULL, run_client, &client);
     must(err == 0, "pthread_create");
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
