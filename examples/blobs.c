@@ -54,7 +54,7 @@ static int fetch(const cake_write_context_t *from, uint64_t key, blob_t *blob)
     for (uint64_t offset = 0; offset < blob->size;) {
         const uint64_t request[2] = {key, offset};
         cake_reply_t *reply;
-        int err = from->call(from->arg, "/blobs/read", request, sizeof request, 5000, &reply);
+        int err = from->call(from->arg, "/blobs/read", request, sizeof request, 60000, &reply);
         if (err != 0)
             return err;
         cake_slice_t piece = cake_reply_body(reply);
@@ -98,6 +98,8 @@ static int start(member_t *member, uint16_t id, const char *seed)
     const cake_rpc_service_t service = {.name = "blobs", .methods = &method, .count = 1, .arg = member};
     cake_storage_t *storage;
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
+    options.timeout_ms = 60000; /* a put at ALL ends when the others have fetched the film */
     config.node_id = id;
     config.listen_addr = "127.0.0.1:0";
     config.seeds = &seed;
@@ -110,7 +112,7 @@ static int start(member_t *member, uint16_t id, const char *seed)
     member->ops.flags = (storage->ops->flags & ~CAKE_STORAGE_INLINE) | CAKE_STORAGE_FETCHES;
     storage->ops = &member->ops;
     int err = cake_node_add_service(member->node, &service);
-    return err != 0 ? err : cake_store_open(member->node, storage, NULL, &member->store);
+    return err != 0 ? err : cake_store_open(member->node, storage, &options, &member->store);
 }
 
 /* The third node starts after the put, and gets the film while it joins. */

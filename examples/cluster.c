@@ -17,6 +17,8 @@ static int start(member_t *member, uint16_t id, const char *seed)
     cake_storage_t *storage = NULL;
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
     config.node_id = id;
+    cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
+    options.timeout_ms = 60000;         /* how long a put may wait for its level */
     config.listen_addr = "127.0.0.1:0"; /* any free port; cake_node_address tells which */
     config.seeds = &seed;
     config.seed_count = seed != NULL ? 1 : 0;
@@ -24,7 +26,7 @@ static int start(member_t *member, uint16_t id, const char *seed)
     if (err == 0)
         err = cake_memory_open(&storage);
     if (err == 0)
-        err = cake_store_open(member->node, storage, NULL, &member->store);
+        err = cake_store_open(member->node, storage, &options, &member->store);
     if (err != 0 && member->store == NULL)
         cake_storage_close(storage); /* it became the store's only if that opened */
     return err;

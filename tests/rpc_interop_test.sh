@@ -14,7 +14,7 @@ fi
 "$bin/example-echo_server" 127.0.0.1:0 >"$dir/out" &
 server=$!
 address=
-for _ in $(seq 100); do
+for _ in $(seq 600); do
     address=$(sed -n 's/^listening on //p' "$dir/out")
     [ -n "$address" ] && break
     sleep 0.1
