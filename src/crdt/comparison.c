@@ -176,14 +176,9 @@ static bool is_to_be_asked(const cake__comparison_t *comparison, const cake_reco
 
 static int add_id(cake__comparison_t *comparison, const cake_id_t *id)
 {
-    if (comparison->id_count == comparison->id_capacity) {
-        size_t capacity = comparison->id_capacity == 0 ? 64 : comparison->id_capacity * 2;
-        cake_id_t *ids = cake__realloc(comparison->set->alloc, comparison->ids, capacity * sizeof *ids);
-        if (ids == NULL)
-            return CAKE_ENOMEM;
-        comparison->ids = ids;
-        comparison->id_capacity = capacity;
-    }
+    if (!cake__reserve(comparison->set->alloc, (void **)&comparison->ids, comparison->id_count,
+                       &comparison->id_capacity, sizeof *comparison->ids))
+        return CAKE_ENOMEM;
     comparison->ids[comparison->id_count++] = *id;
     return 0;
 }

@@ -41,14 +41,9 @@ int cake__orswot_load_record(cake_orswot_t *set, const cake_record_t *record)
     cake__loading_t *loading = set->loading;
     if (loading->order != NULL || loading->count == UINT32_MAX)
         return CAKE_EINVAL; /* it has begun to end */
-    if (loading->count == loading->capacity) {
-        size_t capacity = loading->capacity == 0 ? 4 : loading->capacity * 2;
-        cake_record_t *records = cake__realloc(set->alloc, loading->records, capacity * sizeof *records);
-        if (records == NULL)
-            return CAKE_ENOMEM;
-        loading->records = records;
-        loading->capacity = capacity;
-    }
+    if (!cake__reserve(set->alloc, (void **)&loading->records, loading->count, &loading->capacity,
+                       sizeof *loading->records))
+        return CAKE_ENOMEM;
     loading->records[loading->count++] = *record;
     cake_clock_advance(set->clock, record->hlc);
     return 0;

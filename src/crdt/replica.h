@@ -111,7 +111,6 @@ void cake__change_abort(cake__change_t *change);
 int cake__change_end(cake__change_t *change, int err); /* commits for 0, aborts else; gives err back */
 
 /* ---- the stability bookkeeping -------------------------------------------------------------------------------------------*/
-size_t cake__orswot_tombstones(const cake_orswot_t *set);
 /* hlc of the oldest tombstone: when it pays to try a purge; 0 when there is none */
 cake_hlc_t cake__orswot_oldest_tombstone(const cake_orswot_t *set);
 

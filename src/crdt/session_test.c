@@ -164,7 +164,7 @@ static void a_purge_is_bounded_and_knows_its_oldest(void **state)
         assert_int_equal(erases, dropped);
         cake__change_commit(change);
     }
-    assert_int_equal(cake__orswot_tombstones(set), 0);
+    assert_int_equal(cake_orswot_tombstones(set), 0);
     assert_int_equal(cake__limits_get(&cake__orswot_summary(set)->dropped, 1), 25);
     cake_orswot_free(set);
 }

@@ -37,7 +37,7 @@ void cake_orswot_free(cake_orswot_t *set)
     cake__free(set->alloc, set);
 }
 
-/* ---- loading (rule 6); records: loading.c ------------------------------------------------------------------------------------------------ */
+/* ---- loading (rule 6); records: loading.c ------------------------------------------------------------------------------ */
 
 int cake__orswot_load_summary(cake_orswot_t *set, const cake__summary_t *summary)
 {
@@ -93,11 +93,6 @@ size_t cake_orswot_live(const cake_orswot_t *set)
 }
 
 size_t cake_orswot_tombstones(const cake_orswot_t *set)
-{
-    return (size_t)set->table.tombstones;
-}
-
-size_t cake__orswot_tombstones(const cake_orswot_t *set)
 {
     return (size_t)set->table.tombstones;
 }
