@@ -17,7 +17,7 @@ import traceback
 import urllib.parse
 
 DATACAKE = os.path.join(os.path.abspath(sys.argv[1]), "datacake")
-PATIENCE_S = int(os.environ.get("DATACAKE_PATIENCE_S", 90))  # sanitizers are slow; nothing here takes long when it works
+PATIENCE_S = int(os.environ.get("DATACAKE_PATIENCE_S", 120))  # sanitizers are slow; nothing here takes long when it works
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("DATACAKE_")}
 
 
