@@ -1,6 +1,6 @@
 #include "base/bytes.h"
 
-void cake__buf_free(cake__buf_t *buf)
+void cake__buf_release(cake__buf_t *buf)
 {
     if (buf->alloc != NULL)
         cake__free(buf->alloc, buf->data);

@@ -21,7 +21,15 @@ static inline void cake__buf_init(cake__buf_t *buf, const cake_alloc_t *alloc)
     *buf = (cake__buf_t){.alloc = alloc};
 }
 
-void cake__buf_free(cake__buf_t *buf); /* also for a zeroed one; can be used again after */
+void cake__buf_release(cake__buf_t *buf);
+
+/* Also for a zeroed one; can be used again after. */
+static inline void cake__buf_free(cake__buf_t *buf)
+{
+    if (buf->data != NULL || buf->err != 0)
+        cake__buf_release(buf);
+}
+
 bool cake__buf_reserve(cake__buf_t *buf, size_t more);
 
 /* Space for len more bytes, already counted in buf->len; NULL after an error. */

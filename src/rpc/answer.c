@@ -29,7 +29,7 @@ static cake__h2_stream_t *on_begin(void *arg)
     cake_rpc_call_t *call = cake__malloc(&server->kind.slab.alloc, sizeof *call);
     if (call == NULL)
         return NULL;
-    memset(call, 0, offsetof(cake_rpc_call_t, path));
+    memset(call, 0, offsetof(cake_rpc_call_t, peer));
     call->server = server;
     call->conn = conn;
     call->peer = conn->peer;
@@ -530,7 +530,7 @@ static void on_closed(void *arg, cake__h2_stream_t *stream, cake__h2_reason_t re
     cake__conn_t *conn = arg;
     CAKE_ASSERT(call->conn == conn && conn->calls > 0);
     conn->calls--;
-    conn->last_call_ns = conn->now_ns;
+    conn->idle_since_ns = 0;
     cake__conn_queued(conn, -(int64_t)call->queued);
     if (call->pinned == NULL)
         conn->input_bytes -= cake__min_u64(conn->input_bytes, call->body.len);

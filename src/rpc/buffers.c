@@ -175,9 +175,22 @@ static void add_slice(cake__batch_t *batch, const void *data, size_t len, cake__
     batch->bytes += len;
 }
 
-int cake__batch_copy(cake__batch_t *batch, const void *data, size_t len)
+/* Where the next bytes of the last slice go; NULL: it has no room for so many. */
+static uint8_t *room_behind(cake__batch_t *batch, size_t len)
 {
-    const uint8_t *from = data;
+    cake__block_t *tail = batch->tail;
+    if (tail == NULL || CAKE__BLOCK_BYTES - tail->len < len || batch->count == 0 ||
+        batch->blocks[batch->count - 1] != tail)
+        return NULL;
+    uint8_t *to = tail->data + tail->len;
+    tail->len += len;
+    batch->iov[batch->count - 1].len += len;
+    batch->bytes += len;
+    return to;
+}
+
+static int copy_to_blocks(cake__batch_t *batch, const uint8_t *from, size_t len)
+{
     while (len > 0) {
         cake__block_t *tail = batch->tail;
         if (tail == NULL || tail->len == CAKE__BLOCK_BYTES) {
@@ -201,6 +214,15 @@ int cake__batch_copy(cake__batch_t *batch, const void *data, size_t len)
         from += step;
         len -= step;
     }
+    return 0;
+}
+
+int cake__batch_copy(cake__batch_t *batch, const void *data, size_t len)
+{
+    uint8_t *to = room_behind(batch, len);
+    if (to == NULL)
+        return copy_to_blocks(batch, data, len);
+    memcpy(to, data, len);
     return 0;
 }
 

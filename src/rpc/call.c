@@ -66,7 +66,7 @@ static int make(cake_channel_t *channel, const char *path, const cake_call_optio
     cake_call_t *call = cake__malloc(&env->alloc, sizeof *call + path_len + 1);
     if (call == NULL)
         return CAKE_ENOMEM;
-    memset(call, 0, offsetof(cake_call_t, small));
+    memset(call, 0, offsetof(cake_call_t, events));
     memcpy(call->tail, path, path_len + 1);
     call->path = cake__slice(call->tail, path_len);
     call->channel = channel;
@@ -156,14 +156,15 @@ void cake__call_start(void *arg)
         cake__call_over(call, CAKE_EBUSY, "too many calls wait for a connection");
         return;
     }
+    uint64_t now_ns = cake__now_ns(channel->env);
     call->deadline_ns = CAKE_NEVER;
     if (call->timeout_ms < UINT64_MAX / CAKE_NS_PER_MS / 4) {
-        call->deadline_ns = cake__now_ns(channel->env) + call->timeout_ms * CAKE_NS_PER_MS;
+        call->deadline_ns = now_ns + call->timeout_ms * CAKE_NS_PER_MS;
         cake__channel_deadline(channel, call);
     }
     if (call->is_streaming)
         channel->env->ops->defer(channel->env, &call->writable);
-    cake__channel_wait(channel, call, false);
+    cake__channel_begin(channel, call, now_ns);
 }
 
 static void begin(cake_call_t *call, cake_call_t **handle)
@@ -336,9 +337,11 @@ static size_t fill_headers(cake_call_t *call, uint64_t now_ns, cake__h2_header_t
 void cake__call_submit(cake_call_t *call, cake__conn_t *conn, uint64_t now_ns)
 {
     cake__h2_header_t headers[CAKE__HEADERS_MAX + 8];
-    CAKE_ASSERT(call->state == CAKE__CALL_WAITING && call->conn == NULL);
-    cake__list_remove(&call->wait_link);
-    call->channel->waiting_count--;
+    CAKE_ASSERT(call->state <= CAKE__CALL_WAITING && call->conn == NULL);
+    if (call->state == CAKE__CALL_WAITING) {
+        cake__list_remove(&call->wait_link);
+        call->channel->waiting_count--;
+    }
     call->state = CAKE__CALL_ACTIVE;
     call->attempts++;
     if (call->request != NULL) {

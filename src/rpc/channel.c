@@ -201,21 +201,31 @@ static void on_gone(cake__conn_t *conn)
 
 /* ---- calls ---- */
 
+/* The connection that takes calls, and how many it may have; NULL: none does. */
+static cake__conn_t *ready_conn(const cake_channel_t *channel, uint64_t *room)
+{
+    cake__conn_t *conn = channel->current;
+    if (channel->state != CAKE__CHANNEL_READY || conn->is_ended || conn->is_finishing)
+        return NULL;
+    *room = cake__min_u64(channel->kind.limits.max_streams, cake__h2_peer_max_streams(conn->h2));
+    return conn;
+}
+
 static void pump(void *arg)
 {
     cake_channel_t *channel = arg;
+    uint64_t room;
     if (channel->is_closing || cake__list_is_empty(&channel->waiting))
         return;
     if (channel->state == CAKE__CHANNEL_IDLE)
         start_connecting(channel);
-    cake__conn_t *conn = channel->current;
-    if (channel->state != CAKE__CHANNEL_READY || conn->is_ended || conn->is_finishing)
+    cake__conn_t *conn = ready_conn(channel, &room);
+    if (conn == NULL)
         return;
     if (!cake__h2_takes_requests(conn->h2)) {
         cake__channel_goaway(conn);
         return;
     }
-    uint64_t room = cake__min_u64(channel->kind.limits.max_streams, cake__h2_peer_max_streams(conn->h2));
     uint64_t now_ns = cake__now_ns(channel->env);
     while (!cake__list_is_empty(&channel->waiting) && conn->calls < room)
         cake__call_submit(CAKE_CONTAINER_OF(channel->waiting.next, cake_call_t, wait_link), conn, now_ns);
@@ -235,6 +245,16 @@ void cake__channel_wait(cake_channel_t *channel, cake_call_t *call, bool is_firs
     channel->waiting_count++;
     call->state = CAKE__CALL_WAITING;
     cake__channel_pump(channel);
+}
+
+void cake__channel_begin(cake_channel_t *channel, cake_call_t *call, uint64_t now_ns)
+{
+    uint64_t room;
+    cake__conn_t *conn = cake__list_is_empty(&channel->waiting) ? ready_conn(channel, &room) : NULL;
+    if (conn != NULL && conn->calls < room && cake__h2_takes_requests(conn->h2))
+        cake__call_submit(call, conn, now_ns);
+    else
+        cake__channel_wait(channel, call, false);
 }
 
 void cake__channel_deadline(cake_channel_t *channel, cake_call_t *call)

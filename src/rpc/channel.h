@@ -6,7 +6,7 @@
  *      IDLE --a call--> RESOLVING --> CONNECTING --> READY --lost--> IDLE
  *        ^                  \------------\--failed--> BACKOFF --time--> IDLE
  *
- * A call is NEW until it has come to the loop, then WAITING (in a list) for a connection with room, ACTIVE (a stream of one), and
+ * A call is NEW until it has come to the loop, then WAITING (in a list) unless a connection has room, ACTIVE (a stream of one), and
  * OVER, which is decided once: its reply is fixed, and done runs at the end of that step of the loop.
  * References to a call: the channel's until done was called, its stream's, the handle's, the reply's, a cancellation's. */
 #ifndef CAKE_RPC_CHANNEL_H
@@ -96,11 +96,7 @@ struct cake_call {
     cake__chunk_t *request; /* of a unary call; kept for another attempt */
     cake_reply_fn done;
     void *arg;
-    cake_stream_events_t events;
-    cake_deferred_t writable;
     bool wants_writable, is_finished;
-    cake_post_t post, cancel_post;
-    char clock_text[CAKE__HEX_BYTES], timeout_text[20], length_text[20];
 
     int err; /* the reply */
     bool has_head;
@@ -111,6 +107,12 @@ struct cake_call {
     uint64_t content_length;
     cake_slice_t body;
     char *message;
+
+    /* not cleared at the start */
+    cake_stream_events_t events; /* of a stream, as the next */
+    cake_deferred_t writable;
+    cake_post_t post, cancel_post;
+    char clock_text[CAKE__HEX_BYTES], timeout_text[20], length_text[20];
     uint8_t small[CAKE__SMALL_REPLY];
     char tail[];
 };
@@ -131,6 +133,7 @@ void cake__call_start(void *call);                                              
 /* channel.c */
 void cake__channel_pump(cake_channel_t *channel); /* calls wait, or a connection has room again */
 void cake__channel_deadline(cake_channel_t *channel, cake_call_t *call);
+void cake__channel_begin(cake_channel_t *channel, cake_call_t *call, uint64_t now_ns); /* a new one */
 void cake__channel_wait(cake_channel_t *channel, cake_call_t *call, bool is_first);
 void cake__channel_settings(cake__conn_t *conn);
 void cake__channel_goaway(cake__conn_t *conn);

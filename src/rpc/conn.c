@@ -165,7 +165,7 @@ static void arm_tick(cake__conn_t *conn)
 static void began(cake__conn_t *conn)
 {
     cake_env_t *env = conn->kind->env;
-    conn->now_ns = conn->last_read_ns = conn->last_call_ns = cake__now_ns(env);
+    conn->now_ns = conn->last_read_ns = cake__now_ns(env);
     env->ops->stream_peer(conn->stream, &conn->peer);
     arm_tick(conn);
     cake__conn_kick(conn); /* the first settings */
@@ -451,9 +451,9 @@ static void flush(void *arg)
     int err = cake__h2_pull(conn->h2, conn->batch);
     if (err == 0 && conn->batch->count > 0) {
         conn->is_writing = true;
-        conn->write_since_ns = conn->now_ns = cake__now_ns(env);
+        conn->write_since_ns = 0;
         if (conn->batch->body_bytes > 0)
-            conn->progress_ns = conn->now_ns;
+            conn->progress_ns = 0;
         if (env->ops->stream_write(conn->stream, conn->batch->iov, conn->batch->count) == 0) {
             pause_if_full(conn);
             return;
@@ -481,7 +481,7 @@ void cake__conn_kick(cake__conn_t *conn)
 void cake__conn_queued(cake__conn_t *conn, int64_t change)
 {
     if (conn->queued_bytes == 0)
-        conn->progress_ns = conn->now_ns;
+        conn->progress_ns = 0;
     conn->queued_bytes = (uint64_t)((int64_t)conn->queued_bytes + change);
 }
 
@@ -512,6 +512,15 @@ static bool has_passed(uint64_t now_ns, uint64_t since_ns, uint64_t limit_ms)
     return limit_ms < UINT64_MAX / CAKE_NS_PER_MS && now_ns - since_ns >= limit_ms * CAKE_NS_PER_MS;
 }
 
+/* Whether something is so for that long, as ticks see it: what begins sets *since_ns to 0, and needs no clock. */
+static bool has_lasted(bool is_so, uint64_t *since_ns, uint64_t now_ns, uint64_t limit_ms)
+{
+    if (is_so && *since_ns != 0)
+        return has_passed(now_ns, *since_ns, limit_ms);
+    *since_ns = is_so ? cake__max_u64(now_ns, 1) : 0;
+    return false;
+}
+
 static void keep_alive(cake__conn_t *conn, uint64_t now_ns)
 {
     if (conn->calls == 0 || !has_passed(now_ns, conn->last_read_ns, conn->kind->keepalive_ms))
@@ -537,9 +546,9 @@ static void tick(void *arg)
         cake__conn_end(conn, CAKE_ECONNECTION);
         return;
     }
-    if ((conn->is_writing && has_passed(now_ns, conn->write_since_ns, kind->limits.stall_ms)) ||
-        (conn->is_finishing && has_passed(now_ns, conn->finish_ns, kind->limits.stall_ms)) ||
-        (conn->queued_bytes > 0 && has_passed(now_ns, conn->progress_ns, kind->limits.stall_ms))) {
+    bool is_stuck = has_lasted(conn->is_writing, &conn->write_since_ns, now_ns, kind->limits.stall_ms);
+    bool is_unread = has_lasted(conn->queued_bytes > 0, &conn->progress_ns, now_ns, kind->limits.stall_ms);
+    if (is_stuck || is_unread || (conn->is_finishing && has_passed(now_ns, conn->finish_ns, kind->limits.stall_ms))) {
         conn->was_abused = true;
         cake__conn_end(conn, CAKE_ECONNECTION);
         return;
@@ -550,7 +559,7 @@ static void tick(void *arg)
         cake__spare_trim(kind->spare);
     if (kind->keepalive_ms != 0)
         keep_alive(conn, now_ns);
-    if (kind->is_server && conn->calls == 0 && has_passed(now_ns, conn->last_call_ns, kind->limits.idle_ms)) {
+    if (kind->is_server && has_lasted(conn->calls == 0, &conn->idle_since_ns, now_ns, kind->limits.idle_ms)) {
         cake__h2_goaway(conn->h2);
         cake__conn_finish(conn, CAKE_ECONNECTION);
     }

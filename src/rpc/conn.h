@@ -53,11 +53,12 @@ struct cake__conn {
     cake_deferred_t flush;
     cake_timer_t tick;
     cake_addr_t peer;
-    uint64_t now_ns, last_read_ns, last_call_ns, write_since_ns, progress_ns, ping_ns, finish_ns;
-    uint64_t queued_bytes; /* replies not sent yet */
-    uint64_t input_bytes;  /* unary bodies held */
-    uint32_t calls;        /* streams of the owner's in it */
-    uint32_t messages;     /* dispatched out of the current read */
+    uint64_t now_ns, last_read_ns, ping_ns, finish_ns;
+    uint64_t idle_since_ns, write_since_ns, progress_ns; /* 0: since the last tick */
+    uint64_t queued_bytes;                               /* replies not sent yet */
+    uint64_t input_bytes;                                /* unary bodies held */
+    uint32_t calls;                                      /* streams of the owner's in it */
+    uint32_t messages;                                   /* dispatched out of the current read */
     size_t read_cap;
     size_t direct; /* bytes that are read into a body at most; 0: into the block */
     int err;

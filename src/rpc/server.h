@@ -93,7 +93,6 @@ struct cake_rpc_call {
     size_t discarded;     /* of the body of a call that is refused */
     atomic_bool is_canceled;
     uint64_t deadline_ns, queued;
-    cake_addr_t peer;
     size_t path_len;
     cake__headers_t headers, reply_headers;
 
@@ -106,18 +105,19 @@ struct cake_rpc_call {
     cake__chunk_t *reply;
     cake_event_fn released; /* of a borrowed reply */
     void *released_arg;
-    cake_post_t post;
-    cake_work_t work;
-    cake__server_lane_t *lane;
     const cake_stream_events_t *events; /* of a stream */
-    cake_stream_events_t events_copy;
     void *events_arg;
     cake_deferred_t writable;
     bool wants_writable, is_end_told;
-    char clock_text[CAKE__HEX_BYTES], error_text[12], length_text[20];
-    cake__h2_header_t trailers[2];
 
     /* not cleared at the start */
+    cake_addr_t peer;
+    cake_post_t post;
+    cake_work_t work;
+    cake__server_lane_t *lane;
+    cake_stream_events_t events_copy;
+    char clock_text[CAKE__HEX_BYTES], error_text[12], length_text[20];
+    cake__h2_header_t trailers[2];
     char path[CAKE__PATH_MAX];
     uint8_t small[CAKE__SMALL_BODY];
 };

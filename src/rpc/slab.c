@@ -34,6 +34,18 @@ static cake__slab_block_t *block_of(void *user)
     return (cake__slab_block_t *)user - 1;
 }
 
+static cake__slab_block_t *make(cake__slab_t *slab, uint64_t class, size_t size)
+{
+    size_t bytes = class < CAKE__SLAB_CLASSES ? class_bytes(class) : size;
+    cake__slab_block_t *block =
+        bytes > SIZE_MAX - sizeof *block ? NULL : cake__malloc(slab->heap, sizeof *block + bytes);
+    if (block == NULL)
+        return NULL;
+    block->class = class;
+    block->heap_bytes = bytes;
+    return block;
+}
+
 static void *take(cake__slab_t *slab, size_t size)
 {
     uint64_t class = class_of(size);
@@ -41,15 +53,8 @@ static void *take(cake__slab_t *slab, size_t size)
     if (block != NULL) {
         slab->spare[class] = block->next;
         *spare_of(slab, class) -= class_bytes(class);
-    } else {
-        size_t bytes = class < CAKE__SLAB_CLASSES ? class_bytes(class) : size;
-        if (bytes > SIZE_MAX - sizeof *block)
-            return NULL;
-        block = cake__malloc(slab->heap, sizeof *block + bytes);
-        if (block == NULL)
-            return NULL;
-        block->class = class;
-        block->heap_bytes = bytes;
+    } else if ((block = make(slab, class, size)) == NULL) {
+        return NULL;
     }
     slab->out_count++;
     return block + 1;

@@ -131,10 +131,10 @@ static int send_records(cake_stream_t *stream, cake_slice_t records)
 {
     cake__secure_t *secure = stream->secure;
     uv_buf_t buf = uv_buf_init((char *)(uintptr_t)records.data, (unsigned)records.len);
-    int sent = uv_try_write((uv_stream_t *)&stream->tcp, &buf, 1);
-    size_t taken = sent > 0 ? (size_t)sent : 0;
-    if (sent < 0 && sent != UV_EAGAIN)
-        return cake__uv_err(sent);
+    intptr_t sent = cake__uv_send(stream, &buf, 1);
+    if (sent < 0)
+        return cake__uv_err((int)sent);
+    size_t taken = (size_t)sent;
     if (taken == records.len) {
         cake__tls_sent(secure->tls);
         return 0;

@@ -26,6 +26,8 @@ struct cake_stream {
 /* stream.c */
 void cake__uv_start_reading(cake_stream_t *stream);
 void cake__uv_read(cake_stream_t *stream); /* the socket, whatever the application wants */
+/* How many bytes the socket takes at once, 0 for none, or an error of libuv's. Not while libuv sends. */
+intptr_t cake__uv_send(cake_stream_t *stream, uv_buf_t *bufs, unsigned count);
 void cake__uv_close_now(cake_stream_t *stream);
 void cake__uv_end_write(cake_stream_t *stream);
 

@@ -72,6 +72,36 @@ static size_t key_bytes(const cake__h2_header_t *headers, size_t count)
     return len;
 }
 
+static inline uint64_t load_u64(const uint8_t *at)
+{
+    uint64_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+static inline uint32_t load_u32(const uint8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+/* As memcmp says, which takes longer to be called than most headers to be compared: first and last bytes, which may overlap. */
+static inline bool is_same(const uint8_t *a, const uint8_t *b, size_t len)
+{
+    if (len > 16)
+        return memcmp(a, b, len) == 0;
+    if (len >= 8)
+        return ((load_u64(a) ^ load_u64(b)) | (load_u64(a + len - 8) ^ load_u64(b + len - 8))) == 0;
+    if (len >= 4)
+        return ((load_u32(a) ^ load_u32(b)) | (load_u32(a + len - 4) ^ load_u32(b + len - 4))) == 0;
+    for (size_t i = 0; i < len; i++) {
+        if (a[i] != b[i])
+            return false;
+    }
+    return true;
+}
+
 static bool is_key(const uint8_t *key, const cake__h2_header_t *headers, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -81,12 +111,10 @@ static bool is_key(const uint8_t *key, const cake__h2_header_t *headers, size_t 
             continue;
         memcpy(lens, key, sizeof lens);
         key += sizeof lens;
-        if (lens[0] != name.len || lens[1] != value.len || memcmp(key, name.data, name.len) != 0)
+        if (lens[0] != name.len || lens[1] != value.len || !is_same(key, name.data, name.len) ||
+            !is_same(key + name.len, value.data, value.len))
             return false;
-        key += name.len;
-        if (value.len > 0 && memcmp(key, value.data, value.len) != 0)
-            return false;
-        key += value.len;
+        key += name.len + value.len;
     }
     return true;
 }
@@ -106,12 +134,12 @@ static void write_key(uint8_t *key, const cake__h2_header_t *headers, size_t cou
     }
 }
 
-static const cake__kept_block_t *find_kept(const cake__deflate_t *deflate, size_t key_len,
-                                           const cake__h2_header_t *headers, size_t count)
+static const cake__kept_block_t *find_kept(const cake__deflate_t *deflate, const cake__h2_header_t *headers,
+                                           size_t count, size_t shared)
 {
     for (size_t i = 0; i < CAKE__DEFLATE_KEPT; i++) {
         const cake__kept_block_t *kept = deflate->kept[i];
-        if (kept != NULL && kept->version == deflate->version && kept->key_len == key_len &&
+        if (kept != NULL && kept->version == deflate->version && kept->count == shared &&
             is_key(kept->bytes, headers, count))
             return kept;
     }
@@ -119,15 +147,17 @@ static const cake__kept_block_t *find_kept(const cake__deflate_t *deflate, size_
 }
 
 /* Without memory it is not kept. */
-static void keep(cake__deflate_t *deflate, size_t key_len, const cake__h2_header_t *headers, size_t count,
+static void keep(cake__deflate_t *deflate, const cake__h2_header_t *headers, size_t count, size_t shared,
                  const uint8_t *block, size_t len)
 {
+    size_t key_len = key_bytes(headers, count);
     if (key_len == 0 || key_len > CAKE__DEFLATE_KEPT_BYTES)
         return;
     cake__kept_block_t *kept = cake__malloc(deflate->alloc, sizeof *kept + key_len + len);
     if (kept == NULL)
         return;
     kept->version = deflate->version;
+    kept->count = (uint32_t)shared;
     kept->key_len = (uint32_t)key_len;
     kept->len = (uint32_t)len;
     write_key(kept->bytes, headers, count);
@@ -181,7 +211,7 @@ static size_t cost_of(const cake__h2_header_t *headers, size_t count)
 
 /* The table has not changed when it has as many entries as before and there was room for more without one going. When there is not, that
  * cannot be told any more: then it is emptied some time. */
-static intptr_t encode_shared(cake__deflate_t *deflate, const cake__h2_header_t *headers, size_t count, size_t key_len,
+static intptr_t encode_shared(cake__deflate_t *deflate, const cake__h2_header_t *headers, size_t count, size_t shared,
                               uint8_t *out)
 {
     if (deflate->misses > CAKE__DEFLATE_MISSES &&
@@ -198,21 +228,25 @@ static intptr_t encode_shared(cake__deflate_t *deflate, const cake__h2_header_t 
     if (!has_room || nghttp2_hd_deflate_get_num_table_entries(deflate->deflater) != entries)
         deflate->version++;
     else if (!had_news)
-        keep(deflate, key_len, headers, count, out, (size_t)len);
+        keep(deflate, headers, count, shared, out, (size_t)len);
     return len;
 }
 
 intptr_t cake__deflate_write(cake__deflate_t *deflate, const cake__h2_header_t *headers, size_t count, uint8_t *out)
 {
-    size_t key_len = key_bytes(headers, count);
-    const cake__kept_block_t *kept = find_kept(deflate, key_len, headers, count);
+    size_t shared = 0;
+    for (size_t i = 0; i < count; i++)
+        shared += !headers[i].is_unique;
+    const cake__kept_block_t *kept = find_kept(deflate, headers, count, shared);
     intptr_t len = 0;
     if (kept != NULL) {
         len = (intptr_t)kept->len;
-        memcpy(out, kept->bytes + key_len, kept->len);
-    } else if (make(deflate) != 0 || (len = encode_shared(deflate, headers, count, key_len, out)) < 0) {
+        memcpy(out, kept->bytes + kept->key_len, kept->len);
+    } else if (make(deflate) != 0 || (len = encode_shared(deflate, headers, count, shared, out)) < 0) {
         return CAKE_ENOMEM;
     }
+    if (shared == count)
+        return len;
     intptr_t more = encode(deflate, headers, count, true, out + len);
     return more < 0 ? more : len + more;
 }

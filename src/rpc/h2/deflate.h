@@ -20,6 +20,7 @@
 
 typedef struct cake__kept_block {
     uint32_t version;      /* of the table */
+    uint32_t count;        /* headers */
     uint32_t key_len, len; /* bytes: the headers' lengths and text, the block */
     uint8_t bytes[];
 } cake__kept_block_t;
