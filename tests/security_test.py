@@ -49,6 +49,11 @@ def members(node):
     return {member["id"]: member["status"] for member in node.ask("GET", "/members").json()["members"]}
 
 
+def all_alive(node, *ids):
+    """Who has had no turn for a while on a busy machine may be suspected for a moment."""
+    wait_for(f"all alive for node {node.id}", lambda: members(node) == dict.fromkeys(ids, "alive"))
+
+
 class Stranger:
     """A node that is started beside a cluster and is none of it."""
 
@@ -118,7 +123,7 @@ def test_a_key_keeps_strangers_out_and_both_sides_say_why(cluster):
             says(stranger, theirs)
             assert f"127.0.0.1:{node.listen}" in log_of(stranger)
         for node in nodes:
-            assert members(node) == {1: "alive", 2: "alive", 3: "alive"}
+            all_alive(node, 1, 2, 3)
             assert node.status()["cluster"]["gossip_bad_frames"] > 0
         assert [node.status()["store"]["fingerprint"] for node in nodes] == before
         # The port does not answer a plain call either.
@@ -161,14 +166,15 @@ def test_keys_are_rotated_without_an_outage(cluster):
                 wait_for("the keys read again", lambda: log_of(node).count("read again: ") > had)
                 count = written[0] + 20
                 wait_for("writes", lambda: written[0] >= count)
-                assert {status for status in members(node).values()} == {"alive"}
+                all_alive(node, 1, 2, 3)
     finally:
         is_over.set()
         writer.join()
     assert not failures, failures
     for node in nodes:
+        all_alive(node, 1, 2, 3)
         status = node.status()
-        assert status["cluster"]["gossip_bad_frames"] == 0 and status["cluster"]["alive"] == 3, status
+        assert status["cluster"]["gossip_bad_frames"] == 0, status
         assert not any(event["kind"] in ("left", "died") for event in status["events"]), status["events"]
     # A bad file is said, and changes nothing.
     files[0].write_text("nonsense\n")
@@ -228,7 +234,7 @@ def test_certificates_both_ways_and_read_again(cluster):
             node.process.send_signal(signal.SIGHUP)
             wait_for("the certificate read again", lambda: log_of(node).count("read again: ") > had)
             assert node.put("books", step, b"1", "all").status == 200
-            assert set(members(node).values()) == {"alive"}
+            all_alive(node, 1, 2, 3)
     (authority / "node-1.key").write_text("nonsense")
     nodes[0].process.send_signal(signal.SIGHUP)
     says(nodes[0], "the certificate stays as it was")
