@@ -13,8 +13,9 @@
  * Writes: CAKE_ENOTENOUGHNODES (nothing was written; also at a node with seeds that has never met a majority of the replicas),
  * CAKE_ECONSISTENCY (written here, level not reached in time; it stays and goes on replicating), CAKE_ENOTJOINED (this node is catching up for the first time),
  * CAKE_EDUPLICATE (another process has this node's id: cake_node_is_duplicate), CAKE_EDRIFT (the cluster's clock is too
- * far ahead of this machine's), CAKE_EBUSY (too much is under way), and what the storage says (CAKE_ENOSPC, CAKE_EIO...):
- * after those nothing was written. */
+ * far ahead of this machine's), CAKE_EBUSY (too much is under way): after those nothing was written. And what the storage says
+ * (CAKE_ENOSPC, CAKE_EIO...): nothing was written here, but a write with a level, and those that the storage takes together with it,
+ * are sent to the others meanwhile, and may turn up from there. */
 #ifndef DATACAKE_STORE_H
 #define DATACAKE_STORE_H
 

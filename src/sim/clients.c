@@ -98,7 +98,9 @@ static cake__op_state_t state_after(const cake__op_t *op, int err)
         return CAKE__OP_UNKNOWN;
     case CAKE_EIO:
     case CAKE_ENOSPC:
-        return op->may_turn_up ? CAKE__OP_UNKNOWN : CAKE__OP_REFUSED;
+    case CAKE_ENOMEM:
+        /* it was sent while the disk was busy, unless the others' storages ask back for the value */
+        return op->may_turn_up || !op->trial->plan.has_fetches ? CAKE__OP_UNKNOWN : CAKE__OP_REFUSED;
     default:
         return CAKE__OP_REFUSED;
     }

@@ -1,6 +1,7 @@
 /* Storages that get from the node of origin what does not fit into a message (CAKE_STORAGE_FETCHES): each fourth operation counts as so
  * large. Its bytes are asked for on the lane's thread, before the batch is written, while everything else goes on.
- * Checker "fetches": whoever is asked has the write on its disk, or that document under an older stamp: a repair may give it a new one. */
+ * Checker "fetches": whoever is asked has the write on its disk, or that document under an older stamp: a repair may give it a new one,
+ * and it may be deleted there meanwhile. */
 #include "sim/sim.h"
 
 #include <datacake/rpc.h>
@@ -28,7 +29,8 @@ static void on_read(cake_rpc_call_t *call, void *arg)
     cake_hlc_t hlc = cake__load_le((const uint8_t *)body.data + 4, 8);
     const cake__stamp_t *seen = &node->disk.seen[place];
     bool has_document = !seen->is_tombstone && seen->op == (uint32_t)cake__load_le((const uint8_t *)body.data + 12, 4);
-    if (seen->hlc < hlc && !has_document && !cake__has_lost_disks(trial))
+    bool was_deleted = seen->is_tombstone && trial->plan.forget_after_ms != 0;
+    if (seen->hlc < hlc && !has_document && !was_deleted && !cake__has_lost_disks(trial))
         cake__violation(trial, "fetches", "node %u is asked for %llx, and its disk has %llx", node->id,
                         (unsigned long long)hlc, (unsigned long long)seen->hlc);
     uint8_t reply[8];

@@ -34,7 +34,7 @@ cake__unit_t *cake__unit_new(cake_store_t *store, size_t len, uint32_t count, ca
     if (unit == NULL)
         return NULL;
     *unit = (cake__unit_t){.refs = 1, .count = count, .write = write, .len = len};
-    unit->committed_ns = cake__now_ns(store->env);
+    unit->made_ns = cake__now_ns(store->env);
     return unit;
 }
 
@@ -66,10 +66,13 @@ void cake__peer_drop_queue(cake__peer_t *peer)
     peer->store->env->ops->timer_cancel(peer->store->env, &peer->flush_timer);
 }
 
-/* A unit that finds no memory is not sent: the peer sees in our next pulse that it lacks something. */
+/* A unit that finds no memory is not sent, nor are those before it (and those that are glued to it): the peer sees in our next pulse that
+ * it lacks something. */
 void cake__peer_enqueue(cake__peer_t *peer, cake__unit_t *unit, bool is_urgent)
 {
     cake_store_t *store = peer->store;
+    if (unit->is_glued && peer->queue_count == 0)
+        return; /* the queue has been dropped */
     if (peer->queue_bytes + unit->len > store->options.queue_bytes) {
         cake__log(store->log, CAKE_LOG_WARN, "node %u falls behind: %zu writes leave its queue, a session will follow",
                   (unsigned)peer->node_id, peer->queue_count + 1);
@@ -77,8 +80,10 @@ void cake__peer_enqueue(cake__peer_t *peer, cake__unit_t *unit, bool is_urgent)
         return;
     }
     cake__queued_t *queued = cake__malloc(store->alloc, sizeof *queued);
-    if (queued == NULL)
+    if (queued == NULL) {
+        cake__peer_drop_queue(peer);
         return;
+    }
     queued->unit = unit;
     unit->refs++;
     cake__list_init(&queued->link);
@@ -192,10 +197,11 @@ static flight_t *make_flight(cake__peer_t *peer, size_t *bytes)
     *bytes = 0;
     CAKE_LIST_FOR_EACH(link, &peer->queue)
     {
-        size_t len = CAKE_CONTAINER_OF(link, cake__queued_t, link)->unit->len;
-        if (count > 0 && (count == BATCH_UNITS_MAX || *bytes + len > peer->store->options.batch_bytes))
+        const cake__unit_t *unit = CAKE_CONTAINER_OF(link, cake__queued_t, link)->unit;
+        bool is_full = count >= BATCH_UNITS_MAX || *bytes + unit->len > peer->store->options.batch_bytes;
+        if (count > 0 && is_full && !unit->is_glued)
             break;
-        *bytes += len;
+        *bytes += unit->len;
         count++;
     }
     flight_t *flight = cake__malloc(peer->store->alloc, sizeof *flight + count * sizeof flight->units[0]);
@@ -337,11 +343,11 @@ uint64_t cake__peer_oldest_ns(const cake__peer_t *peer)
     CAKE_LIST_FOR_EACH(link, &peer->flights)
     {
         const flight_t *flight = CAKE_CONTAINER_OF(link, flight_t, link);
-        oldest = cake__min_u64(oldest, flight->units[0]->committed_ns);
+        oldest = cake__min_u64(oldest, flight->units[0]->made_ns);
     }
     if (!cake__list_is_empty(&peer->queue)) {
         const cake__queued_t *first = CAKE_CONTAINER_OF(peer->queue.next, cake__queued_t, link);
-        oldest = cake__min_u64(oldest, first->unit->committed_ns);
+        oldest = cake__min_u64(oldest, first->unit->made_ns);
     }
     return oldest;
 }

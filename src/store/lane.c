@@ -2,7 +2,11 @@
  * carries hundreds of writes, alone one write waits for nobody.
  *
  *      tasks ──stage──> change of each keyspace ──> rows, erasures, {C,g,H} ──write──> commit ──> finish
- *                                                       one atomic batch         └──> abort  ──> finish(err) */
+ *                                                       one atomic batch         └──> abort  ──> finish(err)
+ *
+ * While it is being written, it goes to the peers already when a level waits for one: the disks of all work at the same time. What
+ * makes that safe: their stamps are below a bound that is durable, and their dots are never used again, whether the process dies
+ * (each run has its own actor) or the batch fails (abort_keyspace). */
 #include "store/store.h"
 
 #define CLOCK_META "clock"
@@ -86,6 +90,7 @@ static int add_rows(cake__lane_t *lane, cake__keyspace_t *keyspace)
             write.context = value->origin == NULL ? NULL : &value->origin->context;
             write.value = puts[i].record.is_tombstone ? cake__slice(NULL, 0) : value->value;
         }
+        lane->has_reissued |= value == NULL;
         err = add_write(lane, &write);
     }
     const cake_id_t *erases = cake__change_erases(keyspace->change, &count);
@@ -171,6 +176,7 @@ static int make_batch(cake__lane_t *lane)
 {
     bool is_dirty = false;
     lane->write_count = lane->piece_count = lane->meta_count = 0;
+    lane->has_reissued = false;
     cake__buf_clear(&lane->scratch);
     cake__buf_clear(&lane->reissued);
     int err = stage_tasks(lane);
@@ -279,8 +285,8 @@ static void commit_keyspace(cake__keyspace_t *keyspace)
     cake__keyspace_committed(keyspace);
 }
 
-/* A batch of which nobody knows whether it reached the disk: its dots may turn up after a restart, so they are not used
- * again (invariant I0). The new actor costs one entry in the context. */
+/* A batch of which nobody knows whether it reached the disk, or a peer: its dots may turn up, so they are not used again
+ * (invariant I0). The new actor costs one entry in the context. */
 static void abort_keyspace(cake__keyspace_t *keyspace)
 {
     cake__change_abort(keyspace->change);
@@ -300,6 +306,7 @@ static void finish_batch(cake__lane_t *lane, int err)
             abort_keyspace(lane->touched[i]);
     }
     lane->touched_count = 0;
+    lane->has_failed = err != 0;
     if (err == 0 && lane->clock_bound > store->clock_bound)
         store->clock_bound = lane->clock_bound;
     store->stats.commits += err == 0;
@@ -320,6 +327,13 @@ static void finish_batch(cake__lane_t *lane, int err)
     cake__store_check_stopped(store);
 }
 
+/* Not where storages get the values from here, which has nothing yet; nor with dots that no message brings (rule 5); nor after a
+ * failure: while a disk is full, what it refuses shall not take effect elsewhere. */
+static bool may_go_ahead(const cake__lane_t *lane)
+{
+    return lane->clock_bound == 0 && !lane->store->storage_fetches && !lane->has_reissued && !lane->has_failed;
+}
+
 static void start_batch(cake__lane_t *lane)
 {
     CAKE_ASSERT(!lane->is_busy && lane->touched_count == 0);
@@ -332,6 +346,8 @@ static void start_batch(cake__lane_t *lane)
     bool has_rows = lane->write_count > 0 || lane->meta_count > 0;
     if (lane->worker != NULL && has_rows) {
         lane->store->env->ops->lane_submit(lane->worker, &lane->work);
+        if (may_go_ahead(lane))
+            cake__writes_send_ahead(lane->store, &lane->batch);
         return;
     }
     run_batch(lane);

@@ -1,8 +1,9 @@
 /* store: keyspaces of documents kept on every node. Owns the sets, the lanes that write them to the storage, the queues to
  * the peers, and the sessions by which nodes catch up. Knows no sockets and no files: node and storage do that.
  *
- *   a put        write.c ──task──> lane.c ──batch──> storage          (group commit; durable before it takes effect)
- *                                     └─commit─> set, watchers, distributor.c ──units──> peers, urgent ones at once
+ *   a put        write.c ──task──> lane.c ──batch──> storage          (group commit; durable before it takes effect here)
+ *                   │                 └─commit─> set, watchers
+ *                   └─────unit─────> distributor.c ──batches──> peers (while the storage writes, when a level waits for one)
  *   from a peer  receive.c ──task──> lane.c ──> ... ──> answered once durable
  *   catching up  pulse.c compares contexts, sync.c pulls what is missing (receiver), serve.c hands it out (sender)
  *   tombstones   purge.c drops what every replica has acknowledged
@@ -70,7 +71,7 @@ typedef struct cake__origin {
 
 /* ---- tasks: what a lane does with a keyspace ----------------------------------------------------------------------------
  * stage decides, against the sets as they are and what was staged before in the same batch; finish follows once the batch
- * is durable and committed (0) or failed (the error: nothing of it happened). The task is its owner's again in finish. */
+ * is durable and committed (0) or failed (the error: nothing of it happened here). The task is its owner's again in finish. */
 typedef struct cake__task {
     cake__list_t link;
     cake__keyspace_t *keyspace; /* NULL: metas only */
@@ -125,7 +126,7 @@ struct cake__keyspace {
     uint64_t actor;                /* of the set, in this run */
     uint64_t stored_table;         /* hash of the retired actors that the storage has; 0: none */
     cake__retired_t *loaded_table; /* while loading: what the storage has */
-    cake__list_t writes;           /* of this node, waiting for their level */
+    cake__list_t writes;           /* of this node, sent, waiting for their level */
     cake__list_t watches;          /* that go on from a position (watch_from.c) */
     cake__acked_t *acked;
     uint32_t acked_count;
@@ -165,6 +166,8 @@ struct cake__lane {
     cake__buf_t scratch;    /* encoded metas */
     cake__buf_t reissued;   /* keys and values of records of ours that are written again (rule 5) */
     cake_hlc_t clock_bound; /* in this batch; 0: none */
+    bool has_reissued;      /* this batch */
+    bool has_failed;        /* the one before */
     int result;
     cake_work_t work;
 };
@@ -175,7 +178,8 @@ struct cake__lane {
 typedef struct cake__unit {
     uint32_t refs;
     uint32_t count; /* operations */
-    uint64_t committed_ns;
+    bool is_glued;  /* goes in the message of the one before it in the queue, or not at all */
+    uint64_t made_ns;
     cake__write_t *write; /* who waits for answers; NULL: nobody (any more) */
     size_t len;
     uint8_t bytes[];
@@ -362,6 +366,8 @@ void cake__write_acked(cake__write_t *write, uint16_t node_id);
 void cake__writes_check_context(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context_t *context);
 /* Its digest was equal to that of our version: it has all that was committed up to then, and nothing is known of later writes. */
 void cake__writes_acked_all(cake_store_t *store, uint16_t node_id, uint64_t version);
+void cake__writes_send_ahead(cake_store_t *store,
+                             cake__list_t *batch);   /* tasks that are being written, and may yet fail */
 void cake__writes_send_again(cake__peer_t *peer);    /* those under way, to a peer that was not there for them */
 void cake__writes_release_held(cake_store_t *store); /* the node has joined */
 void cake__writes_fail_all(cake_store_t *store, int err);

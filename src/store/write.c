@@ -179,7 +179,7 @@ static void count_answer(cake__write_t *write, uint16_t node_id)
 
 void cake__write_acked(cake__write_t *write, uint16_t node_id)
 {
-    if (write->phase != CAKE__WRITE_WAITING || write->answered_count == write->answered_capacity)
+    if (write->answered_count == write->answered_capacity)
         return;
     for (size_t i = 0; i < write->answered_count; i++) {
         if (write->answered[i] == node_id)
@@ -187,7 +187,7 @@ void cake__write_acked(cake__write_t *write, uint16_t node_id)
     }
     write->answered[write->answered_count++] = node_id;
     count_answer(write, node_id);
-    if (is_reached(write))
+    if (write->phase == CAKE__WRITE_WAITING && is_reached(write))
         succeed(write);
 }
 
@@ -348,7 +348,80 @@ static cake__unit_t *make_unit(cake__write_t *write)
     return unit;
 }
 
-/* Committed here. Without memory for a unit the peers get it through their contexts, as after any lost message. */
+/* Without memory for a unit the peers get it through their contexts, as after any lost message. */
+static void publish(cake__write_t *write)
+{
+    cake__list_push_back(&write->task.keyspace->writes, &write->keyspace_link);
+    if (write->unit == NULL)
+        write->unit = make_unit(write);
+    if (write->unit != NULL)
+        cake__distribute(write->store, write->unit);
+}
+
+/* NULL: another task, or nothing was staged. */
+static cake__write_t *staged_write(cake__list_t *link)
+{
+    cake__task_t *task = CAKE_CONTAINER_OF(link, cake__task_t, link);
+    cake__write_t *write = task->stage == stage_write ? CAKE_CONTAINER_OF(task, cake__write_t, task) : NULL;
+    return write == NULL || write->stage_err != 0 ? NULL : write;
+}
+
+static bool drop_units(cake__list_t *batch)
+{
+    CAKE_LIST_FOR_EACH(link, batch)
+    {
+        cake__write_t *write = staged_write(link);
+        if (write != NULL && write->unit != NULL)
+            cake__unit_release(write->store, write->unit);
+        if (write != NULL)
+            write->unit = NULL;
+    }
+    return false;
+}
+
+/* False: for want of memory not one. */
+static bool make_units(cake__list_t *batch)
+{
+    bool is_first = true;
+    CAKE_LIST_FOR_EACH(link, batch)
+    {
+        cake__write_t *write = staged_write(link);
+        if (write == NULL)
+            continue;
+        write->unit = make_unit(write);
+        if (write->unit == NULL)
+            return drop_units(batch);
+        write->unit->is_glued = !is_first;
+        is_first = false;
+    }
+    return true;
+}
+
+/* Where a level waits for a peer; and all in one message. If this node's disk then refuses the batch, or the process dies, nobody but
+ * the peers has these dots: one that had got only the later ones would have a hole for ever, which holds up its tombstones (rule 4). */
+void cake__writes_send_ahead(cake_store_t *store, cake__list_t *batch)
+{
+    size_t bytes = 0, count = 0;
+    bool is_waited_for = false;
+    CAKE_LIST_FOR_EACH(link, batch)
+    {
+        const cake__write_t *write = staged_write(link);
+        if (write == NULL)
+            continue;
+        bytes += write->task.bytes;
+        count++;
+        is_waited_for |= write->selected_count > 0;
+    }
+    if (!is_waited_for || (count > 1 && bytes > store->options.batch_bytes) || !make_units(batch))
+        return;
+    CAKE_LIST_FOR_EACH(link, batch)
+    {
+        cake__write_t *write = staged_write(link);
+        if (write != NULL)
+            publish(write);
+    }
+}
+
 static void finish_write(cake__task_t *task, int err)
 {
     cake__write_t *write = CAKE_CONTAINER_OF(task, cake__write_t, task);
@@ -360,10 +433,8 @@ static void finish_write(cake__task_t *task, int err)
         return;
     }
     write->phase = CAKE__WRITE_WAITING;
-    cake__list_push_back(&task->keyspace->writes, &write->keyspace_link);
-    write->unit = make_unit(write);
-    if (write->unit != NULL)
-        cake__distribute(store, write->unit);
+    if (!cake__list_is_linked(&write->keyspace_link))
+        publish(write);
     if (is_reached(write)) {
         succeed(write);
         return;
@@ -431,7 +502,7 @@ void cake__writes_send_again(cake__peer_t *peer)
     CAKE_LIST_FOR_EACH(link, &peer->store->writes)
     {
         cake__write_t *write = CAKE_CONTAINER_OF(link, cake__write_t, link);
-        if (write->phase == CAKE__WRITE_WAITING && write->unit != NULL && cake__peer_is_there(peer))
+        if (write->unit != NULL && cake__peer_is_there(peer))
             cake__peer_enqueue(peer, write->unit, true);
     }
 }

@@ -1,6 +1,7 @@
 /* write.h: one call of put, put_many, del or del_many, from the caller to its answer.
  *
  *   posted -> (held until the node has joined) -> staged in a lane -> committed -> waiting for its level -> done
+ *                                                 └─ sent ahead ──────────┴─ or sent now
  *
  * One block of memory: the struct, its items, then their keys and values. */
 #ifndef CAKE_STORE_WRITE_H
@@ -33,7 +34,7 @@ typedef enum cake__write_phase {
 struct cake__write {
     cake__task_t task;          /* first */
     cake__list_t link;          /* in store->writes until done */
-    cake__list_t keyspace_link; /* in keyspace->writes while WAITING */
+    cake__list_t keyspace_link; /* in keyspace->writes from when it was sent: STAGED or WAITING */
     cake_store_t *store;
     cake_post_t post;
     cake_timer_t timer;
