@@ -484,7 +484,7 @@ static inline void another_process_copies(void **state)
     pid_t child = fork();
     if (child == 0) {
         int err = CAKE_ENOTFOUND; /* until there is something: no handles of the parent are used here */
-        for (unsigned i = 0; err == CAKE_ENOTFOUND && i < 10000; i++, usleep(1000))
+        for (unsigned i = 0; err == CAKE_ENOTFOUND && i < 120000; i++, usleep(1000))
             err = kind->copy(dir.path, path, NULL);
         _exit(err == 0 ? 0 : 1);
     }
