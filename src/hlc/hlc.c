@@ -38,17 +38,16 @@ int cake_clock_take(cake_clock_t *clock, uint64_t wall_ms, uint64_t count, cake_
 {
     cake_hlc_t wall = cake_hlc_from_parts(wall_ms, 0);
     uint64_t last = load(clock);
-    for (;;) {
+    cake_hlc_t begin;
+    do {
         /* Adding one to the whole number is what makes a full counter carry into the milliseconds. */
-        cake_hlc_t begin = last == UINT64_MAX ? last : cake__max_u64(wall, last + 1);
+        begin = last == UINT64_MAX ? last : cake__max_u64(wall, last + 1);
         if (count == 0 || begin == last || count - 1 > UINT64_MAX - begin ||
             cake_clock_is_too_far_ahead(clock, wall_ms, begin + (count - 1)))
             return CAKE_EDRIFT;
-        if (swap(clock, &last, begin + (count - 1))) {
-            *first = begin;
-            return 0;
-        }
-    }
+    } while (!swap(clock, &last, begin + (count - 1)));
+    *first = begin;
+    return 0;
 }
 
 void cake_clock_advance(cake_clock_t *clock, cake_hlc_t ts)
