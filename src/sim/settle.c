@@ -46,6 +46,13 @@ static bool await(cake__trial_t *trial, const char *checker,
     return false;
 }
 
+/* A replica that fetches one large value after the other, as many as there are, and twice: while it joins, and then. */
+static uint64_t convergence_ns(const cake__trial_t *trial)
+{
+    uint64_t fetches = trial->plan.has_fetches ? 2 * (uint64_t)trial->plan.keys * trial->plan.keyspaces / 4 : 0;
+    return CONVERGENCE_NS + fetches * 2 * trial->plan.latency_max_ns;
+}
+
 static bool is_whole(cake__trial_t *trial, char *why, size_t size)
 {
     return cake__is_converged(trial, why, size) && cake__is_membership_exact(trial, why, size);
@@ -93,7 +100,7 @@ static bool stop_all(cake__trial_t *trial)
 void cake__settle(cake__trial_t *trial)
 {
     uint64_t began_ns = cake__world_now_ns(trial->world);
-    if (!await(trial, "convergence", is_whole, CONVERGENCE_NS))
+    if (!await(trial, "convergence", is_whole, convergence_ns(trial)))
         return;
     trial->result->converged_ms = (cake__world_now_ns(trial->world) - began_ns) / CAKE_NS_PER_MS;
     cake__note(trial, "the replicas are equal");
@@ -107,7 +114,7 @@ void cake__settle(cake__trial_t *trial)
     if (trial->plan.hole_age_ms < 60000)
         age_ms += trial->plan.hole_age_ms;
     if (!await(trial, "tombstones", cake__are_tombstones_gone, age_ms * CAKE_NS_PER_MS + PURGE_GRACE_NS) ||
-        !await(trial, "convergence", is_whole, CONVERGENCE_NS) ||
+        !await(trial, "convergence", is_whole, convergence_ns(trial)) ||
         !await(trial, "watch", cake__are_followers_told, FOLLOWER_NS) ||
         !await(trial, "resources", cake__are_queues_empty, QUEUE_NS) ||
         !await(trial, "calls", cake__are_calls_over, QUEUE_NS))

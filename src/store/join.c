@@ -267,7 +267,8 @@ static void on_join_timer(void *arg)
         return;
     cake__join_try(store);
     look_for_new(store);
-    if (!store->is_joined && store->join_peer == 0 && cake__now_ns(store->env) >= store->join_deadline_ns) {
+    bool is_waiting = !store->is_joined && !store->is_declaring_joined && store->join_peer == 0;
+    if (is_waiting && cake__now_ns(store->env) >= store->join_deadline_ns) {
         cake__log(store->log, CAKE_LOG_WARN,
                   "no joined replica answered within %llu ms: this node declares itself joined; " ALONE_TEXT,
                   (unsigned long long)store->options.join_timeout_ms);
