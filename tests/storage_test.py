@@ -11,6 +11,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 
@@ -208,7 +209,7 @@ def check_set_and_storage(node, storage):
             counted[name] = (len(rows) - dead, dead, fingerprint(rows))
         return all(sets.get(name, (0, 0, fingerprint([]))) == counted.get(name, (0, 0, fingerprint([])))
                    for name in {*sets, *counted})
-    wait_for("set and storage are equal", are_equal, 15)
+    wait_for("set and storage are equal", are_equal)
 
 
 def check_after_kill(node, storage, writers):
@@ -393,4 +394,4 @@ def test_sqlite3_reads_a_data_file_while_the_node_runs(cluster):
 
 
 if __name__ == "__main__":
-    main(globals())
+    sys.exit(main(globals()))

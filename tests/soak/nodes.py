@@ -194,7 +194,7 @@ class Node:
     def connect(self, timeout):
         return http.client.HTTPConnection(self.address, 8001, timeout=timeout)
 
-    def ask(self, method, path, body=None, timeout=20):
+    def ask(self, method, path, body=None, timeout=120):
         connection = self.connect(timeout)
         try:
             connection.request(method, path, body=body)
@@ -205,7 +205,7 @@ class Node:
 
     def status(self):
         try:
-            return json.loads(self.ask("GET", "/status", timeout=5)[1])
+            return json.loads(self.ask("GET", "/status", timeout=60)[1])
         except (OSError, http.client.HTTPException, ValueError):
             return None
 

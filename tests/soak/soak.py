@@ -103,7 +103,7 @@ class Soak:
     def has_ended_well(self, node):
         if node.process is None:  # killed meanwhile
             return
-        status = node.has_ended(30)
+        status = node.has_ended(120)
         if status != 0:
             self.fail(f"node {node.id}: after SIGTERM {'it runs on' if status is None else f'status {status}'}\n"
                       f"{node.log_tail()}")
@@ -194,7 +194,7 @@ class Soak:
 
     def rest(self):
         self.is_open = False
-        if not wait_for(lambda: all(c.is_idle for c in self.clients), 30, 0.02):
+        if not wait_for(lambda: all(c.is_idle for c in self.clients), 120, 0.02):
             self.fail("a client hangs")
 
     def is_whole(self):
@@ -221,7 +221,7 @@ class Soak:
         """(keyspace, key) -> (token, stamp)"""
         found = {}
         for space in json.loads(node.ask("GET", "/kv")[1])["keyspaces"]:
-            for line in node.ask("GET", f"/kv/{space['name']}?values=1", timeout=60)[1].splitlines():
+            for line in node.ask("GET", f"/kv/{space['name']}?values=1", timeout=120)[1].splitlines():
                 row = json.loads(line)
                 found[space["name"], row["key"]] = (row["value"].split(".")[0], parse_stamp(row["timestamp"]))
         return found
