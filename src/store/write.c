@@ -435,6 +435,10 @@ static void finish_write(cake__task_t *task, int err)
     write->phase = CAKE__WRITE_WAITING;
     if (!cake__list_is_linked(&write->keyspace_link))
         publish(write);
+    else if (write->unit != NULL && write->has_new_peer)
+        cake__distribute(store, write->unit);
+    if (write->unit != NULL)
+        write->unit->is_glued = false; /* who gets it without the others lacks nothing that is not here */
     if (is_reached(write)) {
         succeed(write);
         return;
@@ -502,8 +506,9 @@ void cake__writes_send_again(cake__peer_t *peer)
     CAKE_LIST_FOR_EACH(link, &peer->store->writes)
     {
         cake__write_t *write = CAKE_CONTAINER_OF(link, cake__write_t, link);
-        if (write->unit != NULL && cake__peer_is_there(peer))
+        if (write->phase == CAKE__WRITE_WAITING && write->unit != NULL && cake__peer_is_there(peer))
             cake__peer_enqueue(peer, write->unit, true);
+        write->has_new_peer |= write->phase == CAKE__WRITE_STAGED;
     }
 }
 

@@ -47,6 +47,7 @@ struct cake__write {
     bool has_condition; /* of put_if and del_if */
     cake_hlc_t expected, found;
     bool has_lost_peer, is_counted;
+    bool has_new_peer; /* for whom it was sent ahead too early */
 
     uint16_t *selected; /* nodes that the level waits for */
     size_t selected_count;
