@@ -108,6 +108,34 @@ static void what_nobody_waits_for_goes_when_it_is_on_the_own_disk(void **state)
     cluster_close(&cluster);
 }
 
+/* The peer's queue holds half a message already: of what is glued together nothing stays behind for the next. */
+static void all_of_a_batch_goes_in_one_message(void **state)
+{
+    (void)state;
+    static const char text[400] = {0};
+    cluster_t cluster = {.options = {.batch_bytes = 1000, .no_compression = true}};
+    lane_storage_t own = {0};
+    answer_t answers[3];
+    cake_store_stats_t before, after;
+    cluster_open(&cluster, 2, 206, NULL);
+    open_on_lane(&cluster, &own, 0);
+    assert_int_equal(cake_store_stats(cluster.members[2].store, &before), 0);
+    for (int i = 0; i < 3; i++) {
+        answers[i] = (answer_t){0};
+        assert_int_equal(cake_store_put_async(cluster.members[1].store, "ks", cake_key_u64((uint64_t)i), text,
+                                              sizeof text, i == 0 ? CAKE_NONE : CAKE_ALL, note_answer, &answers[i]),
+                         0);
+        run_while_disk_is_busy(&cluster); /* the first is alone in its batch, and the two others wait for it */
+        assert_false(answers[0].is_done);
+    }
+    cake__world_run_for(cluster.world, STALL_MAX_S * SECOND_NS);
+    assert_true(answers[0].is_done && answers[1].is_done && answers[2].is_done);
+    assert_int_equal(cake_store_stats(cluster.members[2].store, &after), 0);
+    assert_int_equal(after.writes_received - before.writes_received, 3);
+    assert_int_equal(after.batches_received - before.batches_received, 1);
+    cluster_close(&cluster);
+}
+
 static void what_the_own_disk_refused_may_turn_up_but_nothing_after_it(void **state)
 {
     (void)state;
@@ -186,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_others_have_it_first_and_it_is_acknowledged_with_the_own_disk),
         cmocka_unit_test(what_nobody_waits_for_goes_when_it_is_on_the_own_disk),
+        cmocka_unit_test(all_of_a_batch_goes_in_one_message),
         cmocka_unit_test(what_the_own_disk_refused_may_turn_up_but_nothing_after_it),
         cmocka_unit_test(a_node_that_dies_meanwhile_gets_it_back),
         cmocka_unit_test(storages_that_fetch_from_here_hear_of_it_when_it_is_here),
