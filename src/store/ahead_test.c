@@ -1,19 +1,6 @@
 /* Batches that a level waits for are sent while this node's storage writes: what may be seen of that, and when. */
 #include "store/cluster_test.h"
 
-/* A storage on a thread of its own, which refuses batches with documents when it is told to. */
-typedef struct {
-    cake_storage_ops_t ops; /* first: how it is found again */
-    const cake_storage_ops_t *inner;
-    int err;
-} lane_storage_t;
-
-static int write_or_refuse(cake_storage_t *storage, const cake_batch_t *batch)
-{
-    const lane_storage_t *own = (const lane_storage_t *)(uintptr_t)storage->ops;
-    return own->err != 0 && batch->write_count > 0 ? own->err : own->inner->write(storage, batch);
-}
-
 static void restart(cluster_t *cluster)
 {
     cluster_start(cluster, 1);
@@ -21,17 +8,14 @@ static void restart(cluster_t *cluster)
     cluster_wait(cluster, cluster_is_equal, 20000);
 }
 
-/* Starts node 1 again on such a storage. The first batch of a run writes the bound of the clock, and is not sent ahead: it is
+/* Starts node 1 again on a storage with a thread of its own. The first batch of a run writes the bound of the clock, and is not sent ahead: it is
  * over when this returns. */
-static void open_on_lane(cluster_t *cluster, lane_storage_t *own, uint32_t more_flags)
+static void open_on_lane(cluster_t *cluster, refusing_t *own, uint32_t more_flags)
 {
     cake_storage_t *storage = cluster->members[1].storage;
     cluster_crash(cluster, 1);
-    own->inner = storage->ops;
-    own->ops = *storage->ops;
+    refuse_documents(storage, own, 0);
     own->ops.flags = (own->ops.flags & ~(uint32_t)CAKE_STORAGE_INLINE) | more_flags;
-    own->ops.write = write_or_refuse;
-    storage->ops = &own->ops;
     restart(cluster);
     assert_int_equal(put_text(cluster, 1, "first", "0", CAKE_ALL), 0);
 }
@@ -73,7 +57,7 @@ static void the_others_have_it_first_and_it_is_acknowledged_with_the_own_disk(vo
 {
     (void)state;
     cluster_t cluster = {0};
-    lane_storage_t own = {0};
+    refusing_t own = {0};
     answer_t answer;
     cluster_open(&cluster, 3, 201, NULL);
     open_on_lane(&cluster, &own, 0);
@@ -93,7 +77,7 @@ static void what_nobody_waits_for_goes_when_it_is_on_the_own_disk(void **state)
 {
     (void)state;
     cluster_t cluster = {0};
-    lane_storage_t own = {0};
+    refusing_t own = {0};
     answer_t answer;
     cluster_open(&cluster, 3, 205, NULL);
     open_on_lane(&cluster, &own, 0);
@@ -114,7 +98,7 @@ static void all_of_a_batch_goes_in_one_message(void **state)
     (void)state;
     static const char text[400] = {0};
     cluster_t cluster = {.options = {.batch_bytes = 1000, .no_compression = true}};
-    lane_storage_t own = {0};
+    refusing_t own = {0};
     answer_t answers[3];
     cake_store_stats_t before, after;
     cluster_open(&cluster, 2, 206, NULL);
@@ -140,7 +124,7 @@ static void what_the_own_disk_refused_may_turn_up_but_nothing_after_it(void **st
 {
     (void)state;
     cluster_t cluster = {0};
-    lane_storage_t own = {0};
+    refusing_t own = {0};
     answer_t answer;
     cluster_open(&cluster, 3, 202, NULL);
     open_on_lane(&cluster, &own, 0);
@@ -173,7 +157,7 @@ static void a_node_that_dies_meanwhile_gets_it_back(void **state)
 {
     (void)state;
     cluster_t cluster = {0};
-    lane_storage_t own = {0};
+    refusing_t own = {0};
     answer_t answer;
     cluster_open(&cluster, 3, 203, NULL);
     open_on_lane(&cluster, &own, 0);
@@ -194,7 +178,7 @@ static void storages_that_fetch_from_here_hear_of_it_when_it_is_here(void **stat
 {
     (void)state;
     cluster_t cluster = {0};
-    lane_storage_t own = {0};
+    refusing_t own = {0};
     answer_t answer;
     cluster_open(&cluster, 2, 204, NULL);
     open_on_lane(&cluster, &own, CAKE_STORAGE_FETCHES);

@@ -33,6 +33,26 @@ typedef struct cluster {
     cake_store_options_t options;
 } cluster_t;
 
+/* A storage that refuses batches with documents while it is told to. */
+typedef struct refusing {
+    cake_storage_ops_t ops; /* first: how it is found again */
+    const cake_storage_ops_t *inner;
+    int err; /* 0: it takes them */
+} refusing_t;
+
+static inline int write_or_refuse(cake_storage_t *storage, const cake_batch_t *batch)
+{
+    const refusing_t *refusing = (const refusing_t *)(uintptr_t)storage->ops;
+    return refusing->err != 0 && batch->write_count > 0 ? refusing->err : refusing->inner->write(storage, batch);
+}
+
+static inline void refuse_documents(cake_storage_t *storage, refusing_t *refusing, int err)
+{
+    *refusing = (refusing_t){.ops = *storage->ops, .inner = storage->ops, .err = err};
+    refusing->ops.write = write_or_refuse;
+    storage->ops = &refusing->ops;
+}
+
 static inline void cluster_start(cluster_t *cluster, int id)
 {
     member_t *member = &cluster->members[id];

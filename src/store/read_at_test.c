@@ -1,29 +1,6 @@
 /* Promises of reads at a level: who is asked, who answers, and what is sent on. */
 #include "store/cluster_test.h"
 
-/* ---- a storage that refuses documents -------------------------------------------------------------------------------------*/
-
-typedef struct {
-    cake_storage_ops_t ops; /* first: how it is found again */
-    const cake_storage_ops_t *inner;
-    bool refuses;
-} refusing_t;
-
-static int write_or_refuse(cake_storage_t *storage, const cake_batch_t *batch)
-{
-    const refusing_t *refusing = (const refusing_t *)(uintptr_t)storage->ops;
-    return refusing->refuses && batch->write_count > 0 ? CAKE_EIO : refusing->inner->write(storage, batch);
-}
-
-static void make_refuse(cake_storage_t *storage, refusing_t *refusing)
-{
-    refusing->inner = storage->ops;
-    refusing->ops = *storage->ops;
-    refusing->ops.write = write_or_refuse;
-    refusing->refuses = true;
-    storage->ops = &refusing->ops;
-}
-
 /* ---- calls ----------------------------------------------------------------------------------------------------------------*/
 
 typedef struct {
@@ -91,7 +68,7 @@ static void a_node_that_has_not_joined_answers_no_reads_and_is_asked_for_none(vo
     third->host = cake__world_add_host(cluster.world);
     third->data_center = "dc-1";
     assert_int_equal(cake_memory_open(&third->storage), 0);
-    make_refuse(third->storage, &refusing);
+    refuse_documents(third->storage, &refusing, CAKE_EIO);
     cluster_start(&cluster, 3);
     cake__world_run_for(cluster.world, 8 * SECOND_NS);
     assert_false(third->store->is_joined);
@@ -106,7 +83,7 @@ static void a_node_that_has_not_joined_answers_no_reads_and_is_asked_for_none(vo
     assert_int_equal(read_from(&cluster, 1, 2), 0);
     assert_int_equal(read_from(&cluster, 1, 3), CAKE_ENOTJOINED);
 
-    refusing.refuses = false;
+    refusing.err = 0;
     cluster.count = 3;
     cluster_wait(&cluster, cluster_has_joined, 60000);
     assert_int_equal(get_at(&cluster, 3, CAKE_ALL, "1"), 0);
@@ -154,7 +131,7 @@ static void what_this_node_has_refused_is_not_sent_on(void **state)
         refusing_t refusing;
         open_with_news(&cluster, 403);
         if (by_disk)
-            make_refuse(cluster.members[1].storage, &refusing);
+            refuse_documents(cluster.members[1].storage, &refusing, CAKE_EIO);
         else
             cake__host_jump_clock(cluster.members[1].host, -3600000);
         uint64_t sent = sent_by(&cluster, 1);
