@@ -175,22 +175,24 @@ static void add_slice(cake__batch_t *batch, const void *data, size_t len, cake__
     batch->bytes += len;
 }
 
-/* Where the next bytes of the last slice go; NULL: it has no room for so many. */
-static uint8_t *room_behind(cake__batch_t *batch, size_t len)
+/* Room for len more bytes in the tail: behind the last slice where that lies there, else as a slice of its own. */
+static uint8_t *add_room(cake__batch_t *batch, size_t len)
 {
     cake__block_t *tail = batch->tail;
-    if (tail == NULL || CAKE__BLOCK_BYTES - tail->len < len || batch->count == 0 ||
-        batch->blocks[batch->count - 1] != tail)
-        return NULL;
     uint8_t *to = tail->data + tail->len;
     tail->len += len;
-    batch->iov[batch->count - 1].len += len;
-    batch->bytes += len;
+    if (batch->count > 0 && batch->blocks[batch->count - 1] == tail) {
+        batch->iov[batch->count - 1].len += len;
+        batch->bytes += len;
+    } else {
+        add_slice(batch, to, len, cake__block_ref(tail), NULL);
+    }
     return to;
 }
 
-static int copy_to_blocks(cake__batch_t *batch, const uint8_t *from, size_t len)
+int cake__batch_copy(cake__batch_t *batch, const void *data, size_t len)
 {
+    const uint8_t *from = data;
     while (len > 0) {
         cake__block_t *tail = batch->tail;
         if (tail == NULL || tail->len == CAKE__BLOCK_BYTES) {
@@ -202,27 +204,10 @@ static int copy_to_blocks(cake__batch_t *batch, const uint8_t *from, size_t len)
             batch->tail = tail = fresh;
         }
         size_t step = cake__min_u64(len, CAKE__BLOCK_BYTES - tail->len);
-        uint8_t *to = tail->data + tail->len;
-        memcpy(to, from, step);
-        tail->len += step;
-        if (batch->count > 0 && batch->blocks[batch->count - 1] == tail) {
-            batch->iov[batch->count - 1].len += step;
-            batch->bytes += step;
-        } else {
-            add_slice(batch, to, step, cake__block_ref(tail), NULL);
-        }
+        memcpy(add_room(batch, step), from, step);
         from += step;
         len -= step;
     }
-    return 0;
-}
-
-int cake__batch_copy(cake__batch_t *batch, const void *data, size_t len)
-{
-    uint8_t *to = room_behind(batch, len);
-    if (to == NULL)
-        return copy_to_blocks(batch, data, len);
-    memcpy(to, data, len);
     return 0;
 }
 

@@ -72,36 +72,6 @@ static size_t key_bytes(const cake__h2_header_t *headers, size_t count)
     return len;
 }
 
-static inline uint64_t load_u64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static inline uint32_t load_u32(const uint8_t *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-/* As memcmp says, which takes longer to be called than most headers to be compared: first and last bytes, which may overlap. */
-static inline bool is_same(const uint8_t *a, const uint8_t *b, size_t len)
-{
-    if (len > 16)
-        return memcmp(a, b, len) == 0;
-    if (len >= 8)
-        return ((load_u64(a) ^ load_u64(b)) | (load_u64(a + len - 8) ^ load_u64(b + len - 8))) == 0;
-    if (len >= 4)
-        return ((load_u32(a) ^ load_u32(b)) | (load_u32(a + len - 4) ^ load_u32(b + len - 4))) == 0;
-    for (size_t i = 0; i < len; i++) {
-        if (a[i] != b[i])
-            return false;
-    }
-    return true;
-}
-
 static bool is_key(const uint8_t *key, const cake__h2_header_t *headers, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -111,8 +81,8 @@ static bool is_key(const uint8_t *key, const cake__h2_header_t *headers, size_t 
             continue;
         memcpy(lens, key, sizeof lens);
         key += sizeof lens;
-        if (lens[0] != name.len || lens[1] != value.len || !is_same(key, name.data, name.len) ||
-            !is_same(key + name.len, value.data, value.len))
+        if (lens[0] != name.len || lens[1] != value.len || memcmp(key, name.data, name.len) != 0 ||
+            (value.len > 0 && memcmp(key + name.len, value.data, value.len) != 0))
             return false;
         key += name.len + value.len;
     }

@@ -561,13 +561,6 @@ static void begin_frame(cake__h2_t *h2)
     bool is_of_stream = h2->type <= NGHTTP2_RST_STREAM || h2->type == NGHTTP2_CONTINUATION;
     bool is_of_connection_only = h2->type == NGHTTP2_SETTINGS || h2->type == NGHTTP2_PING || h2->type == NGHTTP2_GOAWAY;
     bool goes_on = h2->block_id != 0;
-    bool is_usual = h2->type <= NGHTTP2_HEADERS && h2->frame_id != 0 && !goes_on && h2->has_settings;
-    if (is_usual && h2->frame_len <= CAKE__H2_FRAME_MAX) {
-        h2->continuations = 0;
-        if (h2->type == NGHTTP2_DATA)
-            begin_data(h2);
-        return;
-    }
     if (h2->frame_len > CAKE__H2_FRAME_MAX) {
         fail(h2, NGHTTP2_FRAME_SIZE_ERROR);
     } else if (!h2->has_settings && (h2->type != NGHTTP2_SETTINGS || (h2->flags & NGHTTP2_FLAG_ACK) != 0)) {
