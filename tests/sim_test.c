@@ -58,6 +58,7 @@ static const struct {
     {500873, "all", false, "as healing began a clock was two days ahead for a moment", 3},
     {1001, "all", false,
      "a repair gives a document a new stamp, under which the node that is asked for it does not have it", 0},
+    {2237776920, "all", false, "the checker took a session that a late pulse began for one that does not end", 6},
     {57, "forget,crash,partition,loss", true, "forgetting, repairs and restarts together", 0},
 };
 

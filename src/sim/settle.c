@@ -105,7 +105,8 @@ void cake__settle(cake__trial_t *trial)
     trial->result->converged_ms = (cake__world_now_ns(trial->world) - began_ns) / CAKE_NS_PER_MS;
     cake__note(trial, "the replicas are equal");
     bool has_lost = cake__has_lost_disks(trial); /* positions that are ahead for good wait for a minute */
-    if (!await(trial, "watch", cake__are_followers_told, has_lost ? 90 * CAKE__SECOND_NS : FOLLOWER_NS))
+    if (!await(trial, "watch", cake__are_followers_told, has_lost ? 90 * CAKE__SECOND_NS : FOLLOWER_NS) ||
+        !await(trial, "convergence", is_whole, convergence_ns(trial))) /* once more: what is checked is this instant */
         return;
     cake__check_final(trial);
     cake__check_told(trial);
@@ -114,10 +115,10 @@ void cake__settle(cake__trial_t *trial)
     if (trial->plan.hole_age_ms < 60000)
         age_ms += trial->plan.hole_age_ms;
     if (!await(trial, "tombstones", cake__are_tombstones_gone, age_ms * CAKE_NS_PER_MS + PURGE_GRACE_NS) ||
-        !await(trial, "convergence", is_whole, convergence_ns(trial)) ||
         !await(trial, "watch", cake__are_followers_told, FOLLOWER_NS) ||
         !await(trial, "resources", cake__are_queues_empty, QUEUE_NS) ||
-        !await(trial, "calls", cake__are_calls_over, QUEUE_NS))
+        !await(trial, "calls", cake__are_calls_over, QUEUE_NS) ||
+        !await(trial, "convergence", is_whole, convergence_ns(trial)))
         return;
     cake__note(trial, "the tombstones are gone");
     cake__check_final(trial);
