@@ -90,8 +90,7 @@ typedef struct cake_node_config {
     size_t seed_count;
     const char *cluster_id;  /* default "datacake"; nodes of another cluster are not heard */
     const char *data_center; /* default "default" */
-    uint64_t
-        generation; /* 0: the wall clock at start, in ms; a host that keeps one on disk gives max(stored + 1, now) */
+    uint64_t generation; /* greater after each restart: max(last one + 1, now) of who keeps it on disk; 0: now, in ms */
     cake_select_fn selector; /* NULL: cake_select_data_center_aware */
     void *selector_arg;
     uint64_t max_drift_ms; /* of stamps ahead of the wall clock; default 60,000 */
@@ -104,8 +103,8 @@ typedef struct cake_node_config {
     size_t cluster_key_count; /* at most CAKE_CLUSTER_KEYS_MAX */
     /* For the calls between nodes, both ways: certificates, or a key of their own. Read here, not kept. NULL: as said above. */
     const cake_tls_config_t *tls;
-    bool
-        gossip_over_rpc; /* where UDP is blocked: frames of gossip go by RPC. For all nodes of a cluster, or for none. */
+    bool gossip_over_rpc; /* where UDP is blocked: gossip goes by RPC. For all nodes of a cluster, or for none. */
+    uint64_t connect_timeout_ms; /* of the channels to members, as in cake_channel_config_t; default 2,000 */
 } cake_node_config_t;
 
 #define CAKE_NODE_CONFIG_INIT                                                                                          \
@@ -113,9 +112,9 @@ typedef struct cake_node_config {
         .size = sizeof(cake_node_config_t)                                                                             \
     }
 
-/* Everything is copied. CAKE_EINVAL (node id 0, a name out of bounds, 0.0.0.0 without public_addr, keys, tls), CAKE_EPARSE (an
- * address, or files of tls), CAKE_ENOTFOUND (files of tls), CAKE_EADDRINUSE, CAKE_ENOMEM, CAKE_EUNAVAILABLE (tls, and the
- * environment has none). *node is NULL after an error. */
+/* Everything is copied. CAKE_EINVAL (size, node id 0, a name out of bounds, 0.0.0.0 without public_addr, an address that is not
+ * this machine's, keys, tls), CAKE_EPARSE (an address, or files of tls), CAKE_ENOTFOUND (files of tls), CAKE_EADDRINUSE,
+ * CAKE_ENOMEM, CAKE_EUNAVAILABLE (tls, and the environment has none), CAKE_EDEADLK. *node is NULL after an error. */
 CAKE_API int cake_node_start(const cake_node_config_t *config, cake_node_t **node);
 
 /* Leaves the cluster, stops extensions, services and channels, frees everything: when it returns no callback will run again
@@ -171,12 +170,12 @@ typedef void (*cake_membership_fn)(void *arg, cake_membership_kind_t kind, const
 
 /* Every subscriber gets JOINED for each live member first, then every change, in order. On the loop. */
 CAKE_API int cake_node_watch(cake_node_t *node, cake_membership_fn fn, void *arg, cake_watch_t **watch);
-/* fn will not run any more when this returns. Any thread. NULL allowed. */
+/* fn will not run any more when this returns, and the watch is gone. Any thread. NULL allowed. Before the node stops, which ends
+ * all of its watches: they are not to be used any more. */
 CAKE_API void cake_watch_stop(cake_watch_t *watch);
 
 /* Key/values that the node publishes to all members through gossip. Names of 1 to 63 bytes, values up to 16 KiB. */
-CAKE_API int cake_node_publish(cake_node_t *node, const char *name, const void *value,
-                               size_t len); /* NULL value: remove */
+CAKE_API int cake_node_publish(cake_node_t *node, const char *name, const void *value, size_t len); /* NULL: remove */
 /* What a member publishes: CAKE_ENOTFOUND, or up to *len bytes copied and *len set. */
 CAKE_API int cake_node_published(cake_node_t *node, uint16_t id, const char *name, void *value, size_t *len);
 

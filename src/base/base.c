@@ -80,6 +80,24 @@ char *cake__strdup(const cake_alloc_t *alloc, const char *text)
     return text == NULL ? NULL : cake__memdup(alloc, text, strlen(text) + 1);
 }
 
+int cake__options_copy(void *options, size_t size, const void *given)
+{
+    size_t given_size;
+    const uint8_t *bytes = given;
+    CAKE_ASSERT(size >= sizeof given_size && size <= CAKE__OPTIONS_MAX);
+    memcpy(&given_size, given, sizeof given_size);
+    if (given_size < sizeof given_size || given_size > CAKE__OPTIONS_MAX)
+        return CAKE_EINVAL;
+    for (size_t i = size; i < given_size; i++) {
+        if (bytes[i] != 0)
+            return CAKE_EINVAL;
+    }
+    memset(options, 0, size);
+    memcpy(options, given, given_size < size ? given_size : size);
+    memcpy(options, &size, sizeof size);
+    return 0;
+}
+
 /* Length of the UTF-8 sequence at text, 0 when there is no valid one (overlong forms and surrogates are none). */
 static size_t utf8_length(const uint8_t *text, size_t left)
 {

@@ -62,6 +62,16 @@ void *cake__calloc(const cake_alloc_t *alloc, size_t count, size_t size); /* zer
 char *cake__strdup(const cake_alloc_t *alloc, const char *text);          /* NULL text gives NULL: check first */
 void *cake__memdup(const cake_alloc_t *alloc, const void *data, size_t len);
 
+/* ---- versioned structs ---------------------------------------------------------------------------------------------- */
+
+#define CAKE__OPTIONS_MAX 4096u /* bytes of one that can be meant; a size above it was never set */
+
+/* Copies the options of a program, whose first member is their size, into this version's, of `size` bytes. A program built with
+ * older headers gives fewer bytes: the rest is zero, the default. One built with newer headers may give more, as long as these are
+ * zero: what they ask for is not known here. CAKE_EINVAL. A new member must begin where the older struct ended, not in the
+ * padding behind its last member, which programs leave unset. */
+int cake__options_copy(void *options, size_t size, const void *given);
+
 /* ---- small helpers ------------------------------------------------------------------------------------------------ */
 
 static inline uint64_t cake__min_u64(uint64_t a, uint64_t b)

@@ -85,6 +85,35 @@ static void slices_compare_bytewise_and_by_length(void **state)
 }
 
 typedef struct {
+    size_t size;
+    uint64_t first, second;
+} options_t;
+
+static void options_of_older_and_newer_programs_are_understood(void **state)
+{
+    options_t options, given = {sizeof given, 1, 2};
+    struct {
+        options_t known;
+        uint64_t third;
+    } newer = {{sizeof newer, 1, 2}, 0};
+    assert_int_equal(cake__options_copy(&options, sizeof options, &given), 0);
+    assert_int_equal(options.second, 2);
+    given.size = offsetof(options_t, second);
+    assert_int_equal(cake__options_copy(&options, sizeof options, &given), 0);
+    assert_int_equal(options.size, sizeof options);
+    assert_int_equal(options.first, 1);
+    assert_int_equal(options.second, 0);
+    assert_int_equal(cake__options_copy(&options, sizeof options, &newer), 0);
+    assert_int_equal(options.second, 2);
+    newer.third = 1;
+    assert_int_equal(cake__options_copy(&options, sizeof options, &newer), CAKE_EINVAL);
+    given.size = 0;
+    assert_int_equal(cake__options_copy(&options, sizeof options, &given), CAKE_EINVAL);
+    given.size = SIZE_MAX;
+    assert_int_equal(cake__options_copy(&options, sizeof options, &given), CAKE_EINVAL);
+}
+
+typedef struct {
     char line[600];
     int count;
 } sink_t;
@@ -116,6 +145,7 @@ int main(void)
         cmocka_unit_test(copies_are_whole_or_null),
         cmocka_unit_test(names_are_utf8_without_control_characters),
         cmocka_unit_test(slices_compare_bytewise_and_by_length),
+        cmocka_unit_test(options_of_older_and_newer_programs_are_understood),
         cmocka_unit_test(log_lines_below_the_level_are_not_made_and_long_ones_are_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,6 +26,7 @@ cake_channel_t *cake__channel_make(cake_node_t *node, const cake_addr_t *addr, c
     config.env = node->env;
     config.cluster_id = node->cluster_id;
     config.limits = node->rpc_limits;
+    config.connect_timeout_ms = node->connect_timeout_ms;
     config.hooks = cake__node_hooks(node);
     if (cake_channel_open(text, &config, &channel) != 0)
         return NULL;
@@ -126,7 +127,7 @@ static int find_channel(void *arg)
 {
     channel_request_t *request = arg;
     cake__gossip_member_t member;
-    if (cake__node_is_stopping(request->node) && request->node->state >= CAKE__NODE_CLOSING)
+    if (request->node->state >= CAKE__NODE_CLOSING)
         return CAKE_ECLOSED;
     if (!cake__gossip_find_member(request->node->gossip, request->id, &member))
         return CAKE_ENOTFOUND;

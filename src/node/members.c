@@ -36,11 +36,6 @@ static void public_record(const cake__gossip_member_t *member, cake_member_t *ou
     out->phi = member->phi;
 }
 
-static bool is_live(const cake_member_t *member)
-{
-    return member->status == CAKE_ALIVE || member->status == CAKE_SUSPECT;
-}
-
 /* ---- runs ---------------------------------------------------------------------------------------------------------------*/
 
 static uint32_t run_of(const cake__gossip_who_t *who)
@@ -95,14 +90,14 @@ const cake_member_t *cake__node_told(const cake_node_t *node, uint16_t id)
 /* The differences between two records of one id, as the events that lead from one to the other. */
 static void tell_change(cake_node_t *node, const cake_member_t *before, const cake_member_t *now)
 {
-    bool was_live = before != NULL && is_live(before);
+    bool was_live = before != NULL && cake__member_is_live(before);
     bool is_new_run = before == NULL || before->generation != now->generation;
     if (was_live && is_new_run) {
         cake_member_t departed = *before;
         departed.status = CAKE_DEAD;
         tell(node, CAKE_MEMBER_LEFT, &departed);
     }
-    if (is_live(now))
+    if (cake__member_is_live(now))
         tell(node, was_live && !is_new_run ? CAKE_MEMBER_UPDATED : CAKE_MEMBER_JOINED, now);
     else if (was_live && !is_new_run)
         tell(node, CAKE_MEMBER_LEFT, now);
@@ -132,7 +127,7 @@ static bool tell_member(cake_node_t *node, const cake__gossip_member_t *member)
         node->told_count++;
     }
     node->told[at] = now;
-    if (!is_live(&now))
+    if (!cake__member_is_live(&now))
         cake__channel_drop(node, now.node_id); /* calls to the dead end at once, not at their time-outs */
     tell_change(node, is_known ? &before : NULL, &now);
     return true;
@@ -224,8 +219,8 @@ static int add_watch(void *arg)
     cake_node_t *node = watch->node;
     if (cake__node_is_stopping(node))
         return CAKE_ECLOSED;
-    for (size_t i = 0; i < node->told_count && !watch->is_stopped; i++) {
-        if (is_live(&node->told[i]))
+    for (size_t i = 0; i < node->told_count; i++) {
+        if (cake__member_is_live(&node->told[i]))
             watch->fn(watch->arg, CAKE_MEMBER_JOINED, &node->told[i]);
     }
     cake__list_push_back(&node->watches, &watch->link);
@@ -272,8 +267,8 @@ static void end_wait(cake_node_t *node, void *arg, int result)
 static bool is_wait_over(const cake_node_t *node, const wait_t *wait)
 {
     for (size_t i = 0; i < wait->count; i++) {
-        size_t at = find_told(node, wait->ids[i]);
-        if (at == node->told_count || node->told[at].node_id != wait->ids[i] || node->told[at].status != CAKE_ALIVE)
+        const cake_member_t *member = cake__node_told(node, wait->ids[i]);
+        if (member == NULL || member->status != CAKE_ALIVE)
             return false;
     }
     return true;

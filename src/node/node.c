@@ -181,6 +181,7 @@ static int copy_config(cake_node_t *node, const cake_node_config_t *config)
     node->selector = config->selector != NULL ? config->selector : cake_select_data_center_aware;
     node->selector_arg = config->selector_arg;
     node->rpc_limits = config->rpc_limits;
+    node->connect_timeout_ms = config->connect_timeout_ms;
     node->carrier.is_for_all = config->gossip_over_rpc;
     cake_clock_init(&node->clock, config->max_drift_ms, 0);
     node->generation = config->generation != 0 ? config->generation : cake__wall_ms(node->env);
@@ -312,11 +313,9 @@ static void stop_and_wait(cake_node_t *node, cake__loop_fn how)
         env->ops->close(env);
 }
 
-int cake_node_start(const cake_node_config_t *config, cake_node_t **out)
+/* One that has done nothing yet, with its environment. */
+static int new_node(const cake_node_config_t *config, cake_node_t **out)
 {
-    *out = NULL;
-    if (config == NULL || config->size != sizeof *config || config->node_id == 0)
-        return CAKE_EINVAL;
     cake_env_t *env = config->env;
     if (env != NULL && env->ops->on_loop(env))
         return CAKE_EDEADLK;
@@ -340,10 +339,26 @@ int cake_node_start(const cake_node_config_t *config, cake_node_t **out)
     cake__list_init(&node->watches);
     cake__list_init(&node->waits);
     cake__list_init(&node->extensions);
-    start_request_t request = {.config = config, .node = node};
-    err = cake__security_start(node, config);
+    *out = node;
+    return 0;
+}
+
+int cake_node_start(const cake_node_config_t *given, cake_node_t **out)
+{
+    cake_node_config_t config;
+    cake_node_t *node;
+    *out = NULL;
+    int err = given == NULL ? CAKE_EINVAL : cake__options_copy(&config, sizeof config, given);
+    if (err == 0 && config.node_id == 0)
+        err = CAKE_EINVAL;
     if (err == 0)
-        err = cake__run_on_loop(env, start_on_loop, &request);
+        err = new_node(&config, &node);
+    if (err != 0)
+        return err;
+    start_request_t request = {.config = &config, .node = node};
+    err = cake__security_start(node, &config);
+    if (err == 0)
+        err = cake__run_on_loop(node->env, start_on_loop, &request);
     if (err != 0)
         stop_and_wait(node, undo_start);
     else
@@ -393,6 +408,20 @@ typedef struct {
     cake_node_stats_t *out;
 } stats_request_t;
 
+/* Of live members. */
+static uint32_t count_data_centers(const cake_node_t *node)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < node->told_count; i++) {
+        bool is_new = cake__member_is_live(&node->told[i]);
+        for (size_t k = 0; k < i && is_new; k++)
+            is_new = !cake__member_is_live(&node->told[k]) ||
+                     strcmp(node->told[k].data_center, node->told[i].data_center) != 0;
+        count += is_new;
+    }
+    return count;
+}
+
 static int read_stats(void *arg)
 {
     stats_request_t *request = arg;
@@ -411,12 +440,7 @@ static int read_stats(void *arg)
                                    counters.frames_malformed + counters.frames_foreign + counters.frames_replayed,
                                .is_isolated = node->is_isolated,
                                .is_duplicate = node->is_duplicate};
-    for (size_t i = 0; i < node->told_count; i++) {
-        bool is_new = node->told[i].status == CAKE_ALIVE || node->told[i].status == CAKE_SUSPECT;
-        for (size_t k = 0; k < i && is_new; k++)
-            is_new = strcmp(node->told[k].data_center, node->told[i].data_center) != 0;
-        out->data_centers += is_new;
-    }
+    out->data_centers = count_data_centers(node);
     cake_rpc_server_stats_t server;
     if (cake_rpc_server_stats(node->server, &server) == 0) {
         out->rpc_connections = server.connections;

@@ -136,6 +136,7 @@ struct cake_node {
     void *selector_arg;
     uint64_t rotation;
     cake_rpc_limits_t rpc_limits;
+    uint64_t connect_timeout_ms;
     cake_clock_t clock;
 
     cake_rpc_server_t *server;
@@ -178,6 +179,11 @@ static inline bool cake__node_is_stopping(const cake_node_t *node)
 uint32_t cake__node_run(const cake_node_t *node);
 /* Membership has this process for the id: a second one with a taken id is not, and a new one is once it was heard of. Loop only. */
 bool cake__node_is_run(const cake_node_t *node, uint16_t id, uint32_t run);
+
+static inline bool cake__member_is_live(const cake_member_t *member)
+{
+    return member->status == CAKE_ALIVE || member->status == CAKE_SUSPECT;
+}
 
 /* The member as watchers were told of it last; NULL: they were not. Valid until the next step of gossip. Loop only. */
 const cake_member_t *cake__node_told(const cake_node_t *node, uint16_t id);

@@ -59,7 +59,10 @@ static void bad_configurations_are_refused(void **state)
     cake__heap_stats_t heap;
     open_net(&net, 3, 1);
     assert_int_equal(start(&net, 1, 0, &config), CAKE_EINVAL);
-    config.listen_addr = "0.0.0.0:7000"; /* inventory.md, defect 17 */
+    config.size = 0;
+    assert_int_equal(start(&net, 1, 1, &config), CAKE_EINVAL);
+    config.size = offsetof(cake_node_config_t, connect_timeout_ms); /* of an older program */
+    config.listen_addr = "0.0.0.0:7000";                            /* inventory.md, defect 17 */
     assert_int_equal(start(&net, 1, 1, &config), CAKE_EINVAL);
     config.listen_addr = "10.0.0.1";
     assert_int_equal(start(&net, 1, 1, &config), CAKE_EPARSE);
@@ -149,6 +152,31 @@ static void a_killed_member_is_noticed_and_a_restarted_one_is_back(void **state)
     assert_string_equal(seen.log, "-5@10.0.0.5:7000 ");
     start_plain(&net, 5);
     assert_int_equal(cake_node_wait_for(net.nodes[1], ids, 5, 5000), 0);
+    close_net(&net);
+}
+
+static void data_centers_are_those_of_live_members(void **state)
+{
+    (void)state;
+    static const char *const data_centers[] = {NULL, "west", "east", "east"};
+    net_t net;
+    seen_t seen = {0};
+    cake_watch_t *watch;
+    cake_node_stats_t stats;
+    open_net(&net, 13, 3);
+    for (uint16_t i = 1; i <= 3; i++) {
+        cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+        config.data_center = data_centers[i];
+        assert_int_equal(start(&net, i, i, &config), 0);
+    }
+    assert_int_equal(cake_node_wait_for(net.nodes[1], ids, 3, 5000), 0);
+    assert_int_equal(cake_node_watch(net.nodes[1], on_membership, &seen, &watch), 0);
+    cake__host_crash(net.hosts[2], CAKE__CRASH_SILENT);
+    net.nodes[2] = NULL;
+    assert_true(
+        cake__world_run_until(net.world, has_left, &seen, cake__world_now_ns(net.world) + 15000 * CAKE_NS_PER_MS));
+    assert_int_equal(cake_node_stats(net.nodes[1], &stats), 0);
+    assert_int_equal(stats.data_centers, 2);
     close_net(&net);
 }
 
@@ -315,6 +343,26 @@ static void a_channel_outlives_the_death_of_its_member(void **state)
     close_net(&net);
 }
 
+static void a_member_that_does_not_answer_is_given_up_after_the_connect_timeout(void **state)
+{
+    (void)state;
+    net_t net;
+    cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
+    const cake__faults_t faults = {.connect_timeout_rate = 1};
+    cake_channel_t *channel;
+    open_net(&net, 12, 2);
+    config.connect_timeout_ms = 300;
+    assert_int_equal(start(&net, 1, 1, &config), 0);
+    start_plain(&net, 2);
+    assert_int_equal(cake_node_wait_for(net.nodes[1], ids, 2, 5000), 0);
+    assert_int_equal(cake_node_channel(net.nodes[1], 2, &channel), 0);
+    cake__world_set_faults(net.world, &faults);
+    uint64_t began_ns = cake__world_now_ns(net.world);
+    assert_int_equal(cake_channel_call(channel, "/test/ping", NULL, 0, NULL, NULL), CAKE_ECONNECTION);
+    assert_in_range(cake__world_now_ns(net.world) - began_ns, 300 * CAKE_NS_PER_MS, 400 * CAKE_NS_PER_MS);
+    close_net(&net);
+}
+
 /* Each allocation of a start fails once: an error, and nothing is left. */
 static void a_start_that_runs_out_of_memory_leaves_nothing(void **state)
 {
@@ -350,12 +398,14 @@ int main(void)
         cmocka_unit_test(bad_configurations_are_refused),
         cmocka_unit_test(watchers_see_every_change_and_the_whole_record_of_the_departed),
         cmocka_unit_test(a_killed_member_is_noticed_and_a_restarted_one_is_back),
+        cmocka_unit_test(data_centers_are_those_of_live_members),
         cmocka_unit_test(nodes_of_another_cluster_are_not_heard),
         cmocka_unit_test(a_second_node_of_one_id_is_refused),
         cmocka_unit_test(stamps_only_grow_and_carry_between_nodes),
         cmocka_unit_test(published_keys_reach_the_others),
         cmocka_unit_test(extensions_come_and_go_while_the_node_runs),
         cmocka_unit_test(a_channel_outlives_the_death_of_its_member),
+        cmocka_unit_test(a_member_that_does_not_answer_is_given_up_after_the_connect_timeout),
         cmocka_unit_test(a_start_that_runs_out_of_memory_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,8 +104,7 @@ static bool is_of_a_member(const cake_node_t *node, const cake_addr_t *addr)
     cake_addr_format(addr, text);
     for (size_t i = 0; i < node->told_count; i++) {
         const cake_member_t *member = &node->told[i];
-        bool is_live = member->status == CAKE_ALIVE || member->status == CAKE_SUSPECT;
-        if (is_live && strcmp(member->address, text) == 0)
+        if (cake__member_is_live(member) && strcmp(member->address, text) == 0)
             return true;
     }
     return cake_addr_equal(addr, &node->listen_addr);
