@@ -4,21 +4,22 @@
 
 /* ---- create and destroy -------------------------------------------------------------------------------------------- */
 
-int cake_orswot_new(const cake_orswot_config_t *config, cake_orswot_t **out)
+int cake_orswot_new(const cake_orswot_config_t *given, cake_orswot_t **out)
 {
+    cake_orswot_config_t config;
     *out = NULL;
-    if (config == NULL || config->size < sizeof *config || config->actor == 0)
+    if (given == NULL || cake__options_copy(&config, sizeof config, given) != 0 || config.actor == 0)
         return CAKE_EINVAL;
-    const cake_alloc_t *alloc = cake__alloc_or_default(config->alloc);
+    const cake_alloc_t *alloc = cake__alloc_or_default(config.alloc);
     cake_orswot_t *set = cake__calloc(alloc, 1, sizeof *set);
     if (set == NULL)
         return CAKE_ENOMEM;
     set->alloc = alloc;
-    set->actor = config->actor;
-    set->is_joined = config->is_joined;
+    set->actor = config.actor;
+    set->is_joined = config.is_joined;
     cake_clock_init(&set->own_clock, 0, 0);
-    set->clock = config->clock != NULL ? config->clock : &set->own_clock;
-    cake__table_init(&set->table, alloc, config->actor);
+    set->clock = config.clock != NULL ? config.clock : &set->own_clock;
+    cake__table_init(&set->table, alloc, config.actor);
     cake__summary_init(&set->summary, alloc);
     cake__list_init(&set->inbound);
     set->repair = CAKE__REPAIR_LIMITS;
