@@ -285,6 +285,7 @@ def test_bad_requests_get_the_right_status(cluster):
     answer = node.ask("PUT", "/kv/books/x", pieces, {"Transfer-Encoding": "chunked"})
     assert (answer.status, answer.code) == (413, "too_large")
     assert node.ask("GET", "/kv/books").body == b""
+    assert node.ask("PATCH", "/kv/books/x").headers["Allow"] == "GET, HEAD, PUT, POST, DELETE"
     assert node.put("books", "x", b"1" * (1 << 20)).status == 200
     assert node.put("b\u00fccher/sub", "x", b"").status == 200
     assert (node.get("b\u00fccher/sub", "x").status, node.get("b\u00fccher/sub", "x").body) == (200, b"")
@@ -345,6 +346,20 @@ def test_a_token_is_asked_for(cluster):
     assert node.run("put", "a", "b", "1", "--http-token", str(token)).status == 0
 
 
+def test_pages_of_other_sites_do_not_write(cluster):
+    node = cluster.add()
+    own, other = {"Origin": f"http://127.0.0.1:{node.http}"}, {"Origin": "http://example.com"}
+    for headers in (other, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"} | own):
+        for method, path in (("PUT", "/kv/a/b"), ("POST", "/kv/a/b"), ("POST", "/kv/a"), ("DELETE", "/kv/a/b"),
+                             ("POST", "/verify"), ("DELETE", "/members/9")):
+            answer = node.ask(method, path, b"1", headers)
+            assert (answer.status, answer.code) == (403, "forbidden"), (method, path, headers)
+    assert node.get("a", "b").status == 404
+    assert node.put("a", "b", b"1", **own).status == 200
+    assert node.put("a", "b", b"1", **{"Sec-Fetch-Site": "same-origin"} | other).status == 200  # behind a proxy
+    assert node.ask("GET", "/kv/a/b", headers=other).status == 200
+
+
 def test_watchers_see_every_change_in_order(cluster):
     nodes = cluster.of(2)
     connection = http.client.HTTPConnection("127.0.0.1", nodes[1].http, timeout=PATIENCE_S)
@@ -379,10 +394,14 @@ def test_the_page_and_the_figures(cluster):
     assert b"<title>Datacake</title>" in page.body
     assert not re.search(rb"(src|href)=[\"']?(https?:)?//", page.body)  # no outside assets
     metrics = node.ask("GET", "/metrics").body.decode()
-    values = dict(re.findall(r"^(datacake_\w+) (\d+)$", metrics, re.M))
-    assert values["datacake_live"] == "1" and values["datacake_writes_total"] == "1", metrics
+    values = dict(re.findall(r"^(\w+) ([0-9.e+]+)$", metrics, re.M))
+    assert values["datacake_documents"] == "1" and values["datacake_writes_total"] == "1", metrics
+    assert abs(float(values["process_start_time_seconds"]) - time.time()) < 600 and int(values["process_open_fds"]) > 3
+    assert float(values["process_cpu_seconds_total"]) > 0 and int(values["process_resident_memory_bytes"]) > 1 << 20
+    waits = re.findall(r'request_duration_seconds_bucket\{method="PUT",le="([^"]+)"\} (\d+)', metrics)
+    assert waits[-1] == ("+Inf", "1") and [int(count) for _, count in waits] == sorted(int(count) for _, count in waits)
     for line in metrics.splitlines():
-        assert line.startswith("# ") or re.fullmatch(r'datacake_\w+(\{\w+="[^"]*"\})? [0-9.]+', line), line
+        assert re.fullmatch(r'# .*|(datacake|process)_\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+]+', line), line
     status = node.status()
     assert status["store"]["live"] == 1 and status["keyspaces"][0]["name"] == "books"
     assert [m["id"] for m in node.ask("GET", "/members").json()["members"]] == [1]
@@ -483,8 +502,12 @@ def test_usage_errors_are_one_line_with_status_2(cluster):
     refused(serve(cluster, "--config", "/nonexistent"), 2, "/nonexistent")
     refused(serve(cluster, "--listen", "0.0.0.0:0"), 2, "--public")
     refused(serve(cluster, "--listen", "[::]:0"), 2, "--public")
-    assert not (cluster.dir / "bad" / "store").exists()
-    assert run("help").status == run("--version").status == run("help", "serve").status == 0
+    refused(serve(cluster, "--public", "0.0.0.0:7001"), 2, "--public")
+    refused(serve(cluster, "--listen", "host.example:7001"), 2, "--listen", "IP:PORT")
+    refused(serve(cluster, "--cluster-id", ""), 2, "--cluster-id")
+    refused(serve(cluster, "--data-center", "x" * 64), 2, "--data-center")
+    assert not (cluster.dir / "bad").exists()
+    assert run("help").status == run("--version").status == run("help", "serve").status == run("help", "help").status == 0
 
 
 def test_ports_in_use_are_named(cluster):

@@ -41,9 +41,9 @@ static int check_operands(const args_t *args)
     const command_t *command = args->command;
     if (args->operand_count >= command->least && args->operand_count <= command->most)
         return 0;
-    return fail(args, EXIT_USAGE, "%s; usage: datacake %s %s [flags]",
+    return fail(args, EXIT_USAGE, "%s; usage: datacake %s%s%s [flags]",
                 args->operand_count < command->least ? "something is missing" : "too many operands", command->name,
-                command->operands);
+                *command->operands != 0 ? " " : "", command->operands);
 }
 
 int args_parse(args_t *args, const command_t *command, int argc, char **argv)
@@ -207,13 +207,17 @@ int args_number(const args_t *args, const char *name, uint64_t least, uint64_t m
                 (unsigned long long)most, text);
 }
 
+const flag_t no_flags[] = {{NULL, NULL, NULL}};
+
 void command_help(const command_t *command)
 {
-    printf("usage: datacake %s %s%s[flags]\n\n%s\n", command->name, command->operands, *command->operands ? " " : "",
-           command->summary);
+    bool has_flags = command->flags[0].name != NULL;
+    printf("usage: datacake %s%s%s%s\n\n%s\n", command->name, *command->operands != 0 ? " " : "", command->operands,
+           has_flags ? " [flags]" : "", command->summary);
     if (command->details != NULL)
         printf("\n%s\n", command->details);
-    printf("\nFlags:\n");
+    if (has_flags)
+        printf("\nFlags:\n");
     for (const flag_t *flag = command->flags; flag->name != NULL; flag++) {
         char left[64];
         snprintf(left, sizeof(left), "--%s%s%s", flag->name, flag->value != NULL ? " " : "",

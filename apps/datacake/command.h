@@ -69,6 +69,8 @@ int fail(const args_t *args, int status, const char *format, ...) __attribute__(
 
 void command_help(const command_t *command);
 
+extern const flag_t no_flags[];
+
 extern const command_t serve_command, put_command, get_command, del_command, ls_command, keyspaces_command,
     import_command, export_command, members_command, status_command, watch_command, verify_command, forget_command,
     demo_command, bench_command, sim_command, keygen_command, backup_command, restore_command;

@@ -13,11 +13,16 @@
 
 #define CONNECTION_MEMORY (64u << 10) /* of libmicrohttpd for one connection: headers and a piece of body */
 
-uint64_t http_now_ms(void)
+uint64_t http_now_us(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+uint64_t http_now_ms(void)
+{
+    return http_now_us() / 1000;
 }
 
 uint64_t http_wall_ms(void)

@@ -55,14 +55,32 @@ static void add_stamp(request_t *request, struct MHD_Response *response, cake_hl
         MHD_add_response_header(response, "X-Datacake-Timestamp", text);
 }
 
-static void add_allowed_methods(const request_t *request, struct MHD_Response *response)
+void http_list_methods(unsigned methods, char out[HTTP_METHODS_MAX])
 {
-    const char *takes = strstr(request->refusal_message, " takes ");
-    char allowed[64];
-    snprintf(allowed, sizeof(allowed), "%s", takes == NULL ? "" : takes + strlen(" takes "));
-    for (char *at = strchr(allowed, ' '); at != NULL; at = strchr(at, ' '))
-        *at = ',';
-    MHD_add_response_header(response, "Allow", allowed);
+    static const char *const names[] = {"GET, HEAD", "PUT", "POST", "DELETE"}; /* in the order of their bits */
+    size_t len = 0;
+    out[0] = 0;
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if ((methods & 1u << i) != 0)
+            len += (size_t)snprintf(out + len, HTTP_METHODS_MAX - len, "%s%s", len > 0 ? ", " : "", names[i]);
+}
+
+const uint32_t http_latency_bounds_us[HTTP_LATENCY_BOUNDS] = {
+    500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000};
+
+static void count_answer(request_t *request, unsigned status)
+{
+    assert(status < HTTP_STATUS_MAX);
+    atomic_fetch_add(&request->http->answers[status], 1);
+    if (request->method == 0)
+        return; /* 405 */
+    latency_t *latency = &request->http->latencies[__builtin_ctz(request->method)];
+    uint64_t spent_us = http_now_us() - request->began_us;
+    size_t at = 0;
+    while (at < HTTP_LATENCY_BOUNDS && spent_us > http_latency_bounds_us[at])
+        at++;
+    atomic_fetch_add(&latency->counts[at], 1);
+    atomic_fetch_add(&latency->sum_us, spent_us);
 }
 
 enum MHD_Result request_respond(request_t *request, unsigned status, struct MHD_Response *response, cake_hlc_t stamp)
@@ -70,14 +88,18 @@ enum MHD_Result request_respond(request_t *request, unsigned status, struct MHD_
     if (response == NULL)
         return MHD_NO; /* out of memory: the connection is cut */
     add_stamp(request, response, stamp);
-    if (status == 405)
-        add_allowed_methods(request, response);
+    MHD_add_response_header(response, "X-Content-Type-Options",
+                            "nosniff"); /* a document is no page, whatever it holds */
+    if (status == 405) {
+        char allowed[HTTP_METHODS_MAX];
+        http_list_methods(request->allowed, allowed);
+        MHD_add_response_header(response, "Allow", allowed);
+    }
     if (status == 401)
         MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
     if (status == 503)
         MHD_add_response_header(response, "Retry-After", "1");
-    assert(status < HTTP_STATUS_MAX);
-    atomic_fetch_add(&request->http->answers[status], 1);
+    count_answer(request, status);
     enum MHD_Result result = MHD_queue_response(request->connection, status, response);
     MHD_destroy_response(response);
     return result;

@@ -1,9 +1,12 @@
 /* http_info.c: what a node says about itself and its cluster: members, keyspaces, status, metrics, health, the page. */
 #include "http_request.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #define STATUS_KEYSPACES_MAX 200u /* listed in /status; /kv has all */
 
@@ -106,37 +109,40 @@ static json_t *peers_json(http_t *http)
     return array;
 }
 
-/* Names of the store's figures, for /status and /metrics. */
+/* The store's figures: their names in /status, which are the members', and in /metrics. */
 typedef struct figure {
-    const char *name, *type, *help;
+    const char *name, *metric, *type, *help;
     size_t offset;
 } figure_t;
 
-#define STORE_FIGURE(name_, type_, help_)                                                                              \
+#define STORE_FIGURE(name_, metric_, type_, help_)                                                                     \
     {                                                                                                                  \
-#name_, type_, help_, offsetof(cake_store_stats_t, name_)                                                      \
+#name_, metric_, type_, help_, offsetof(cake_store_stats_t, name_)                                             \
     }
 
 static const figure_t store_figures[] = {
-    STORE_FIGURE(keyspaces, "gauge", "Keyspaces."),
-    STORE_FIGURE(live, "gauge", "Documents."),
-    STORE_FIGURE(tombstones, "gauge", "Tombstones of deleted documents that not every replica has acknowledged."),
-    STORE_FIGURE(replicas, "gauge", "Replicas that count for consistency levels, this node included."),
-    STORE_FIGURE(writes, "counter", "Writes asked of this node."),
-    STORE_FIGURE(writes_failed, "counter", "Writes that failed, or whose level was not reached."),
-    STORE_FIGURE(reads, "counter", "Reads asked of this node."),
-    STORE_FIGURE(writes_received, "counter", "Writes that came from other nodes."),
-    STORE_FIGURE(batches_sent, "counter", "Batches of writes sent to other nodes."),
-    STORE_FIGURE(batches_received, "counter", "Batches of writes received."),
-    STORE_FIGURE(batches_failed, "counter", "Batches that a peer did not acknowledge."),
-    STORE_FIGURE(batch_bytes_sent, "counter", "Bytes of batches sent."),
-    STORE_FIGURE(sessions_running, "gauge", "Sync sessions under way."),
-    STORE_FIGURE(sessions_finished, "counter", "Sync sessions that ended well."),
-    STORE_FIGURE(sessions_failed, "counter", "Sync sessions that failed."),
-    STORE_FIGURE(repairs_finished, "counter", "Repair sessions that ended well."),
-    STORE_FIGURE(commits, "counter", "Commits of the storage."),
-    STORE_FIGURE(commits_failed, "counter", "Commits that the storage refused."),
-    STORE_FIGURE(tombstones_purged, "counter", "Tombstones dropped once every replica had them."),
+    STORE_FIGURE(keyspaces, "keyspaces", "gauge", "Keyspaces."),
+    STORE_FIGURE(live, "documents", "gauge", "Documents."),
+    STORE_FIGURE(tombstones, "tombstones", "gauge",
+                 "Tombstones of deleted documents that not every replica has acknowledged."),
+    STORE_FIGURE(replicas, "replicas", "gauge", "Replicas that count for consistency levels, this node included."),
+    STORE_FIGURE(writes, "writes_total", "counter", "Writes asked of this node."),
+    STORE_FIGURE(writes_failed, "writes_failed_total", "counter",
+                 "Writes that failed, or whose level was not reached."),
+    STORE_FIGURE(reads, "reads_total", "counter", "Reads asked of this node."),
+    STORE_FIGURE(writes_received, "writes_received_total", "counter", "Writes that came from other nodes."),
+    STORE_FIGURE(batches_sent, "batches_sent_total", "counter", "Batches of writes sent to other nodes."),
+    STORE_FIGURE(batches_received, "batches_received_total", "counter", "Batches of writes received."),
+    STORE_FIGURE(batches_failed, "batches_failed_total", "counter", "Batches that a peer did not acknowledge."),
+    STORE_FIGURE(batch_bytes_sent, "batch_sent_bytes_total", "counter", "Bytes of batches sent."),
+    STORE_FIGURE(sessions_running, "sessions_running", "gauge", "Sync sessions under way."),
+    STORE_FIGURE(sessions_finished, "sessions_finished_total", "counter", "Sync sessions that ended well."),
+    STORE_FIGURE(sessions_failed, "sessions_failed_total", "counter", "Sync sessions that failed."),
+    STORE_FIGURE(repairs_finished, "repairs_finished_total", "counter", "Repair sessions that ended well."),
+    STORE_FIGURE(commits, "commits_total", "counter", "Commits of the storage."),
+    STORE_FIGURE(commits_failed, "commits_failed_total", "counter", "Commits that the storage refused."),
+    STORE_FIGURE(tombstones_purged, "tombstones_purged_total", "counter",
+                 "Tombstones dropped once every replica had them."),
 };
 
 #define STORE_FIGURE_COUNT (sizeof(store_figures) / sizeof(store_figures[0]))
@@ -245,12 +251,9 @@ static void add_store_metrics(http_t *http, text_t *text)
     cake_store_stats_t stats = {0};
     if (cake_store_stats(http->options.store, &stats) != 0)
         return;
-    for (size_t i = 0; i < STORE_FIGURE_COUNT; i++) {
-        char name[64];
-        bool is_counter = strcmp(store_figures[i].type, "counter") == 0;
-        snprintf(name, sizeof(name), "%s%s", store_figures[i].name, is_counter ? "_total" : "");
-        add_metric(text, name, store_figures[i].type, store_figures[i].help, store_figure(&stats, i));
-    }
+    for (size_t i = 0; i < STORE_FIGURE_COUNT; i++)
+        add_metric(text, store_figures[i].metric, store_figures[i].type, store_figures[i].help,
+                   store_figure(&stats, i));
     add_metric(text, "joined", "gauge", "Whether this node has caught up for the first time.", stats.is_joined);
 }
 
@@ -312,8 +315,72 @@ static void add_http_metrics(http_t *http, text_t *text)
     add_metric(text, "http_received_bytes_total", "counter", "Bytes of request bodies.",
                atomic_load(&http->received_bytes));
     add_metric(text, "http_sent_bytes_total", "counter", "Bytes of answers.", atomic_load(&http->sent_bytes));
-    add_metric(text, "uptime_seconds", "gauge", "Seconds since the server started.",
-               (http_now_ms() - http->started_ms) / 1000);
+}
+
+/* How long clients wait, by method: from the request's first line to its answer. */
+static void add_latency_metrics(http_t *http, text_t *text)
+{
+    static const char *const methods[HTTP_METHOD_COUNT] = {"GET", "PUT", "POST", "DELETE"};
+    const char *name = "datacake_http_request_duration_seconds";
+    text_printf(text, "# HELP %s Time from a request to its answer.\n# TYPE %s histogram\n", name, name);
+    for (size_t i = 0; i < HTTP_METHOD_COUNT; i++) {
+        latency_t *latency = &http->latencies[i];
+        uint64_t sum_us = atomic_load(&latency->sum_us), count = 0;
+        for (size_t k = 0; k <= HTTP_LATENCY_BOUNDS; k++) {
+            char bound[16] = "+Inf";
+            if (k < HTTP_LATENCY_BOUNDS)
+                snprintf(bound, sizeof(bound), "%g", (double)http_latency_bounds_us[k] / 1e6);
+            count += atomic_load(&latency->counts[k]);
+            text_printf(text, "%s_bucket{method=\"%s\",le=\"%s\"} %llu\n", name, methods[i], bound,
+                        (unsigned long long)count);
+        }
+        text_printf(text, "%s_sum{method=\"%s\"} %.6f\n%s_count{method=\"%s\"} %llu\n", name, methods[i],
+                    (double)sum_us / 1e6, name, methods[i], (unsigned long long)count);
+    }
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long long total = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    int fields = file == NULL ? 0 : fscanf(file, "%llu %llu", &total, &resident);
+    if (file != NULL)
+        fclose(file);
+    return fields == 2 ? resident * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+static uint64_t open_files(void)
+{
+    uint64_t count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    while (directory != NULL && readdir(directory) != NULL)
+        count++;
+    if (directory != NULL)
+        closedir(directory);
+    return count > 3 ? count - 3 : 0; /* ".", "..", and the directory itself */
+}
+
+/* By the names that all exporters use for them. */
+static void add_process_metrics(http_t *http, text_t *text)
+{
+    struct rusage usage = {0};
+    struct rlimit files = {0};
+    getrusage(RUSAGE_SELF, &usage);
+    getrlimit(RLIMIT_NOFILE, &files);
+    double cpu_s = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                   (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    double started_s = (double)(http_wall_ms() - (http_now_ms() - http->started_ms)) / 1e3;
+    const struct {
+        const char *name, *type, *help;
+        double value;
+    } rows[] = {{"cpu_seconds_total", "counter", "CPU time of the process.", cpu_s},
+                {"resident_memory_bytes", "gauge", "Memory of the process.", (double)resident_bytes()},
+                {"open_fds", "gauge", "Open files and sockets.", (double)open_files()},
+                {"max_fds", "gauge", "How many may be open.", (double)files.rlim_cur},
+                {"start_time_seconds", "gauge", "Unix time of the start.", started_s}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        text_printf(text, "# HELP process_%s %s\n# TYPE process_%s %s\nprocess_%s %.15g\n", rows[i].name, rows[i].help,
+                    rows[i].name, rows[i].type, rows[i].name, rows[i].value);
 }
 
 enum MHD_Result info_metrics(request_t *request)
@@ -326,6 +393,8 @@ enum MHD_Result info_metrics(request_t *request)
     add_node_metrics(request->http, &text);
     add_peer_metrics(request->http, &text);
     add_http_metrics(request->http, &text);
+    add_latency_metrics(request->http, &text);
+    add_process_metrics(request->http, &text);
     return request_text(request, 200, "text/plain; version=0.0.4", &text);
 }
 
@@ -386,7 +455,6 @@ enum MHD_Result info_page(request_t *request)
     if (response != NULL) {
         MHD_add_response_header(response, "Content-Type", "text/html; charset=utf-8");
         MHD_add_response_header(response, "Cache-Control", "no-cache");
-        MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
         MHD_add_response_header(response, "Content-Security-Policy",
                                 "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
                                 "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "

@@ -65,8 +65,9 @@ static enum MHD_Result answer_verify(request_t *request)
     if (request->answer.err != 0)
         return request_answer_error(request);
     cake_store_stats_t stats = {0};
-    int err = http_enter(request->http) ? cake_store_stats(request->http->options.store, &stats) : CAKE_ECLOSED;
-    if (err != CAKE_ECLOSED)
+    bool is_inside = http_enter(request->http);
+    int err = is_inside ? cake_store_stats(request->http->options.store, &stats) : CAKE_ECLOSED;
+    if (is_inside)
         http_leave(request->http);
     if (err != 0 || answer == NULL) {
         json_decref(answer);

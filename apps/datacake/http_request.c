@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 void *request_new(void *cls, const char *uri, struct MHD_Connection *handle);
 enum MHD_Result request_handle(void *cls, struct MHD_Connection *handle, const char *url, const char *method,
@@ -23,7 +24,7 @@ void *request_new(void *cls, const char *uri, struct MHD_Connection *handle)
     request->uri = strdup(uri);
     request->path = request->uri;
     request->level = CAKE_QUORUM;
-    request->began_ms = http_now_ms();
+    request->began_us = http_now_us();
     request->body = TEXT_INIT(0);
     if (request->uri == NULL) {
         free(request);
@@ -117,7 +118,6 @@ static bool path_fits(const char *pattern, const char *path, cake_slice_t parts[
 
 static void find_route(request_t *request, cake_slice_t parts[2])
 {
-    unsigned allowed = 0;
     for (size_t i = 0; i < http_route_count; i++) {
         const route_t *route = &http_routes[i];
         cake_slice_t found[2] = {{NULL, 0}, {NULL, 0}};
@@ -129,14 +129,14 @@ static void find_route(request_t *request, cake_slice_t parts[2])
             parts[1] = found[1];
             return;
         }
-        allowed |= route->method;
+        request->allowed |= route->method;
     }
-    if (allowed == 0)
+    char methods[HTTP_METHODS_MAX];
+    http_list_methods(request->allowed, methods);
+    if (request->allowed == 0)
         request_refuse(request, 404, "not_found", "there is nothing at %.100s", request->path);
     else
-        request_refuse(request, 405, "method_not_allowed", "%.100s takes%s%s%s%s", request->path,
-                       (allowed & METHOD_GET) != 0 ? " GET" : "", (allowed & METHOD_PUT) != 0 ? " PUT" : "",
-                       (allowed & METHOD_POST) != 0 ? " POST" : "", (allowed & METHOD_DELETE) != 0 ? " DELETE" : "");
+        request_refuse(request, 405, "method_not_allowed", "%.100s takes %s", request->path, methods);
 }
 
 static void take_names(request_t *request, const cake_slice_t parts[2])
@@ -195,6 +195,19 @@ static void check_token(request_t *request)
         request_refuse(request, 401, "unauthorized", "send the token: Authorization: Bearer TOKEN");
 }
 
+/* A page of another site that is open in a browser which reaches this node cannot read answers, but it could write here
+ * without its user's knowledge. Browsers say where a request comes from. */
+static void check_site(request_t *request)
+{
+    const char *site = header(request, "Sec-Fetch-Site"), *origin = header(request, "Origin");
+    const char *host = header(request, "Host"), *scheme_end = origin == NULL ? NULL : strstr(origin, "://");
+    bool is_own = origin == NULL || (host != NULL && scheme_end != NULL && strcasecmp(scheme_end + 3, host) == 0);
+    if (site != NULL)
+        is_own = strcmp(site, "same-origin") == 0 || strcmp(site, "none") == 0;
+    if (request->method != METHOD_GET && !is_own)
+        request_refuse(request, 403, "forbidden", "pages of other sites may not write here");
+}
+
 static void observe_stamp(request_t *request)
 {
     const char *text = header(request, "X-Datacake-Timestamp");
@@ -234,6 +247,8 @@ static enum MHD_Result request_begin(request_t *request, const char *method)
     if (request->route == NULL || !request->route->is_open)
         check_token(request);
     if (request->refusal == 0)
+        check_site(request);
+    if (request->refusal == 0)
         take_names(request, parts);
     if (request->refusal == 0)
         check_query(request);
@@ -257,7 +272,7 @@ static enum MHD_Result request_begin(request_t *request, const char *method)
 
 static enum MHD_Result request_take_body(request_t *request, const char *data, size_t *len)
 {
-    uint64_t spent_ms = http_now_ms() - request->began_ms - request->paused_ms;
+    uint64_t spent_ms = http_now_ms() - request->began_us / 1000 - request->paused_ms;
     uint64_t allowed_ms = request->http->options.idle_s * 1000u + request->body_len / HTTP_BODY_LEAST_RATE;
     bool is_drained = request->refusal != 0 || request->route->body == NULL;
     if (spent_ms > allowed_ms || (is_drained && request->body_len > HTTP_DRAIN_MAX)) {

@@ -16,9 +16,14 @@
 #define HTTP_WATCHERS_MAX    64u
 #define HTTP_EVENTS_MAX      64u /* recent events kept for /status */
 #define HTTP_STATUS_MAX      600u
-#define HTTP_BODY_LEAST_RATE 4u /* bytes per ms, after the idle time; a slower sender is cut */
+#define HTTP_METHODS_MAX     40u /* "GET, HEAD, PUT, POST, DELETE" */
+#define HTTP_BODY_LEAST_RATE 4u  /* bytes per ms, after the idle time; a slower sender is cut */
+
+#define HTTP_LATENCY_BOUNDS 14u
 
 typedef enum http_method { METHOD_GET = 1, METHOD_PUT = 2, METHOD_POST = 4, METHOD_DELETE = 8 } http_method_t;
+
+#define HTTP_METHOD_COUNT 4u
 
 struct request;
 struct watcher;
@@ -57,6 +62,7 @@ typedef struct request {
     } query[HTTP_QUERY_MAX];
     size_t query_count;
     http_method_t method;
+    unsigned allowed; /* with 405: the methods that the path takes */
     char keyspace[CAKE_KEYSPACE_NAME_MAX + 1];
     unsigned char key[CAKE_KEY_MAX];
     size_t key_len;
@@ -75,7 +81,7 @@ typedef struct request {
     text_t body;
     uint64_t body_len;  /* received */
     uint64_t charged;   /* taken from the budget of all bodies */
-    uint64_t began_ms;  /* monotonic */
+    uint64_t began_us;  /* monotonic */
     uint64_t paused_ms; /* waited for the store while a body was under way */
     answer_t answer;
     void *own; /* the route's */
@@ -88,6 +94,12 @@ typedef struct connection {
     bool is_busy; /* between a request's headers and the end of its answer */
     uint64_t since_ms;
 } connection_t;
+
+/* How many answers took up to each bound, and longer than the one before; the last: longer than all. */
+typedef struct latency {
+    atomic_uint_fast64_t counts[HTTP_LATENCY_BOUNDS + 1];
+    atomic_uint_fast64_t sum_us;
+} latency_t;
 
 typedef struct event {
     uint64_t unix_ms;
@@ -111,6 +123,7 @@ struct http {
     atomic_uint_fast64_t body_bytes;
     atomic_uint_fast64_t answers[HTTP_STATUS_MAX];
     atomic_uint_fast64_t received_bytes, sent_bytes, connections_cut;
+    latency_t latencies[HTTP_METHOD_COUNT]; /* in the order of their bits */
 
     pthread_mutex_t lock; /* of all below */
     pthread_cond_t tick_wake;
@@ -121,14 +134,17 @@ struct http {
     unsigned watcher_count;
     event_t events[HTTP_EVENTS_MAX];
     uint64_t event_count; /* ever */
-    bool is_job_running;  /* a sync asked for by /verify */
+    bool is_job_running;  /* a /verify */
     cake_watch_t *membership_watch;
 };
 
 extern const route_t http_routes[];
 extern const size_t http_route_count;
 
-uint64_t http_now_ms(void); /* monotonic */
+extern const uint32_t http_latency_bounds_us[HTTP_LATENCY_BOUNDS];
+
+uint64_t http_now_us(void); /* monotonic */
+uint64_t http_now_ms(void); /* the same clock */
 uint64_t http_wall_ms(void);
 
 /* Around every use of the store or node on a thread of libmicrohttpd. False: the server is stopping, keep out. */
@@ -136,6 +152,8 @@ bool http_enter(http_t *http);
 void http_leave(http_t *http);
 
 void http_add_event(http_t *http, const char *kind, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+void http_list_methods(unsigned methods, char out[HTTP_METHODS_MAX]);
 
 /* ---- answers: each request gets one of them, once; they are what finish returns --------------------------------------*/
 enum MHD_Result request_respond(request_t *request, unsigned status, struct MHD_Response *response, cake_hlc_t stamp);

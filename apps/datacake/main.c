@@ -37,7 +37,7 @@ static void print_overview(FILE *out)
 
 static int help(int argc, char **argv)
 {
-    if (argc < 3) {
+    if (argc < 3 || strcmp(argv[2], "help") == 0) {
         print_overview(stdout);
         return EXIT_DONE;
     }

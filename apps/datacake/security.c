@@ -202,14 +202,12 @@ static int run_keygen(const args_t *args)
     return EXIT_DONE;
 }
 
-static const flag_t keygen_flags[] = {{NULL, NULL, NULL}};
-
 const command_t keygen_command = {
     .name = "keygen",
     .operands = "",
     .summary = "a new cluster key on standard output, for the file of serve --cluster-key",
     .details =
         "All nodes of a cluster have the same key. Keep it from others: (umask 077; datacake keygen >cluster.key)",
-    .flags = keygen_flags,
+    .flags = no_flags,
     .run = run_keygen,
 };

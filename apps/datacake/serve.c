@@ -5,6 +5,7 @@
 #include "http.h"
 #include "memory.h"
 #include "security.h"
+#include "text.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -20,17 +21,18 @@
 #include <datacake/sqlite.h>
 #include <datacake/uv.h>
 
-#define SEEDS_MAX     64u
-#define TOKEN_MAX     256u
-#define VALUE_MAX_MIB 1024u
-#define LOOK_FIRST_NS 10000000 /* between two looks whether the node is ready */
-#define LOOK_LAST_NS  200000000
+#define SEEDS_MAX      64u
+#define NAME_MAX_BYTES 63u
+#define TOKEN_MAX      256u
+#define VALUE_MAX_MIB  1024u
+#define LOOK_FIRST_NS  10000000 /* between two looks whether the node is ready */
+#define LOOK_LAST_NS   200000000
 
 static const flag_t flags[] = {
     {"node-id", "N", "this node's number, 1 to 65535, unique in the cluster (required)"},
     {"data-dir", "DIR", "where this node keeps its data; made when missing (required unless --storage memory)"},
-    {"listen", "HOST:PORT", "address for other nodes, TCP and UDP (127.0.0.1:7001; port 0: any)"},
-    {"public", "HOST:PORT", "address that other nodes are told (that of --listen)"},
+    {"listen", "IP:PORT", "address for other nodes, TCP and UDP (127.0.0.1:7001; port 0: any)"},
+    {"public", "IP:PORT", "address that other nodes are told (that of --listen)"},
     {"http", "HOST:PORT", "address of the REST side and the page (127.0.0.1:8001; port 0: any)"},
     {"seed", "HOST:PORT", "a node to join by; may be given several times"},
     {"data-center", "NAME", "where this node stands (default)"},
@@ -117,36 +119,57 @@ static int read_numbers(server_t *server)
 }
 
 /* Says which address it is: the node only says that one of them is bad. */
-static int check_address(const args_t *args, const char *flag, const char *text)
+static int check_address(const args_t *args, const char *flag, bool takes_names, const char *text)
 {
-    const char *colon = text == NULL ? NULL : strrchr(text, ':');
+    const char *colon = strrchr(text, ':');
     uint64_t port;
     cake_addr_t numeric;
-    if (text == NULL || cake_addr_parse(text, &numeric) == 0)
+    if (cake_addr_parse(text, &numeric) == 0)
         return 0;
-    bool has_name = colon != NULL && colon > text && strchr(text, ':') == colon;
+    bool has_name = colon != NULL && colon > text && strchr(text, ':') == colon &&
+                    (takes_names || strncmp(text, "localhost:", strlen("localhost:")) == 0);
     if (has_name && parse_number(colon + 1, 0, 65535, &port) == 0)
         return 0;
-    return fail(args, EXIT_USAGE, "--%s \"%s\" is no address; give HOST:PORT, like 127.0.0.1:7001", flag, text);
+    return fail(args, EXIT_USAGE, "--%s \"%s\" is no address; give %s:PORT, like 127.0.0.1:7001", flag, text,
+                takes_names ? "HOST" : "IP");
+}
+
+static bool is_any_address(const char *text)
+{
+    static const uint8_t any[16];
+    cake_addr_t addr;
+    return cake_addr_parse(text, &addr) == 0 && memcmp(addr.ip, any, sizeof(any)) == 0;
 }
 
 static int check_addresses(const args_t *args)
 {
-    static const char *const names[] = {"listen", "public", "http", "seed"};
-    static const uint8_t any[16];
-    cake_addr_t listen;
+    static const struct {
+        const char *flag;
+        bool takes_names;
+    } rows[] = {{"listen", false}, {"public", false}, {"http", true}, {"seed", true}};
     const char *given[ARGS_VALUES_MAX];
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        size_t count = args_values(args, names[i], given, ARGS_VALUES_MAX);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        size_t count = args_values(args, rows[i].flag, given, ARGS_VALUES_MAX);
         for (size_t j = 0; j < count; j++)
-            if (check_address(args, names[i], given[j]) != 0)
+            if (check_address(args, rows[i].flag, rows[i].takes_names, given[j]) != 0)
                 return EXIT_USAGE;
     }
-    const char *text = args_value(args, "listen", "127.0.0.1:7001");
-    if (cake_addr_parse(text, &listen) == 0 && memcmp(listen.ip, any, sizeof(any)) == 0 && !args_has(args, "public"))
-        return fail(args, EXIT_USAGE, "with --listen %s give --public HOST:PORT, where the other nodes reach this one",
-                    text);
+    const char *listen = args_value(args, "listen", "127.0.0.1:7001"), *public = args_value(args, "public", NULL);
+    if (public == NULL && is_any_address(listen))
+        return fail(args, EXIT_USAGE, "with --listen %s give --public IP:PORT, where the other nodes reach this one",
+                    listen);
+    if (public != NULL && is_any_address(public))
+        return fail(args, EXIT_USAGE, "--public %s is not where other nodes reach this one; give IP:PORT", public);
     return 0;
+}
+
+static int check_name(const args_t *args, const char *flag)
+{
+    const char *name = args_value(args, flag, "default");
+    size_t len = strlen(name);
+    if (len > 0 && len <= NAME_MAX_BYTES && is_utf8_name(name, len))
+        return 0;
+    return fail(args, EXIT_USAGE, "--%s has 1 to %u bytes of UTF-8 without control characters", flag, NAME_MAX_BYTES);
 }
 
 static int read_flags(server_t *server)
@@ -172,6 +195,10 @@ static int read_flags(server_t *server)
         return fail(args, EXIT_USAGE, "more than %u seeds", SEEDS_MAX);
     server->hook = log_hook(&server->log);
     int err = check_addresses(args);
+    if (err == 0)
+        err = check_name(args, "cluster-id");
+    if (err == 0)
+        err = check_name(args, "data-center");
     if (err == 0)
         err = read_numbers(server);
     if (err == 0 && security_read(&server->security, args) != 0)
@@ -237,15 +264,13 @@ static int fail_node(server_t *server, const cake_node_config_t *config, int err
     if (err == CAKE_EADDRINUSE)
         return fail(args, EXIT_OTHER, "the address %s is in use; stop what listens there, or give another --listen",
                     config->listen_addr);
-    if (err == CAKE_EPARSE || err == CAKE_ENOTFOUND)
-        return fail(args, EXIT_USAGE,
-                    "an address cannot be understood; --listen, --public and --seed take HOST:PORT, like "
-                    "127.0.0.1:7001");
     if (err == CAKE_EINVAL)
         return fail(args, EXIT_USAGE,
-                    "--listen %s cannot be used: not an address of this machine, or 0.0.0.0 without "
-                    "--public, or a --data-center or --cluster-id out of bounds",
+                    "--listen %s is no address of this machine; behind a port mapping, that is --public",
                     config->listen_addr);
+    if (err == CAKE_EIO)
+        return fail(args, EXIT_OTHER, "cannot listen on %s: %s; may this user use that port?", config->listen_addr,
+                    cake_strerror(err));
     return fail(args, EXIT_OTHER, "cannot start the node: %s", cake_strerror(err));
 }
 
@@ -457,8 +482,9 @@ const command_t serve_command = {
     .name = "serve",
     .operands = "",
     .summary = "run a node until SIGINT or SIGTERM, then leave gracefully",
-    .details = "One line on standard output says that the node is ready, with the ports it has. The log is on standard "
-               "error. SIGHUP reads keys and certificates again.",
+    .details =
+        "One line on standard output says that the node is ready, with the ports it has. The log is on standard\n"
+        "error. SIGHUP reads keys and certificates again.",
     .flags = flags,
     .run = run,
 };

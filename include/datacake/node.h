@@ -114,7 +114,8 @@ typedef struct cake_node_config {
 
 /* Everything is copied. CAKE_EINVAL (size, node id 0, a name out of bounds, 0.0.0.0 without public_addr, an address that is not
  * this machine's, keys, tls), CAKE_EPARSE (an address, or files of tls), CAKE_ENOTFOUND (files of tls), CAKE_EADDRINUSE,
- * CAKE_ENOMEM, CAKE_EUNAVAILABLE (tls, and the environment has none), CAKE_EDEADLK. *node is NULL after an error. */
+ * CAKE_ETOOBIG (more than 64 seeds), CAKE_ENOMEM, CAKE_EUNAVAILABLE (tls, and the environment has none), CAKE_EDEADLK. *node is NULL
+ * after an error. */
 CAKE_API int cake_node_start(const cake_node_config_t *config, cake_node_t **node);
 
 /* Leaves the cluster, stops extensions, services and channels, frees everything: when it returns no callback will run again
