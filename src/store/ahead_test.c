@@ -135,6 +135,8 @@ static void what_the_own_disk_refused_may_turn_up_but_nothing_after_it(void **st
     assert_false(answer.is_done);
     cake__world_run_for(cluster.world, STALL_MAX_S * SECOND_NS);
     assert_true(answer.is_done && answer.err == CAKE_ENOSPC);
+    assert_int_equal(cake_store_put_if(cluster.members[1].store, "ks", cake_key_str("b"), "", 0, 1, CAKE_NONE),
+                     CAKE_ECONFLICT); /* nothing is written: it says nothing of the disk */
     assert_int_equal(put_text(&cluster, 1, "b", "2", CAKE_QUORUM), CAKE_ENOSPC);
     own.err = 0;
     begin_put(&cluster, "c", "3", CAKE_ALL, &answer); /* none of its dots is one of those that are out already */

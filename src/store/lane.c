@@ -306,7 +306,8 @@ static void finish_batch(cake__lane_t *lane, int err)
             abort_keyspace(lane->touched[i]);
     }
     lane->touched_count = 0;
-    lane->has_failed = err != 0;
+    if (err != 0 || lane->write_count > 0 || lane->meta_count > 0) /* one without rows says nothing of the disk */
+        lane->has_failed = err != 0;
     if (err == 0 && lane->clock_bound > store->clock_bound)
         store->clock_bound = lane->clock_bound;
     store->stats.commits += err == 0;

@@ -339,8 +339,13 @@ static int choose_peers(read_at_t *read, cake_result_t *result)
     selection.candidates = candidates;
     selection.nodes = cake__calloc(store->alloc, selection.count, sizeof *selection.nodes);
     struct asked *asked = cake__calloc(store->alloc, selection.count + 1, sizeof *asked);
-    err = selection.nodes == NULL || asked == NULL ? CAKE_ENOMEM : cake__node_select(store->node, &selection);
-    if (asked != NULL && read->asked != NULL)
+    if (selection.nodes == NULL || asked == NULL) {
+        cake__free(store->alloc, selection.nodes);
+        cake__free(store->alloc, asked);
+        return CAKE_ENOMEM; /* those asked before stay: the read may end with what they said */
+    }
+    err = cake__node_select(store->node, &selection);
+    if (read->asked != NULL)
         asked[0] = read->asked[0];
     cake__free(store->alloc, read->asked);
     read->asked = asked;
