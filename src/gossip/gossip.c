@@ -493,11 +493,13 @@ uint64_t cake__gossip_deadline(const cake__gossip_t *gossip)
     return gossip->due_ns;
 }
 
-bool cake__gossip_next_member(const cake__gossip_t *gossip, size_t *cursor, cake__gossip_member_t *out)
+bool cake__gossip_next_member(const cake__gossip_t *gossip, uint32_t *next_id, cake__gossip_member_t *out)
 {
-    if (*cursor >= gossip->member_count)
+    size_t i = *next_id > UINT16_MAX ? gossip->member_count : cake__gossip_peer_index(gossip, (uint16_t)*next_id);
+    if (i == gossip->member_count)
         return false;
-    cake__gossip_peer_view(gossip, gossip->members[(*cursor)++], out);
+    cake__gossip_peer_view(gossip, gossip->members[i], out);
+    *next_id = (uint32_t)out->who.node_id + 1;
     return true;
 }
 

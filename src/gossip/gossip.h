@@ -229,9 +229,9 @@ int cake__gossip_step(cake__gossip_t *gossip, uint64_t now_ns, const cake__gossi
 /* When the next tick is due; CAKE__GOSSIP_NEVER once it has left or was refused. */
 uint64_t cake__gossip_deadline(const cake__gossip_t *gossip);
 
-/* Members in ascending node id, this node included, DEAD and LEFT until they are forgotten. Start with *cursor = 0;
- * false at the end. No step in between. */
-bool cake__gossip_next_member(const cake__gossip_t *gossip, size_t *cursor, cake__gossip_member_t *out);
+/* Members in ascending node id, this node included, DEAD and LEFT until they are forgotten. Start with *next_id = 0;
+ * false at the end. Each is the first one from *next_id on, also when steps come in between. O(log n) */
+bool cake__gossip_next_member(const cake__gossip_t *gossip, uint32_t *next_id, cake__gossip_member_t *out);
 bool cake__gossip_find_member(const cake__gossip_t *gossip, uint16_t node_id, cake__gossip_member_t *out);
 void cake__gossip_self(const cake__gossip_t *gossip, cake__gossip_member_t *out);
 

@@ -154,16 +154,8 @@ void cake__tell_watchers(cake_node_t *node)
         node->tell_again = false;
         cake__gossip_member_t member;
         bool is_complete = true;
-        for (uint32_t id = 0; id <= UINT16_MAX;) {
-            size_t cursor = 0;
-            bool found = false; /* the next member above the last id: the core may have changed under the callbacks */
-            while (!found && cake__gossip_next_member(node->gossip, &cursor, &member))
-                found = member.who.node_id >= id;
-            if (!found)
-                break;
-            id = (uint32_t)member.who.node_id + 1;
+        for (uint32_t next_id = 0; cake__gossip_next_member(node->gossip, &next_id, &member);)
             is_complete &= tell_member(node, &member);
-        }
         forget_told(node);
         if (!is_complete)
             cake__timer_arm_ms(node->env, &node->retry_timer, CAKE__RETRY_TOLD_MS);
@@ -327,17 +319,16 @@ static int list_members(void *arg)
 {
     members_request_t *request = arg;
     cake__gossip_member_t member;
-    size_t count = 0, cursor = 0;
+    size_t count = 0;
     if (request->node->state >= CAKE__NODE_CLOSING)
         return CAKE_ECLOSED;
-    while (cake__gossip_next_member(request->node->gossip, &cursor, &member))
+    for (uint32_t next_id = 0; cake__gossip_next_member(request->node->gossip, &next_id, &member);)
         count++;
     /* The C library's heap: cake_members_free knows no node. */
     request->members = cake__calloc(&cake__libc_alloc, count, sizeof *request->members);
     if (request->members == NULL)
         return CAKE_ENOMEM;
-    cursor = 0;
-    while (cake__gossip_next_member(request->node->gossip, &cursor, &member))
+    for (uint32_t next_id = 0; cake__gossip_next_member(request->node->gossip, &next_id, &member);)
         public_record(&member, &request->members[request->count++]);
     return 0;
 }
@@ -364,7 +355,7 @@ void cake__waits_close(cake_node_t *node)
         end_wait(node, node->waits.next, CAKE_ECLOSED);
 }
 
-void cake__watches_close(cake_node_t *node)
+void cake__watches_free(cake_node_t *node)
 {
     CAKE_LIST_FOR_EACH_SAFE(link, &node->watches)
     {

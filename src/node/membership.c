@@ -238,11 +238,7 @@ void cake__membership_close(cake_node_t *node)
 
 void cake__membership_free(cake_node_t *node)
 {
-    CAKE_LIST_FOR_EACH_SAFE(link, &node->watches)
-    {
-        cake__list_remove(link);
-        cake__free(node->alloc, CAKE_CONTAINER_OF(link, cake__node_watch_t, link));
-    }
+    cake__watches_free(node);
     cake__free(node->alloc, node->told);
     cake__gossip_free(node->gossip);
 }
