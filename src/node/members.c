@@ -355,7 +355,7 @@ void cake__waits_close(cake_node_t *node)
         end_wait(node, node->waits.next, CAKE_ECLOSED);
 }
 
-void cake__watches_free(cake_node_t *node)
+void cake__watches_close(cake_node_t *node)
 {
     CAKE_LIST_FOR_EACH_SAFE(link, &node->watches)
     {

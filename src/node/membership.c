@@ -238,7 +238,7 @@ void cake__membership_close(cake_node_t *node)
 
 void cake__membership_free(cake_node_t *node)
 {
-    cake__watches_free(node);
+    cake__watches_close(node);
     cake__free(node->alloc, node->told);
     cake__gossip_free(node->gossip);
 }

@@ -215,7 +215,7 @@ void cake__node_left(cake_node_t *node);
 void cake__tell_watchers(cake_node_t *node); /* when node->tell_again */
 void cake__tell_again(void *node);           /* the retry timer */
 void cake__waits_close(cake_node_t *node);
-void cake__watches_free(cake_node_t *node);
+void cake__watches_close(cake_node_t *node);
 /* To a member, or to whoever is at that address (node id 0, or that of this node, which another holds). NULL: no memory. */
 cake_channel_t *cake__carrier_channel(cake_node_t *node, const cake_addr_t *to, uint16_t node_id);
 void cake__carrier_send(cake_node_t *node, const cake_addr_t *to, uint16_t node_id, cake_slice_t frame);
