@@ -9,6 +9,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What options are initialised with, by a macro of theirs: the size, by which the library knows the version of the headers that
+ * the program was built with, and zero for all else. */
+#ifdef __cplusplus
+template <typename type> inline type cake_sized()
+{
+    type options = type();
+    options.size = sizeof(type);
+    return options;
+}
+#define CAKE_SIZED(type) cake_sized<type>()
+#else
+#define CAKE_SIZED(type)                                                                                               \
+    {                                                                                                                  \
+        .size = sizeof(type)                                                                                           \
+    }
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif

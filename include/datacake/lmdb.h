@@ -24,10 +24,7 @@ typedef struct cake_lmdb_options {
     bool lose_last_writes_on_power_cut; /* MDB_NOMETASYNC: faster, and what its name says; never a damaged file */
 } cake_lmdb_options_t;
 
-#define CAKE_LMDB_OPTIONS_INIT                                                                                         \
-    {                                                                                                                  \
-        .size = sizeof(cake_lmdb_options_t)                                                                            \
-    }
+#define CAKE_LMDB_OPTIONS_INIT CAKE_SIZED(cake_lmdb_options_t)
 
 /* Opens or makes the directory. options may be NULL. Blocks. CAKE_EINVAL, CAKE_ENOMEM, CAKE_EIO, CAKE_ENOSPC, CAKE_ECORRUPT
  * (not our file, or damaged), CAKE_EVERSION (made by a newer version), CAKE_EBUSY (another process has it open),

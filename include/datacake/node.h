@@ -107,10 +107,7 @@ typedef struct cake_node_config {
     uint64_t connect_timeout_ms; /* of the channels to members, as in cake_channel_config_t; default 2,000 */
 } cake_node_config_t;
 
-#define CAKE_NODE_CONFIG_INIT                                                                                          \
-    {                                                                                                                  \
-        .size = sizeof(cake_node_config_t)                                                                             \
-    }
+#define CAKE_NODE_CONFIG_INIT CAKE_SIZED(cake_node_config_t)
 
 /* Everything is copied. CAKE_EINVAL (size, node id 0, a name out of bounds, 0.0.0.0 without public_addr, an address that is not
  * this machine's, keys, tls), CAKE_EPARSE (an address, or files of tls), CAKE_ENOTFOUND (files of tls), CAKE_EADDRINUSE,

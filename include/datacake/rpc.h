@@ -80,10 +80,7 @@ typedef struct cake_rpc_server_config {
         *tls; /* NULL: without; read here, not kept. The environment must have TLS: CAKE_EUNAVAILABLE */
 } cake_rpc_server_config_t;
 
-#define CAKE_RPC_SERVER_CONFIG_INIT                                                                                    \
-    {                                                                                                                  \
-        .size = sizeof(cake_rpc_server_config_t)                                                                       \
-    }
+#define CAKE_RPC_SERVER_CONFIG_INIT CAKE_SIZED(cake_rpc_server_config_t)
 
 /* Listens. The strings of config are copied. On the loop thread the address must be numeric (CAKE_EDEADLK for a name).
  * CAKE_EINVAL, CAKE_EPARSE or CAKE_ENOTFOUND (address), CAKE_EADDRINUSE, CAKE_ENOMEM. *server is NULL after an error. */
@@ -202,10 +199,7 @@ typedef struct cake_channel_config {
     const cake_tls_config_t *tls; /* as the server's */
 } cake_channel_config_t;
 
-#define CAKE_CHANNEL_CONFIG_INIT                                                                                       \
-    {                                                                                                                  \
-        .size = sizeof(cake_channel_config_t)                                                                          \
-    }
+#define CAKE_CHANNEL_CONFIG_INIT CAKE_SIZED(cake_channel_config_t)
 
 /* Connects when the first call is made: only the address's form is checked here. One connection carries all calls; when it is
  * lost its calls end with CAKE_ECONNECTION and the next call connects anew. When an attempt to connect fails, the calls that
@@ -230,10 +224,7 @@ typedef struct cake_call_options {
     size_t message_size;
 } cake_call_options_t;
 
-#define CAKE_CALL_OPTIONS_INIT                                                                                         \
-    {                                                                                                                  \
-        .size = sizeof(cake_call_options_t)                                                                            \
-    }
+#define CAKE_CALL_OPTIONS_INIT CAKE_SIZED(cake_call_options_t)
 
 /* Calls and waits. Returns 0 and a reply to be freed, or an error and NULL: what the handler failed with, CAKE_EUNAVAILABLE
  * (no such service or method there), CAKE_ETIMEDOUT, CAKE_ECONNECTION, CAKE_ETOOBIG, CAKE_EBUSY, CAKE_ECLOSED, CAKE_EINVAL

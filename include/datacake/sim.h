@@ -86,10 +86,7 @@ typedef struct cake_sim_options {
     cake_sim_storage_t storage;               /* (drawn: SQLite in one run of 16) unless the workload brings its own */
 } cake_sim_options_t;
 
-#define CAKE_SIM_OPTIONS_INIT                                                                                          \
-    {                                                                                                                  \
-        .size = sizeof(cake_sim_options_t)                                                                             \
-    }
+#define CAKE_SIM_OPTIONS_INIT CAKE_SIZED(cake_sim_options_t)
 
 typedef struct cake_sim_result {
     uint64_t seed;
@@ -124,10 +121,7 @@ typedef struct cake_sim_range {
     void *arg;
 } cake_sim_range_t;
 
-#define CAKE_SIM_RANGE_INIT                                                                                            \
-    {                                                                                                                  \
-        .size = sizeof(cake_sim_range_t)                                                                               \
-    }
+#define CAKE_SIM_RANGE_INIT CAKE_SIZED(cake_sim_range_t)
 
 /* How many failed. */
 CAKE_API uint64_t cake_sim_run_range(const cake_sim_range_t *range, const cake_sim_options_t *options);
@@ -238,10 +232,7 @@ typedef struct cake_sim_explore_options {
     uint64_t max_states;               /* (20,000) then it ends, incomplete */
 } cake_sim_explore_options_t;
 
-#define CAKE_SIM_EXPLORE_OPTIONS_INIT                                                                                  \
-    {                                                                                                                  \
-        .size = sizeof(cake_sim_explore_options_t)                                                                     \
-    }
+#define CAKE_SIM_EXPLORE_OPTIONS_INIT CAKE_SIZED(cake_sim_explore_options_t)
 
 typedef struct cake_sim_explore_result {
     bool ok, is_complete;

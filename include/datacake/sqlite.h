@@ -26,10 +26,7 @@ typedef struct cake_sqlite_options {
     const char *vfs;
 } cake_sqlite_options_t;
 
-#define CAKE_SQLITE_OPTIONS_INIT                                                                                       \
-    {                                                                                                                  \
-        .size = sizeof(cake_sqlite_options_t)                                                                          \
-    }
+#define CAKE_SQLITE_OPTIONS_INIT CAKE_SIZED(cake_sqlite_options_t)
 
 /* Opens or makes the directory. options may be NULL. Blocks. CAKE_EIO, CAKE_ENOSPC, CAKE_ECORRUPT (not our file, or
  * damaged), CAKE_EVERSION (made by a newer version), CAKE_EBUSY (another process has it open), CAKE_ECONFLICT. */

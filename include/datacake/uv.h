@@ -15,10 +15,7 @@ typedef struct cake_uv_options {
     const char *thread_name;   /* NULL: "datacake" */
 } cake_uv_options_t;
 
-#define CAKE_UV_OPTIONS_INIT                                                                                           \
-    {                                                                                                                  \
-        .size = sizeof(cake_uv_options_t)                                                                              \
-    }
+#define CAKE_UV_OPTIONS_INIT CAKE_SIZED(cake_uv_options_t)
 
 /* Starts the loop thread. options may be NULL. CAKE_ENOMEM, CAKE_EINTERNAL (no thread or loop to be had).
  * End it with (*out)->ops->close(*out), from any thread but the loop's. */
