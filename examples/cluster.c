@@ -2,7 +2,6 @@
 #include <datacake/datacake.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define NODES 3
 
@@ -16,9 +15,9 @@ static int start(member_t *member, uint16_t id, const char *seed)
 {
     cake_storage_t *storage = NULL;
     cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
-    config.node_id = id;
     cake_store_options_t options = CAKE_STORE_OPTIONS_INIT;
-    options.timeout_ms = 60000;         /* how long a put may wait for its level */
+    options.timeout_ms = 60000; /* how long a put may wait for its level */
+    config.node_id = id;
     config.listen_addr = "127.0.0.1:0"; /* any free port; cake_node_address tells which */
     config.seeds = &seed;
     config.seed_count = seed != NULL ? 1 : 0;
@@ -30,21 +29,6 @@ static int start(member_t *member, uint16_t id, const char *seed)
     if (err != 0 && member->store == NULL)
         cake_storage_close(storage); /* it became the store's only if that opened */
     return err;
-}
-
-/* Levels count the replicas that a store knows: it gets to know another one by exchanging documents with it for the first time,
- * which comes a moment after the members have found each other. Until then ALL would mean fewer than three. */
-static int wait_for_replicas(const member_t *member)
-{
-    const struct timespec pause = {.tv_nsec = 5000000};
-    cake_store_stats_t stats;
-    for (int attempt = 0; attempt < 24000; attempt++) {
-        int err = cake_store_stats(member->store, &stats);
-        if (err != 0 || (stats.is_joined && stats.replicas == NODES))
-            return err;
-        nanosleep(&pause, NULL);
-    }
-    return CAKE_ETIMEDOUT;
 }
 
 static int put(cake_store_t *store, const char *key, const char *value)
@@ -70,11 +54,9 @@ static int run(member_t members[NODES])
     int err = start(&members[0], 1, NULL);
     for (uint16_t i = 1; err == 0 && i < NODES; i++)
         err = start(&members[i], (uint16_t)(i + 1), cake_node_address(members[0].node));
+    /* Levels count the replicas that a store knows: before it has met the others, ALL means fewer than three. */
     for (int i = 0; err == 0 && i < NODES; i++)
-        err = cake_node_wait_for(members[i].node, ids, NODES, 120000);
-
-    for (int i = 0; err == 0 && i < NODES; i++)
-        err = wait_for_replicas(&members[i]);
+        err = cake_store_wait_for(members[i].store, ids, NODES, 120000);
 
     if (err == 0)
         err = put(members[0].store, "moby-dick", "Call me Ishmael.");

@@ -16,6 +16,7 @@ int main(void)
 
     if ((err = cake_node_start(&config, &node)) != 0 || (err = cake_sqlite_open("hello-data", NULL, &storage)) != 0 ||
         (err = cake_store_open(node, storage, NULL, &store)) != 0 ||
+        (err = cake_store_wait_for(store, NULL, 0, 60000)) != 0 || /* until it takes writes */
         (err = cake_store_put(store, "greetings", cake_key_str("hello"), "world", 5, CAKE_QUORUM)) != 0 ||
         (err = cake_store_get(store, "greetings", cake_key_str("hello"), &doc)) != 0)
         fprintf(stderr, "hello: %s\n", cake_strerror(err));
