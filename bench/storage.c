@@ -538,8 +538,9 @@ int main(int argc, char **argv)
         else
             check(false, "an option nobody knows");
     }
-    check(settings.rows > 0 && settings.there <= settings.rows && key_bytes >= 8 && key_bytes <= 32,
-          "the choice of --rows, --there and --key-bytes (8 to 32)");
+    check(settings.rows > 0 && settings.there <= settings.rows &&
+              ((key_bytes >= 8 && key_bytes <= 32) || key_bytes == 36),
+          "the choice of --rows, --there and --key-bytes (8 to 32, or 36: UUIDs)");
     memset(value, 'v', sizeof value);
     for (size_t i = 0; i < ENGINES;
          i += i == 0 ? 1 : GROUP_MAX) { /* memory alone, the others with their raw counterparts */

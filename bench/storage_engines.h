@@ -60,11 +60,18 @@ static void put_hex(uint64_t number, char out[16])
         out[i] = "0123456789abcdef"[number >> (60 - 4 * i) & 15];
 }
 
+/* UUIDs where keys have 36 bytes, else so many digits, of which the first 15 differ. */
 static cake_slice_t make_key(uint64_t n, char out[KEY_MAX])
 {
+    char digits[32];
     uint64_t mixed = cake__mix64(n + 1);
-    put_hex(n < sequential ? n << 40 : mixed, out); /* 15 bytes differ: the id */
-    put_hex(cake__mix64(mixed), out + 16);
+    put_hex(n < sequential ? n << 40 : mixed, digits);
+    put_hex(cake__mix64(mixed), digits + 16);
+    if (key_bytes == 36)
+        snprintf(out, KEY_MAX, "%.8s-%.4s-4%.3s-a%.3s-%.12s", digits, digits + 8, digits + 13, digits + 17,
+                 digits + 20);
+    else
+        memcpy(out, digits, key_bytes);
     return cake__slice(out, key_bytes);
 }
 
@@ -73,9 +80,10 @@ static cake_slice_t make_key(uint64_t n, char out[KEY_MAX])
 static cake_id_t make_id(cake_slice_t key)
 {
     cake_id_t id = {{0}};
-    size_t len = key.len < 15 ? key.len : 15;
-    memcpy(id.bytes, key.data, len);
-    id.bytes[15] = key.len <= CAKE_ID_KEY_MAX ? (uint8_t)key.len : 0xff;
+    if (cake_id_of_key(key, &id))
+        return id;
+    memcpy(id.bytes, key.data, 15);
+    id.bytes[15] = 0xff;
     return id;
 }
 
@@ -264,7 +272,7 @@ static void raw_sqlite_write(void *state, uint64_t first, size_t count)
         sqlite3_bind_int64(raw->put, 4, (int64_t)(first + i + 1));
         sqlite3_bind_blob(raw->put, 5, value, VALUE_BYTES, SQLITE_STATIC);
         cake_id_t id = make_id(key);
-        if (raw->has_ids && key.len > CAKE_ID_KEY_MAX)
+        if (raw->has_ids && !cake_id_holds_key(&id))
             sqlite3_bind_blob(raw->put, 6, id.bytes, sizeof id.bytes, SQLITE_STATIC);
         step(raw->put);
     }
@@ -390,7 +398,7 @@ static void raw_lmdb_put_id(raw_lmdb_t *raw, MDB_txn *txn, cake_slice_t place)
     memcpy(by_id, place.data, 4);
     memcpy(by_id + 4, id.bytes, sizeof id.bytes);
     MDB_val key = val(cake__slice(by_id, sizeof by_id)), data = val(name);
-    check(name.len <= CAKE_ID_KEY_MAX || mdb_put(txn, raw->ids, &key, &data, 0) == 0, "put");
+    check(cake_id_holds_key(&id) || mdb_put(txn, raw->ids, &key, &data, 0) == 0, "put");
 }
 
 static void raw_lmdb_write(void *state, uint64_t first, size_t count)

@@ -112,12 +112,13 @@ static row_t *find(const template_t *t, cake_slice_t keyspace, cake_slice_t key)
     return row != NULL && compare(key_of(row), key) == 0 ? row : NULL;
 }
 
-/* An id of up to 15 bytes of key holds the key; for the others a real storage keeps an index. */
+/* Most ids hold their key; for the others a real storage keeps an index. */
 static row_t *find_by_id(const template_t *t, cake_slice_t keyspace, const cake_id_t *id)
 {
     row_t *row;
+    char room[CAKE_ID_KEY_MAX];
     if (cake_id_holds_key(id))
-        return find(t, keyspace, cake_id_key(id));
+        return find(t, keyspace, cake_id_key(id, room));
     for (size_t at = lower_bound(t, keyspace, (cake_slice_t){NULL, 0}); (row = row_at(t, at, keyspace)) != NULL; at++) {
         if (memcmp(row->head.id, id->bytes, sizeof id->bytes) == 0)
             return row;

@@ -51,25 +51,32 @@ static inline cake_slice_t cake_key_slice(const cake_key_t *key)
     return slice;
 }
 
-/* What a document is known by inside: a key of up to 15 bytes padded with zeroes, its length in the last byte; a
- * longer one as 15 bytes of its BLAKE2 digest and 0xff. */
+/* What a document is known by inside. The last byte says what the others are:
+ *
+ *      0..15      a key of that length as it is, then zeroes
+ *      16, 17     a key of that length, all its bytes below 128, in seven bits each: bytes 0 to 6 are its first eight, 7 to
+ *                 13 the next eight, the earlier ones in the lower bits of little-endian numbers; 14 is the seventeenth or 0
+ *      128..191   a UUID as text (RFC 9562; 36 characters, lower case): its bytes, the ninth, which tells the variant, last
+ *      255        any other key: 15 bytes of its BLAKE2s digest
+ *
+ * All but the last hold their key, so that a storage finds them by it and needs no second index. */
 typedef struct cake_id {
     uint8_t bytes[16];
 } cake_id_t;
 
-#define CAKE_ID_KEY_MAX 15u
+#define CAKE_ID_PLAIN_MAX 15u /* keys up to this length are held as they are */
+#define CAKE_ID_KEY_MAX   36u /* no longer key is held */
 
 static inline bool cake_id_holds_key(const cake_id_t *id)
 {
-    return id->bytes[15] <= CAKE_ID_KEY_MAX;
+    return id->bytes[15] <= 17 || (id->bytes[15] & 0xc0) == 0x80;
 }
 
-/* The key inside such an id; valid while *id is. */
-static inline cake_slice_t cake_id_key(const cake_id_t *id)
-{
-    cake_slice_t key = {id->bytes, id->bytes[15]};
-    return key;
-}
+/* The id of a key that its id holds. False: of another one or an empty one; then *id is as it was. */
+CAKE_API bool cake_id_of_key(cake_slice_t key, cake_id_t *id);
+
+/* The key of an id that holds one; else an empty slice. It lies in the id or in room: valid while both are. */
+CAKE_API cake_slice_t cake_id_key(const cake_id_t *id, char room[CAKE_ID_KEY_MAX]);
 
 /* The identity of one write: the seq-th of an actor, 1, 2, 3... An actor is one run of one node, drawn at random. */
 typedef struct cake_dot {

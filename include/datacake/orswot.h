@@ -61,8 +61,8 @@ typedef enum cake_verdict {
     CAKE_VERDICT_HELD           /* this replica has not joined yet */
 } cake_verdict_t;
 
-/* The id of an eight-byte key, cake_key_u64(number). A key of up to 15 bytes is padded the same way; of a longer one the
- * caller takes a digest and ends it in 0xff (key.h). */
+/* The id of an eight-byte key, cake_key_u64(number). Of other keys: cake_id_of_key(); what that cannot hold the caller names by a
+ * digest that ends in 0xff (key.h). */
 static inline cake_id_t cake_id_of_u64(uint64_t number)
 {
     cake_id_t id = {{0}};

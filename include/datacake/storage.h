@@ -3,14 +3,15 @@
  *
  * What a storage holds
  *   rows    (keyspace, id) -> key, value, hlc, dot, live or tombstone. One row at most per id; key and id belong together
- *           for good, and ids of keys of up to 15 bytes contain the key (see key.h).
+ *           for good, and most ids hold their key (see key.h: cake_id_key()).
  *   metas   (lane, name) -> bytes: small records of the store's own, written in the same step as the rows they cover.
  *   lanes   independent writers. A keyspace belongs to one lane for ever; a batch concerns one lane.
  *
  * Threads
  *   write    one at a time per lane, on the lane's thread. Different lanes write at once.
  *   reads    any thread, several at once, beside the writers, when CAKE_STORAGE_CONCURRENT_READS is set; otherwise on the
- *            lane's thread of the keyspace, like the writes. A read sees whole batches only.
+ *            lane's thread of the keyspace, like the writes. A read sees whole batches only, and no less than
+ *            one that ended before it began.
  * A callback must not call the storage. Slices it gets are valid for the call.
  *
  * The consequence of getting it wrong: a batch that is only partly there after a crash loses deletes or acknowledged

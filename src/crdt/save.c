@@ -52,16 +52,6 @@ static uint64_t checksum_end(const checksum_t *checksum)
     return cake__mix64(checksum_word(checksum_word(checksum->sum, rest), checksum->len));
 }
 
-static bool is_compact(const cake_id_t *id)
-{
-    uint8_t len = id->bytes[15], rest = 0;
-    if (len > CAKE_ID_KEY_MAX)
-        return false;
-    for (uint8_t i = len; i < 15; i++)
-        rest |= id->bytes[i];
-    return rest == 0;
-}
-
 static uint64_t zigzag(uint64_t difference)
 {
     return difference << 1 ^ (0 - (difference >> 63));
@@ -104,7 +94,7 @@ static uint8_t *varint_at(uint8_t *at, uint64_t value)
 static void put_record(saver_t *saver, const cake_record_t *record)
 {
     bool is_other = record->dot.actor != saver->before.actor || saver->before.seq == 0;
-    bool is_whole = !is_compact(&record->id);
+    bool is_whole = !cake__id_is_plain(&record->id);
     size_t before = saver->buf.len;
     uint8_t *begin = cake__buf_extend(&saver->buf, RECORD_MAX), *at = begin;
     if (at == NULL)
@@ -249,12 +239,12 @@ static bool get_id(cake__reader_t *reader, bool is_whole, cake_id_t *id)
     size_t len = is_whole ? 16 : cake__get_u8(reader);
     const uint8_t *from = len <= 16 ? cake__get_bytes(reader, len) : NULL;
     memset(id, 0, sizeof *id);
-    if (from == NULL || (!is_whole && len > CAKE_ID_KEY_MAX))
+    if (from == NULL || (!is_whole && len > CAKE_ID_PLAIN_MAX))
         return false;
     memcpy(id->bytes, from, len);
     if (!is_whole)
         id->bytes[15] = (uint8_t)len;
-    return !is_whole || !is_compact(id);
+    return !is_whole || !cake__id_is_plain(id);
 }
 
 /* In order and in C: what a set cannot be is not loaded. */

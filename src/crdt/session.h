@@ -51,6 +51,15 @@ typedef struct cake__fin {
     cake__summary_t summary;
 } cake__fin_t;
 
+/* A key as it is, then zeroes: in byte forms such an id is as long as its key. */
+static inline bool cake__id_is_plain(const cake_id_t *id)
+{
+    uint8_t rest = 0;
+    for (size_t i = id->bytes[15]; i < 15; i++)
+        rest |= id->bytes[i];
+    return id->bytes[15] <= CAKE_ID_PLAIN_MAX && rest == 0;
+}
+
 /* Ranges of ids (ranges.h): from one to its parts are 4 bits, and the finest have 20. */
 #define CAKE__RANGE_STEP     4u
 #define CAKE__RANGE_FAN      (1u << CAKE__RANGE_STEP)

@@ -135,19 +135,11 @@ int cake__fin_decode(cake__fin_t *out, const cake_alloc_t *alloc, cake__reader_t
 
 /* ---- ids ------------------------------------------------------------------------------------------------------------ */
 
-static bool is_padded_key(const cake_id_t *id)
-{
-    uint8_t rest = 0;
-    for (size_t i = id->bytes[15]; i < 15; i++)
-        rest |= id->bytes[i];
-    return cake_id_holds_key(id) && rest == 0;
-}
-
 static void put_ids(cake__buf_t *out, const cake_id_t *ids, size_t count)
 {
     cake__put_varint(out, count);
     for (size_t i = 0; i < count; i++)
-        cake__put_string(out, is_padded_key(&ids[i]) ? cake_id_key(&ids[i]) : cake__slice(ids[i].bytes, 16));
+        cake__put_string(out, cake__slice(ids[i].bytes, cake__id_is_plain(&ids[i]) ? ids[i].bytes[15] : 16));
 }
 
 static int get_id(cake__reader_t *reader, cake_id_t *id)
@@ -159,7 +151,7 @@ static int get_id(cake__reader_t *reader, cake_id_t *id)
     id->bytes[15] = (uint8_t)key.len;
     if (key.len > 0)
         memcpy(id->bytes, key.data, key.len);
-    return key.len == sizeof id->bytes && is_padded_key(id) ? CAKE_EPARSE : 0;
+    return key.len == sizeof id->bytes && cake__id_is_plain(id) ? CAKE_EPARSE : 0;
 }
 
 /* The count is held against the bytes that are there before anything is allocated. */

@@ -22,7 +22,7 @@ static inline uint64_t cake__fold(uint64_t a, uint64_t b)
 static inline uint64_t cake__split_off_neighbours(cake__id_pair_t *id)
 {
     uint64_t len = id->high >> 56, shift = (len - 1) % 8 * 8;
-    if (len == 0 || len > CAKE_ID_KEY_MAX)
+    if (len == 0 || len > CAKE_ID_PLAIN_MAX)
         return 0;
     uint64_t bits = (len <= 8 ? id->low : id->high) >> shift & CAKE__NEIGHBOUR_MASK;
     id->low ^= len <= 8 ? bits << shift : 0;

@@ -181,13 +181,37 @@ static int fill_up(cake__lmdb_lane_t *lane, off_t *size_before)
 static int open_tables(cake__lmdb_lane_t *lane, MDB_txn *txn, uint32_t version)
 {
     int code = 0;
-    for (int i = 1; i < CAKE__TABLES && code == 0; i++) {
+    for (int i = 0; i < CAKE__TABLES && code == 0; i++) {
         bool is_new = version < 2 && (i == CAKE__TABLE_LATE_0 || i == CAKE__TABLE_LATE_1);
         code = open_table(txn, (cake__lmdb_table_t)i, is_new ? MDB_CREATE : 0, &lane->tables[i]);
     }
+    if (code == 0 && version < 3)
+        code = cake__lmdb_drop_held_ids(lane, txn);
     if (code == 0 && version < CAKE__LMDB_VERSION)
         code = put_number(txn, lane->tables[CAKE__TABLE_ABOUT], "version", CAKE__LMDB_VERSION);
     return code == 0 ? cake__late_load(lane, txn) : code;
+}
+
+/* Once the file is found to be in order. The handles of tables stay open only when the transaction that opened them commits. */
+static int open_or_migrate(cake__lmdb_lane_t *lane, MDB_txn *txn, uint32_t version)
+{
+    int code = open_tables(lane, txn, version);
+    while (code == MDB_MAP_FULL && version < CAKE__LMDB_VERSION) {
+        mdb_txn_abort(txn);
+        txn = NULL;
+        code = cake__lmdb_env_grow(lane);
+        if (code == 0)
+            code = mdb_txn_begin(lane->env, NULL, 0, &txn);
+        if (code == 0)
+            code = open_tables(lane, txn, version);
+    }
+    if (code == 0)
+        code = mdb_txn_commit(txn);
+    else if (txn != NULL)
+        mdb_txn_abort(txn);
+    if (code == 0 && version < CAKE__LMDB_VERSION)
+        cake__log(&lane->storage->log, CAKE_LOG_INFO, "%s: now of version %u", lane->path, CAKE__LMDB_VERSION);
+    return code;
 }
 
 static int read_about(cake__lmdb_lane_t *lane, unsigned *lanes)
@@ -209,9 +233,7 @@ static int read_about(cake__lmdb_lane_t *lane, unsigned *lanes)
         number == lane->number && count >= 1 && count <= CAKE_STORAGE_LANES_MAX && (*lanes == 0 || count == *lanes);
     bool is_ours = code == 0 && version <= CAKE__LMDB_VERSION && is_lane;
     if (is_ours)
-        code = open_tables(lane, txn, version);
-    if (is_ours && code == 0) /* the handles of tables stay open only when the transaction that opened them commits */
-        code = mdb_txn_commit(txn);
+        code = open_or_migrate(lane, txn, version);
     else
         mdb_txn_abort(txn);
     if (code == MDB_NOTFOUND)

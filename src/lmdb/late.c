@@ -28,7 +28,6 @@
 #define LEAST_MIN  16384u   /* entries of a half */
 #define LEAST_MAX  1048576u /* 40 MB */
 #define FULL       4u       /* halves of that many times the least are full: their ids go where they belong, at once */
-#define HEAD       20u      /* keyspace, id; the key follows */
 #define NONE       0u
 #define IDS_PER    4u /* merging is worth while with a quarter of what ids holds: then a page takes fifteen of them */
 #define MERGE_RATE 2u
@@ -129,11 +128,11 @@ static int read_key(const cake__table_ref_t *ref, const cake__late_half_t *half,
     int code = mdb_get(ref->txn, ref->lane->tables[half->table], &at, &value);
     if (code != 0)
         return code;
-    if (value.mv_size <= HEAD + CAKE_ID_KEY_MAX || value.mv_size > HEAD + CAKE_KEY_MAX ||
+    if (value.mv_size <= CAKE__LATE_HEAD + CAKE_ID_PLAIN_MAX || value.mv_size > CAKE__LATE_HEAD + CAKE_KEY_MAX ||
         memcmp((const uint8_t *)value.mv_data + 4, entry->id.bytes, sizeof entry->id.bytes) != 0)
         return MDB_CORRUPTED;
-    *len = value.mv_size - HEAD;
-    memcpy(key, (const uint8_t *)value.mv_data + HEAD, *len);
+    *len = value.mv_size - CAKE__LATE_HEAD;
+    memcpy(key, (const uint8_t *)value.mv_data + CAKE__LATE_HEAD, *len);
     return 0;
 }
 
@@ -268,8 +267,8 @@ static int load_half(cake__lmdb_lane_t *lane, MDB_txn *txn, cake__late_half_t *h
         cake_id_t id;
         uint64_t number;
         const uint8_t *bytes = value.mv_data;
-        if (key.mv_size != sizeof number || value.mv_size <= HEAD + CAKE_ID_KEY_MAX ||
-            value.mv_size > HEAD + CAKE_KEY_MAX) {
+        if (key.mv_size != sizeof number || value.mv_size <= CAKE__LATE_HEAD + CAKE_ID_PLAIN_MAX ||
+            value.mv_size > CAKE__LATE_HEAD + CAKE_KEY_MAX) {
             code = MDB_CORRUPTED;
             break;
         }
@@ -324,16 +323,16 @@ int cake__late_add(const cake__table_ref_t *ref, const cake_id_t *id, cake_slice
 {
     cake__lmdb_lane_t *lane = ref->lane;
     cake__late_half_t *half = filling(&lane->late);
-    uint8_t head[HEAD];
+    uint8_t head[CAKE__LATE_HEAD];
     cake__store_le(head, ref->keyspace, 4);
     memcpy(head + 4, id->bytes, sizeof id->bytes);
     uint64_t number = lane->late.next_number++;
-    MDB_val at = cake__val(&number, sizeof number), value = cake__val(NULL, HEAD + key.len);
+    MDB_val at = cake__val(&number, sizeof number), value = cake__val(NULL, CAKE__LATE_HEAD + key.len);
     int code = mdb_put(ref->txn, lane->tables[half->table], &at, &value, MDB_APPEND | MDB_RESERVE);
     if (code != 0)
         return code;
-    memcpy(value.mv_data, head, HEAD);
-    memcpy((uint8_t *)value.mv_data + HEAD, key.data, key.len);
+    memcpy(value.mv_data, head, CAKE__LATE_HEAD);
+    memcpy((uint8_t *)value.mv_data + CAKE__LATE_HEAD, key.data, key.len);
     return remember(lane, half, number, ref->keyspace, id);
 }
 
@@ -364,7 +363,7 @@ int cake__late_erase(const cake__table_ref_t *ref, const cake_id_t *id)
 static int merge_entry(const cake__table_ref_t *ref, const cake__late_half_t *half, const cake__late_entry_t *entry,
                        MDB_cursor *cursor)
 {
-    uint8_t bytes[HEAD], name[CAKE_KEY_MAX]; /* a copy: LMDB may move what it gave when it is changed */
+    uint8_t bytes[CAKE__LATE_HEAD], name[CAKE_KEY_MAX]; /* a copy: LMDB may move what it gave when it is changed */
     size_t len;
     int code = read_key(ref, half, entry, name, &len);
     if (code != 0)
@@ -410,8 +409,8 @@ int cake__late_count(const cake__table_ref_t *ref, size_t *count)
         MDB_val number, value, found;
         code = mdb_cursor_open(ref->txn, ref->lane->tables[CAKE__TABLE_LATE_0 + i], &cursor);
         while (code == 0 && (code = mdb_cursor_get(cursor, &number, &value, MDB_NEXT)) == 0) {
-            uint8_t bytes[HEAD];
-            if (value.mv_size <= HEAD) {
+            uint8_t bytes[CAKE__LATE_HEAD];
+            if (value.mv_size <= CAKE__LATE_HEAD) {
                 code = MDB_CORRUPTED;
                 break;
             }

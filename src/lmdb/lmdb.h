@@ -32,9 +32,10 @@
 #include "storage/reserve.h"
 #include "storage/storage.h"
 
-#define CAKE__LMDB_VERSION   2u /* 1: without late-0 and late-1 */
+#define CAKE__LMDB_VERSION   3u /* 1: without late-0 and late-1; 2: ids held keys of up to 15 bytes only */
 #define CAKE__LMDB_MAP_BYTES (UINT64_C(1) << 30)
 #define CAKE__LMDB_READERS   256u
+#define CAKE__LATE_HEAD      20u /* of an entry in late-0 or late-1: keyspace, id; the key follows */
 #define CAKE__LMDB_SLOTS     48u /* reads at once; more wait. All are held at times: ThreadSanitizer can follow 64 locks */
 
 typedef enum cake__lmdb_table {
@@ -167,6 +168,9 @@ int cake__lmdb_erase_row(const cake__table_ref_t *ref, const cake_id_t *id); /* 
 int cake__lmdb_get_row(const cake__table_ref_t *ref, cake_slice_t key, cake_row_t *row);
 int cake__lmdb_fetch_row(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX],
                          cake_row_t *row); /* the row's key may be in `key` */
+
+/* Of a file of version 2: makes it one of version 3, but for the number. */
+int cake__lmdb_drop_held_ids(cake__lmdb_lane_t *lane, MDB_txn *txn);
 
 /* Rows in order of their keys, from the first that is not below `from`; dead ones too. *from_fn is what fn returned. */
 int cake__lmdb_each_row(const cake__table_ref_t *ref, cake_slice_t from, cake_row_fn fn, void *arg, int *from_fn);

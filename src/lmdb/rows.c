@@ -117,15 +117,11 @@ static int read_record(MDB_val record, cake_slice_t key, cake_row_t *row)
         row->key.data = cake__get_bytes(&reader, row->key.len);
     }
     bool is_sound = reader.err == 0 && kind <= 1 && parts <= PARTS && row->key.len > 0 &&
-                    row->key.len <= CAKE_KEY_MAX && (row->key.len <= CAKE_ID_KEY_MAX) == (id == NULL);
+                    row->key.len <= CAKE_KEY_MAX && cake_id_of_key(row->key, &row->id) == (id == NULL);
     if (!is_sound)
         return MDB_CORRUPTED;
-    if (id != NULL) {
+    if (id != NULL)
         memcpy(row->id.bytes, id, 16);
-    } else {
-        memcpy(row->id.bytes, row->key.data, row->key.len);
-        row->id.bytes[15] = (uint8_t)row->key.len;
-    }
     row->value = cake__slice(reader.at, cake__reader_left(&reader));
     return 0;
 }
@@ -250,7 +246,7 @@ static int find_key(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t k
     code = get(ref, CAKE__TABLE_IDS, &by_id, &found);
     if (code != 0)
         return code;
-    if (found.mv_size <= CAKE_ID_KEY_MAX || found.mv_size >= DIRECT_MAX)
+    if (found.mv_size <= CAKE_ID_PLAIN_MAX || found.mv_size >= DIRECT_MAX)
         return MDB_CORRUPTED;
     *len = found.mv_size;
     memcpy(key, found.mv_data, found.mv_size);
@@ -273,7 +269,8 @@ int cake__lmdb_erase_row(const cake__table_ref_t *ref, const cake_id_t *id)
     uint8_t key[CAKE_KEY_MAX];
     size_t len;
     if (cake_id_holds_key(id)) {
-        table_key_t place = make_key(ref->keyspace, cake_id_key(id));
+        char room[CAKE_ID_KEY_MAX];
+        table_key_t place = make_key(ref->keyspace, cake_id_key(id, room));
         return del(ref, CAKE__TABLE_ROWS, &place);
     }
     table_key_t by_id = key_of_id(ref->keyspace, id);
@@ -318,10 +315,12 @@ int cake__lmdb_get_row(const cake__table_ref_t *ref, cake_slice_t key, cake_row_
 
 int cake__lmdb_fetch_row(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], cake_row_t *row)
 {
-    size_t len;
-    if (cake_id_holds_key(id))
-        return cake__lmdb_get_row(ref, cake_id_key(id), row);
-    int code = find_key(ref, id, key, &len);
+    char room[CAKE_ID_KEY_MAX];
+    cake_slice_t held = cake_id_key(id, room);
+    size_t len = held.len;
+    if (len > 0)
+        memcpy(key, held.data, len); /* the row's key has to outlive this call */
+    int code = len > 0 ? 0 : find_key(ref, id, key, &len);
     if (code == MDB_NOTFOUND)
         return get_large(ref, id, row);
     return code != 0 ? code : cake__lmdb_get_row(ref, cake__slice(key, len), row);
@@ -375,4 +374,71 @@ int cake__lmdb_each_row(const cake__table_ref_t *ref, cake_slice_t from, cake_ro
     }
     mdb_cursor_close(cursor);
     return code == MDB_NOTFOUND ? 0 : code;
+}
+
+/* ---- files of version 2, whose ids held keys of up to 15 bytes only -------------------------------------------------------- */
+
+/* The record again without its id. */
+static int drop_id(const cake__table_ref_t *ref, MDB_cursor *cursor, const MDB_val *place, const MDB_val *record)
+{
+    const cake_alloc_t *alloc = &ref->lane->storage->alloc;
+    uint8_t at[4 + CAKE_ID_KEY_MAX]; /* a copy, as of the record: LMDB moves what it gave */
+    size_t len = record->mv_size - 16;
+    uint8_t *bytes = cake__malloc(alloc, len);
+    if (bytes == NULL)
+        return ENOMEM;
+    memcpy(at, place->mv_data, place->mv_size);
+    memcpy(bytes, record->mv_data, HEADER);
+    bytes[1] = 0;
+    memcpy(bytes + HEADER, (const uint8_t *)record->mv_data + HEADER + 16, len - HEADER);
+    MDB_val key = cake__val(at, place->mv_size), value = cake__val(bytes, len);
+    int code = mdb_cursor_put(cursor, &key, &value, MDB_CURRENT);
+    cake__free(alloc, bytes);
+    return code;
+}
+
+static int drop_ids_of_rows(const cake__table_ref_t *ref)
+{
+    MDB_cursor *cursor;
+    MDB_val key, record;
+    cake_id_t id;
+    int code = mdb_cursor_open(ref->txn, ref->lane->tables[CAKE__TABLE_ROWS], &cursor);
+    if (code != 0)
+        return code;
+    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &record, MDB_NEXT)) == 0) {
+        bool is_held = key.mv_size > 4 && cake_id_of_key(cake__slice((uint8_t *)key.mv_data + 4, key.mv_size - 4), &id);
+        if (is_held && record.mv_size >= HEADER + 16 && ((uint8_t *)record.mv_data)[1] == PART_ID)
+            code = drop_id(ref, cursor, &key, &record);
+    }
+    mdb_cursor_close(cursor);
+    return code == MDB_NOTFOUND ? 0 : code;
+}
+
+/* Of a table whose values end in a key, `skip` bytes behind their beginning. */
+static int drop_held(const cake__table_ref_t *ref, cake__lmdb_table_t table, size_t skip)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    cake_id_t id;
+    int code = mdb_cursor_open(ref->txn, ref->lane->tables[table], &cursor);
+    if (code != 0)
+        return code;
+    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        bool has_key = value.mv_size > skip;
+        if (has_key && cake_id_of_key(cake__slice((uint8_t *)value.mv_data + skip, value.mv_size - skip), &id))
+            code = mdb_cursor_del(cursor, 0);
+    }
+    mdb_cursor_close(cursor);
+    return code == MDB_NOTFOUND ? 0 : code;
+}
+
+int cake__lmdb_drop_held_ids(cake__lmdb_lane_t *lane, MDB_txn *txn)
+{
+    const cake__table_ref_t ref = {lane, txn, 0, NULL};
+    int code = drop_ids_of_rows(&ref);
+    if (code == 0)
+        code = drop_held(&ref, CAKE__TABLE_IDS, 0);
+    for (unsigned i = 0; i < 2 && code == 0; i++)
+        code = drop_held(&ref, CAKE__TABLE_LATE_0 + i, CAKE__LATE_HEAD);
+    return code;
 }

@@ -56,20 +56,31 @@ static int compare_turns(const void *a, const void *b)
     return order != 0 ? order : first->at < second->at ? -1 : 1;
 }
 
-/* NULL: take them as they come, since it is a small batch, one of several keyspaces, or one with an erasure by the id of a
- * long key, or since there is no memory for it. */
+/* The key, which lies in the id or in its room for an erasure. */
+static cake_slice_t key_of(const cake_write_t *write, char room[CAKE_ID_KEY_MAX])
+{
+    return write->kind == CAKE_WRITE_ERASE ? cake_id_key(&write->id, room) : write->key;
+}
+
+/* NULL: take them as they come, since it is a small batch, one of several keyspaces, or one with an erasure by an id that does
+ * not hold its key, or since there is no memory for it. */
 static turn_t *sort_batch(const cake_alloc_t *alloc, const cake_batch_t *batch)
 {
+    size_t erasures = 0;
     bool is_simple = batch->write_count >= SORT_MIN && batch->write_count <= UINT32_MAX;
     for (size_t i = 0; i < batch->write_count && is_simple; i++) {
         const cake_write_t *write = &batch->writes[i];
         is_simple = cake__slice_equal(write->keyspace, batch->writes[0].keyspace) &&
                     (write->kind != CAKE_WRITE_ERASE || cake_id_holds_key(&write->id));
+        erasures += write->kind == CAKE_WRITE_ERASE;
     }
-    turn_t *turns = is_simple ? cake__malloc(alloc, batch->write_count * sizeof *turns) : NULL;
+    size_t size = batch->write_count * sizeof(turn_t) + erasures * CAKE_ID_KEY_MAX;
+    turn_t *turns = is_simple ? cake__malloc(alloc, size) : NULL;
+    char *room = turns != NULL ? (char *)(turns + batch->write_count) : NULL;
     for (size_t i = 0; i < batch->write_count && turns != NULL; i++) {
         const cake_write_t *write = &batch->writes[i];
-        cake_slice_t key = cake_id_holds_key(&write->id) ? cake_id_key(&write->id) : write->key;
+        cake_slice_t key = key_of(write, room);
+        room += write->kind == CAKE_WRITE_ERASE ? CAKE_ID_KEY_MAX : 0;
         turns[i] = (turn_t){start_of(key), (uint32_t)i, (uint32_t)key.len, key.data};
     }
     if (turns != NULL)

@@ -4,7 +4,8 @@
  *                                                                and closed when they come back
  *
  * A connection keeps its snapshot while lane->commits stands still, and so needs no locks of the file for the next read.
- * A write raises commits before it returns, so a read that begins later begins a new snapshot. */
+ * A write raises commits before it returns, so a read that begins later begins a new snapshot. While a commit is under way
+ * each read begins one: of two reads, one after the other, the second never sees less than the first. */
 #include "sqlite/sqlite.h"
 
 #define POOL_MAX         16u
@@ -106,7 +107,7 @@ static int open_reader(cake__sqlite_lane_t *lane, cake__reader_connection_t **ou
 static int begin_snapshot(cake__sqlite_lane_t *lane, cake__reader_connection_t *reader)
 {
     uint64_t commits = atomic_load(&lane->commits);
-    if (reader->has_snapshot && reader->commits == commits)
+    if (reader->has_snapshot && reader->commits == commits && commits % 2 == 0)
         return 0;
     end_snapshot(reader);
     int err = run(reader, CAKE__READ_BEGIN);
@@ -186,11 +187,8 @@ static int read_row(sqlite3_stmt *statement, cake_row_t *row)
         .dot = {(uint64_t)sqlite3_column_int64(statement, 2), (uint64_t)sqlite3_column_int64(statement, 3)}};
     if (row->key.len == 0 || row->key.len > CAKE_KEY_MAX)
         return CAKE_ECORRUPT;
-    if (row->key.len <= CAKE_ID_KEY_MAX) {
-        memcpy(row->id.bytes, row->key.data, row->key.len);
-        row->id.bytes[15] = (uint8_t)row->key.len;
+    if (cake_id_of_key(row->key, &row->id))
         return 0;
-    }
     cake_slice_t id = column_bytes(statement, 4);
     if (id.len != sizeof row->id.bytes)
         return CAKE_ECORRUPT;
@@ -241,10 +239,11 @@ int cake__sqlite_get(cake_storage_t *storage, cake_slice_t keyspace, cake_slice_
 static int fetch_one(cake__sqlite_lane_t *lane, cake__reader_connection_t *reader, int64_t number, const cake_id_t *id,
                      cake_row_fn fn, void *arg)
 {
-    bool is_short = cake_id_holds_key(id);
-    sqlite3_stmt *statement = reader->statements[is_short ? CAKE__READ_BY_KEY : CAKE__READ_BY_ID];
+    char room[CAKE_ID_KEY_MAX];
+    bool is_held = cake_id_holds_key(id);
+    sqlite3_stmt *statement = reader->statements[is_held ? CAKE__READ_BY_KEY : CAKE__READ_BY_ID];
     sqlite3_bind_int64(statement, 1, number);
-    bind_bytes(statement, 2, is_short ? cake_id_key(id) : cake__slice(id->bytes, sizeof id->bytes));
+    bind_bytes(statement, 2, is_held ? cake_id_key(id, room) : cake__slice(id->bytes, sizeof id->bytes));
     int code = sqlite3_step(statement), err = 0;
     if (code == SQLITE_ROW) {
         cake_row_t row;

@@ -21,7 +21,11 @@ static const char schema_1[] =
     " strftime('%Y-%m-%dT%H:%M:%fZ', (d.hlc >> 16) / 1000.0, 'unixepoch') AS written"
     " FROM documents d JOIN keyspaces k ON k.number = d.keyspace WHERE d.value IS NOT NULL;";
 
-static const char *const steps[] = {schema_1};
+/* Until then ids held keys of up to 15 bytes only. */
+static const char schema_2[] =
+    "UPDATE documents SET id = NULL WHERE id IS NOT NULL AND " CAKE__SQLITE_HOLDS_KEY "(key)";
+
+static const char *const steps[] = {schema_1, schema_2};
 
 const cake__sqlite_schema_t cake__sqlite_schema = {steps, CAKE_COUNT_OF(steps)};
 
@@ -89,6 +93,21 @@ int cake__sqlite_prepare(sqlite3 *db, const char *const *texts, size_t count, sq
         return code == SQLITE_ERROR ? CAKE_ECORRUPT : cake__sqlite_err(db, code);
     }
     return 0;
+}
+
+/* CAKE__SQLITE_HOLDS_KEY(key): whether its id holds that key. */
+static void holds_key(sqlite3_context *context, int count, sqlite3_value **values)
+{
+    cake_id_t id;
+    CAKE_ASSERT(count == 1);
+    const void *key = sqlite3_value_blob(values[0]);
+    sqlite3_result_int(context, cake_id_of_key(cake__slice(key, (size_t)sqlite3_value_bytes(values[0])), &id));
+}
+
+static int add_functions(sqlite3 *db)
+{
+    int flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY;
+    return sqlite3_create_function_v2(db, CAKE__SQLITE_HOLDS_KEY, 1, flags, NULL, holds_key, NULL, NULL, NULL);
 }
 
 /* ---- recognising -------------------------------------------------------------------------------------------------------- */
@@ -217,6 +236,8 @@ int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned
         return CAKE_ETOOBIG;
     (void)unlink(draft); /* of an attempt that was cut short */
     int code = sqlite3_open_v2(draft, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, way->vfs);
+    if (code == SQLITE_OK)
+        code = add_functions(db);
     int err = cake__sqlite_err(db, code);
     if (err == 0)
         err = fill_new(db, draft, lane, lanes, way);
@@ -231,6 +252,8 @@ int cake__sqlite_connect(const char *path, const cake__sqlite_way_t *way, sqlite
     const cake_log_t *log = way->log;
     *db = NULL;
     int code = sqlite3_open_v2(path, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, way->vfs);
+    if (code == SQLITE_OK)
+        code = add_functions(*db);
     if (code != SQLITE_OK) {
         int err = cake__sqlite_err(*db, code);
         cake__log(log, CAKE_LOG_ERROR, "%s: %s", path, *db == NULL ? "out of memory" : sqlite3_errmsg(*db));

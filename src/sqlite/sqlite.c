@@ -11,7 +11,7 @@ static const char *const own_checks[] = {
     ("SELECT 'a document whose key has ' || length(key) || ' bytes' FROM documents"
      " WHERE length(key) NOT BETWEEN 1 AND 511 LIMIT 1"),
     ("SELECT 'a document whose id does not fit its key: ' || hex(key) FROM documents"
-     " WHERE (length(key) > 15) <> (id IS NOT NULL) OR length(id) <> 16 LIMIT 1"),
+     " WHERE " CAKE__SQLITE_HOLDS_KEY "(key) <> (id IS NULL) OR length(id) <> 16 LIMIT 1"),
     ("SELECT 'a name of ' || length(name) || ' bytes among the metas' FROM metas"
      " WHERE length(name) NOT BETWEEN 1 AND 255 LIMIT 1"),
 };

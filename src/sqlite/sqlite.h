@@ -51,7 +51,7 @@ typedef struct cake__reader_connection {
     sqlite3 *db;
     sqlite3_stmt *statements[CAKE__READ_STATEMENTS];
     bool has_snapshot;
-    uint64_t commits; /* of the lane when the snapshot was taken, or fewer */
+    uint64_t commits; /* the lane's count when the snapshot was taken, or before */
 } cake__reader_connection_t;
 
 typedef enum cake__write_statement {
@@ -75,7 +75,7 @@ typedef struct cake__sqlite_lane {
     sqlite3_stmt *statements[CAKE__WRITE_STATEMENTS];
     int wal_pages, checkpoint_at;
     cake__reserve_t reserve;
-    atomic_uint_fast64_t commits;
+    atomic_uint_fast64_t commits; /* begun and ended: odd while one is under way */
     cake__lock_t pool_lock;
     cake__reader_connection_t *pool;
     unsigned pool_count;
@@ -130,6 +130,8 @@ static inline cake__sqlite_t *cake__sqlite_of(cake_storage_t *storage)
 }
 
 /* ---- schema.c ---------------------------------------------------------------------------------------------------------- */
+
+#define CAKE__SQLITE_HOLDS_KEY "cake_holds_key" /* a function of each connection: of a key, whether its id holds it */
 
 /* What a result code of SQLite is called here. db may be NULL; it tells a full disk from other I/O errors. */
 int cake__sqlite_err(sqlite3 *db, int code);

@@ -86,6 +86,32 @@ static void a_step_that_fails_changes_nothing(void **state)
     cake__test_dir_remove(&dir);
 }
 
+/* Where only keys of up to 15 bytes were held by their ids. */
+static void opens_a_file_of_version_1(void **state)
+{
+    (void)state;
+    static const char *const make_old =
+        "UPDATE documents SET id = CAST(substr(key, 1, 15) || x'ff' AS BLOB) WHERE id IS NULL AND length(key) > 15;"
+        "PRAGMA user_version = 1";
+    static const char *const count = "SELECT count(*) FROM documents WHERE id IS NOT NULL";
+    cake__test_dir_t dir;
+    crash_model_t model;
+    cake_storage_t *storage = NULL;
+    cake__test_dir_make(&dir);
+    crash_model_init(&model);
+    assert_int_equal(open_dir(dir.path, &storage), 0);
+    while (model.last < 100)
+        assert_int_equal(crash_write(storage, model.last + 1, &model), 0);
+    cake_storage_close(storage);
+    unsigned with_id = version_number(dir.path, count);
+    version_exec(dir.path, make_old);
+    assert_true(version_number(dir.path, count) > with_id);
+    cake_storage_close(crash_reopen(open_dir, dir.path, &model, model.last));
+    assert_int_equal(version_number(dir.path, count), with_id);
+    assert_int_equal(version_number(dir.path, "PRAGMA user_version"), cake__sqlite_schema.version);
+    cake__test_dir_remove(&dir);
+}
+
 /* What a shell may do to a file, and what check() says; NULL: opening refuses it. */
 static const struct {
     const char *sql, *says;
@@ -226,6 +252,7 @@ int main(void)
         DISK_CASE(survives_damaged_files, &sqlite_kind),
         cmocka_unit_test(refuses_what_is_not_its_own),
         cmocka_unit_test(a_step_that_fails_changes_nothing),
+        cmocka_unit_test(opens_a_file_of_version_1),
         cmocka_unit_test(finds_what_a_shell_has_done),
         cmocka_unit_test(a_shell_may_be_beside),
         cmocka_unit_test(rows_too_large_for_sqlite_change_nothing),

@@ -21,6 +21,16 @@ static inline int version_open(const char *dir, const char *const *more, int cou
     return cake__sqlite_open(dir, &settings, storage);
 }
 
+static inline void version_exec(const char *dir, const char *sql)
+{
+    sqlite3 *db;
+    char path[128];
+    snprintf(path, sizeof path, "%s/lane-000.sqlite", dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(cake__sqlite_exec(db, sql, NULL), 0);
+    sqlite3_close(db);
+}
+
 static inline unsigned version_number(const char *dir, const char *sql)
 {
     sqlite3 *db;

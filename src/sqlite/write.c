@@ -58,10 +58,12 @@ static int add_keyspace(cake__sqlite_lane_t *lane, cake_slice_t text, cake__name
 
 static int erase(cake__sqlite_lane_t *lane, int64_t keyspace, const cake_id_t *id)
 {
-    bool is_short = cake_id_holds_key(id);
-    cake__write_statement_t which = is_short ? CAKE__WRITE_ERASE_KEY : CAKE__WRITE_ERASE_ID;
+    char room[CAKE_ID_KEY_MAX];
+    bool is_held = cake_id_holds_key(id);
+    cake__write_statement_t which = is_held ? CAKE__WRITE_ERASE_KEY : CAKE__WRITE_ERASE_ID;
     sqlite3_bind_int64(lane->statements[which], 1, keyspace);
-    (void)bind_bytes(lane->statements[which], 2, is_short ? cake_id_key(id) : cake__slice(id->bytes, sizeof id->bytes));
+    (void)bind_bytes(lane->statements[which], 2,
+                     is_held ? cake_id_key(id, room) : cake__slice(id->bytes, sizeof id->bytes));
     return step(lane, which);
 }
 
@@ -164,8 +166,11 @@ static int commit_batch(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
     err = write_rows(lane, batch, &has_new_names);
     if (err == 0)
         err = write_metas(lane, batch);
-    if (err == 0)
+    if (err == 0) {
+        atomic_fetch_add(&lane->commits, 1);
         err = step(lane, CAKE__WRITE_COMMIT);
+        atomic_fetch_add(&lane->commits, 1);
+    }
     if (err != 0 && sqlite3_get_autocommit(lane->db) == 0)
         (void)step(lane, CAKE__WRITE_ROLLBACK);
     if (has_new_names)
@@ -197,7 +202,6 @@ int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch)
     err = write_batch(lane, batch);
     if (err != 0)
         return err;
-    atomic_fetch_add(&lane->commits, 1);
     if (lane->wal_pages >= lane->checkpoint_at)
         (void)checkpoint(lane);
     return 0;

@@ -40,8 +40,9 @@ static inline void crash_model_init(crash_model_t *model)
 
 static inline cake_slice_t crash_key(unsigned i, char out[64])
 {
-    const char *format = i % 3 == 0 ? "a long key, to be found by its digest %u" : "key %u";
-    return cake__slice(out, (size_t)snprintf(out, 64, format, i));
+    static const char *const formats[] = {"a long key, to be found by its digest %u", "key %u",
+                                          "%08x-7dec-41d0-a765-00a0c91e6bf6"};
+    return cake__slice(out, (size_t)snprintf(out, 64, formats[i % 3], i));
 }
 
 static inline const uint8_t *crash_value(uint64_t hlc)

@@ -55,7 +55,7 @@ static uint64_t row_bytes(const cake__row_t *row)
 
 static cake__row_t *new_row(memory_t *memory, const cake_id_t *id, cake_slice_t key, cake_slice_t value)
 {
-    size_t key_len = cake_id_holds_key(id) ? 0 : key.len;
+    size_t key_len = key.len <= CAKE_ID_PLAIN_MAX ? 0 : key.len;
     cake__row_t *row = cake__malloc(&memory->alloc, sizeof *row + key_len + value.len);
     if (row == NULL)
         return NULL;
@@ -87,16 +87,15 @@ static cake__row_t *row_of_write(memory_t *memory, const cake_write_t *write)
 static cake__row_t *row_of_meta(memory_t *memory, const cake_meta_write_t *meta)
 {
     cake_id_t id = {{0}};
-    if (meta->name.len <= CAKE_ID_KEY_MAX)
-        memcpy(id.bytes, meta->name.data, meta->name.len);
-    id.bytes[15] = meta->name.len <= CAKE_ID_KEY_MAX ? (uint8_t)meta->name.len : 0xff;
+    (void)cake_id_of_key(meta->name, &id);
     return new_row(memory, &id, meta->name, meta->value);
 }
 
 static cake__row_t *find_by_id(const keyspace_t *keyspace, const cake_id_t *id)
 {
+    char room[CAKE_ID_KEY_MAX];
     if (cake_id_holds_key(id))
-        return cake__tree_get(&keyspace->rows, cake_id_key(id));
+        return cake__tree_get(&keyspace->rows, cake_id_key(id, room));
     return cake__map_get(&keyspace->long_ids, cake__slice(id->bytes, sizeof id->bytes));
 }
 

@@ -10,8 +10,9 @@ static int check_write(const cake_write_t *write)
         return CAKE_EINVAL;
     if (write->key.len > CAKE_KEY_MAX || write->value.len > CAKE__VALUE_HARD_MAX)
         return CAKE_ETOOBIG;
-    bool belongs = cake_id_holds_key(&write->id) ? cake__slice_equal(cake_id_key(&write->id), write->key)
-                                                 : write->key.len > CAKE_ID_KEY_MAX;
+    cake_id_t id;
+    bool belongs =
+        cake_id_of_key(write->key, &id) ? memcmp(&id, &write->id, sizeof id) == 0 : !cake_id_holds_key(&write->id);
     return write->key.len > 0 && belongs ? 0 : CAKE_EINVAL;
 }
 

@@ -23,11 +23,8 @@ void cake__suite_skip(cake__suite_t *suite, const char *why)
 cake_id_t cake__suite_id(cake_slice_t key)
 {
     cake_id_t id = {{0}};
-    if (key.len <= CAKE_ID_KEY_MAX) {
-        memcpy(id.bytes, key.data, key.len);
-        id.bytes[15] = (uint8_t)key.len;
+    if (cake_id_of_key(key, &id))
         return id;
-    }
     uint64_t first = cake__hash_bytes(key.data, key.len), second = cake__mix64(first ^ key.len);
     memcpy(id.bytes, &first, 8);
     memcpy(id.bytes + 8, &second, 7);

@@ -65,7 +65,7 @@ static int compare(const cake__node_t *node, unsigned i, tag_t tag, cake_slice_t
         return node->high[i] < tag.high ? -1 : 1;
     if (node->low[i] != tag.low)
         return node->low[i] < tag.low ? -1 : 1;
-    if ((tag.low & 0xff) <= CAKE_ID_KEY_MAX)
+    if ((tag.low & 0xff) <= CAKE_ID_PLAIN_MAX)
         return 0;
     return cake__slice_compare(cake__row_key(leftmost(node->to[i], node->level)), key);
 }

@@ -24,7 +24,7 @@ typedef struct cake__row {
     uint16_t key_len;
     bool is_tombstone;
     bool is_erased;  /* goes when the batch under way commits */
-    uint8_t bytes[]; /* the key, unless the id holds it; the value */
+    uint8_t bytes[]; /* the key, unless it is so short that it lies in the id as it is; the value */
 } cake__row_t;
 
 typedef struct cake__node cake__node_t;
@@ -44,14 +44,19 @@ typedef struct cake__tree_cursor {
     unsigned at;
 } cake__tree_cursor_t;
 
+static inline bool cake__row_is_short(const cake__row_t *row)
+{
+    return row->key_len <= CAKE_ID_PLAIN_MAX;
+}
+
 static inline cake_slice_t cake__row_key(const cake__row_t *row)
 {
-    return cake_id_holds_key(&row->id) ? cake_id_key(&row->id) : cake__slice(row->bytes, row->key_len);
+    return cake__slice(cake__row_is_short(row) ? row->id.bytes : row->bytes, row->key_len);
 }
 
 static inline cake_slice_t cake__row_value(const cake__row_t *row)
 {
-    return cake__slice(row->bytes + (cake_id_holds_key(&row->id) ? 0 : row->key_len), row->value_len);
+    return cake__slice(row->bytes + (cake__row_is_short(row) ? 0 : row->key_len), row->value_len);
 }
 
 /* Enough for one cake__tree_put() to this tree. 0 or CAKE_ENOMEM. */

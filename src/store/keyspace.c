@@ -11,11 +11,8 @@ int cake__key_id(cake_slice_t key, cake_id_t *out)
     memset(out, 0, sizeof *out);
     if (key.len == 0 || key.len > CAKE_KEY_MAX)
         return CAKE_EINVAL;
-    if (key.len <= CAKE_ID_KEY_MAX) {
-        memcpy(out->bytes, key.data, key.len);
-        out->bytes[15] = (uint8_t)key.len;
+    if (cake_id_of_key(key, out))
         return 0;
-    }
     uint8_t digest[EVP_MAX_MD_SIZE];
     unsigned len = 0;
     if (EVP_Digest(key.data, key.len, digest, &len, EVP_blake2s256(), NULL) != 1 || len < 15)

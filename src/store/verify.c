@@ -17,8 +17,9 @@ void cake__verify_tell(cake__verifying_t *verifying, cake_damage_kind_t kind, ui
 {
     cake_verify_report_t *report = verifying->report;
     uint64_t *const counts[] = {&report->missing, &report->strange, &report->wrong, &report->different};
-    if (key.len == 0 && id->bytes[15] <= CAKE_ID_KEY_MAX)
-        key = cake__slice(id->bytes, id->bytes[15]);
+    char room[CAKE_ID_KEY_MAX];
+    if (key.len == 0)
+        key = cake_id_key(id, room);
     *counts[kind] += 1;
     report->healed += is_healed;
     cake__log(verifying->store->log, CAKE_LOG_WARN, "verify: a document of %s is %s%s", verifying->keyspace->name,
@@ -415,9 +416,9 @@ static bool heal(cake__verifying_t *verifying, const look_t *look)
         cake__compare_end(&answer);
         return err == 0;
     }
-    if (!look->record.is_tombstone || look->id.bytes[15] > CAKE_ID_KEY_MAX)
-        return false;
-    return mend_row(look, cake__slice(look->id.bytes, look->id.bytes[15]), none) == 0;
+    char room[CAKE_ID_KEY_MAX];
+    cake_slice_t key = cake_id_key(&look->id, room);
+    return look->record.is_tombstone && key.len > 0 && mend_row(look, key, none) == 0;
 }
 
 static int look_at_suspect(cake__verifying_t *verifying, const cake_id_t *id)

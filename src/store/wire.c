@@ -5,7 +5,7 @@
  *   operation  flags u8 (1: tombstone), seq varint, hlc u64, key string, value string unless it is a tombstone */
 #include "store/store.h"
 
-#define WIRE_VERSION      3u
+#define WIRE_VERSION      4u
 #define HAIL_JOINED       1u
 #define HAIL_READS_PACKED 2u
 #define HAIL_SEES_NEW     4u
