@@ -320,6 +320,26 @@ static void jump_clock(cake__trial_t *trial)
                                            (int64_t)trial->plan.clock_drift_ppm);
 }
 
+/* ---- a full disk: everything is refused until somebody makes room -------------------------------------------------------------*/
+
+static void on_room(void *arg)
+{
+    happening_t happening = take(arg);
+    happening.node->disk.is_full = false;
+    cake__note_of(happening.node, CAKE__MARK_EVENT, "its disk has room");
+}
+
+static void fill_disk(cake__trial_t *trial)
+{
+    cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
+    if (node == NULL || node->disk.is_full)
+        return;
+    cake__note_of(node, CAKE__MARK_EVENT, "its disk is full");
+    trial->result->disk_errors++;
+    node->disk.is_full = true;
+    later(trial, 100 + below(trial, trial->plan.full_len_ms), on_room, (happening_t){.trial = trial, .node = node});
+}
+
 static bool has_room(const cake__trial_t *trial)
 {
     return trial->node_count < trial->first_count + 3 && trial->node_count < CAKE__TRIAL_NODES_MAX;
@@ -372,21 +392,13 @@ void cake__chaos_start(cake__trial_t *trial)
     start_chain(trial, plan->join_ms, join);
     start_chain(trial, plan->absence_ms, be_absent);
     start_chain(trial, plan->double_ms, double_one);
+    start_chain(trial, plan->full_ms, fill_disk);
 }
 
 void cake__chaos_free(cake__trial_t *trial)
 {
     while (!cake__list_is_empty(&trial->happenings))
         (void)take(CAKE_CONTAINER_OF(trial->happenings.next, happening_t, link));
-}
-
-void cake__mend_clock(cake__trial_node_t *node)
-{
-    cake_env_t *env = cake__host_env(node->host);
-    if (env == NULL)
-        return;
-    cake__host_drift_clock(node->host, 0);
-    cake__host_jump_clock(node->host, (int64_t)cake__world_wall_ms(node->trial->world) - (int64_t)cake__wall_ms(env));
 }
 
 void cake__chaos_end(cake__trial_t *trial)
@@ -399,11 +411,11 @@ void cake__chaos_end(cake__trial_t *trial)
     if (trial->was_tomorrow) /* what was written tomorrow is refused until then: it is, now */
         cake__world_jump_clock(trial->world, DAY_MS + trial->plan.clock_offset_ms);
     for (uint32_t i = 0; i < trial->node_count; i++)
-        cake__mend_clock(trial->nodes[i]);
+        cake__host_mend_clock(trial->nodes[i]->host);
     cake__impostor_end(trial);
     for (uint32_t i = 0; i < trial->node_count; i++) {
         cake__trial_node_t *node = trial->nodes[i];
-        node->disk.may_fail = false;
+        node->disk.may_fail = node->disk.is_full = false;
         if (node->is_paused)
             cake__host_resume(node->host);
         if (node->is_slow)
@@ -417,6 +429,5 @@ void cake__chaos_end(cake__trial_t *trial)
         cake__node_unrefuse(trial->nodes[i]);
         if (trial->nodes[i]->state == CAKE__IS_DOWN)
             cake__node_up(trial->nodes[i], true);
-        cake__mend_clock(trial->nodes[i]);
     }
 }

@@ -1,5 +1,5 @@
 /* Checker "clock": the stamps that a client gets from one node grow, across restarts too, and a write is above everything
- * that its client had been told by that run of the node before. */
+ * that its client had been told by that run of the node before; the clock of a node is never behind what it has on its disk. */
 #include "sim/sim.h"
 
 void cake__check_clock(cake__trial_t *trial, const cake__op_t *op)
@@ -29,4 +29,15 @@ void cake__check_now(cake__trial_node_t *node)
                         (unsigned long long)stamp, (unsigned long long)node->now_floor);
     if (stamp < node->store->clock_bound)
         node->now_floor = cake__max_u64(node->now_floor, stamp);
+}
+
+/* Whatever comes to its disk: what the node writes next is ordered after it. */
+void cake__check_followed(cake__trial_node_t *node, cake_hlc_t stamp)
+{
+    if (node->store == NULL)
+        return; /* what turns up as a node starts is loaded then */
+    cake_hlc_t last = cake_clock_last(cake_node_clock(node->node));
+    if (stamp > last)
+        cake__violation(node->trial, "clock", "node %u writes %llx, and its clock is at %llx", node->id,
+                        (unsigned long long)stamp, (unsigned long long)last);
 }

@@ -30,6 +30,10 @@ bool cake__is_converged(cake__trial_t *trial, char *why, size_t size)
                      node->store->is_joined ? "does not know all replicas" : "has not joined");
             return false;
         }
+        if (node->store->is_alone) {
+            snprintf(why, size, "node %u has not met a majority", (unsigned)node->id);
+            return false;
+        }
         if (node->store->digest != first->digest) {
             snprintf(why, size, "the contexts of nodes 1 and %u differ", (unsigned)node->id);
             return false;

@@ -34,6 +34,7 @@ void cake__check_row(cake__disk_t *disk, const cake_write_t *write)
     }
     if (!stamp.is_tombstone)
         check_value(disk, write, keyspace, key, &stamp.op);
+    cake__check_followed(disk->node, write->hlc);
     size_t place = (size_t)keyspace * trial->plan.keys + key;
     if (stamp.is_tombstone)
         trial->deleted[place] = cake__max_u64(trial->deleted[place], stamp.hlc);

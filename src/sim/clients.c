@@ -88,6 +88,17 @@ static bool is_write(const cake__op_t *op)
     return op->kind == CAKE__OP_PUT || op->kind == CAKE__OP_DEL;
 }
 
+/* It was sent while the disk was busy with it; unless the others' storages ask back for the value, or no batch of its lane was written since one
+ * failed: a full disk refuses whole. */
+static bool may_be_elsewhere(const cake__op_t *op, int err)
+{
+    uint64_t batches;
+    cake__disk_t *disk = &op->trial->nodes[op->node_id - 1]->disk;
+    bool is_refusing = cake__disk_is_refusing(disk, op->keyspace, &batches);
+    bool was_whole = err != CAKE_ENOMEM && op->was_refusing && is_refusing && batches == op->lane_batches;
+    return !op->trial->plan.has_fetches && !was_whole;
+}
+
 static cake__op_state_t state_after(const cake__op_t *op, int err)
 {
     switch (err) {
@@ -99,15 +110,15 @@ static cake__op_state_t state_after(const cake__op_t *op, int err)
     case CAKE_EIO:
     case CAKE_ENOSPC:
     case CAKE_ENOMEM:
-        /* it was sent while the disk was busy, unless the others' storages ask back for the value */
-        return op->may_turn_up || !op->trial->plan.has_fetches ? CAKE__OP_UNKNOWN : CAKE__OP_REFUSED;
+        return op->may_turn_up || may_be_elsewhere(op, err) ? CAKE__OP_UNKNOWN : CAKE__OP_REFUSED;
     default:
         return CAKE__OP_REFUSED;
     }
 }
 
-static bool is_expected(const cake__trial_t *trial, int err)
+static bool is_expected(const cake__op_t *op, int err)
 {
+    const cake__trial_t *trial = op->trial;
     switch (err) {
     case 0:
     case CAKE_ENOTFOUND:
@@ -117,6 +128,8 @@ static bool is_expected(const cake__trial_t *trial, int err)
     case CAKE_ECLOSED:
     case CAKE_ETIMEDOUT:
         return true;
+    case CAKE_ECONFLICT:
+        return op->has_condition;
     case CAKE_EDUPLICATE: /* the first of the two is refused when the second was taken for it meanwhile */
         return (trial->plan.kinds & CAKE_SIM_DUPLICATE_ID) != 0;
     case CAKE_EDRIFT:
@@ -149,13 +162,13 @@ static void on_done(const cake_result_t *result, void *arg)
         return;
     }
     op->err = result->err;
-    op->timestamp = result->timestamp;
+    op->timestamp = result->err == CAKE_ECONFLICT ? 0 : result->timestamp;
     op->done_ns = cake__world_now_ns(trial->world);
     op->state = (uint8_t)state_after(op, result->err);
     cake__note_of(node, CAKE__MARK_NONE, "%s #%u at %s ends: %s %llx", kind_names[op->kind], op->number,
                   cake_consistency_name((cake_consistency_t)op->level),
                   result->err == 0 ? "ok" : cake_err_name(op->err), (unsigned long long)op->timestamp);
-    if (!is_expected(trial, result->err))
+    if (!is_expected(op, result->err))
         cake__violation(trial, "answers", "operation %u (%s) fails with %s", op->number, kind_names[op->kind],
                         cake_err_name(result->err));
     if (!is_write(op)) {
@@ -166,6 +179,7 @@ static void on_done(const cake_result_t *result, void *arg)
             cake__check_refused(trial, op);
         else
             cake__check_acked(trial, op);
+        cake__check_condition(trial, op, result->timestamp);
     }
     cake__check_clock(trial, op);
     cake__check_now(node);
@@ -189,7 +203,7 @@ void cake__clients_node_gone(cake__trial_node_t *node)
 
 /* ---- asking -----------------------------------------------------------------------------------------------------------------*/
 
-static cake__op_t *new_op(cake__trial_t *trial, cake__trial_node_t *node)
+cake__op_t *cake__op_new(cake__trial_t *trial, cake__trial_node_t *node)
 {
     if (trial->op_count == trial->op_capacity) {
         trial->op_capacity = trial->op_capacity == 0 ? 256 : trial->op_capacity * 2;
@@ -261,9 +275,14 @@ static int ask_put(cake_store_t *store, const char *keyspace, cake__op_t *op)
         items[i].len = cake__value_make(op, i, values + (size_t)i * most);
     }
     cake_consistency_t level = (cake_consistency_t)op->level;
-    int err = op->count > 1 ? cake_store_put_many_async(store, keyspace, items, op->count, level, on_done, op)
-                            : cake_store_put_async(store, keyspace, items[0].key, items[0].value, items[0].len, level,
-                                                   on_done, op);
+    int err;
+    if (op->has_condition)
+        err = cake_store_put_if_async(store, keyspace, items[0].key, items[0].value, items[0].len, op->expected, level,
+                                      on_done, op);
+    else if (op->count > 1)
+        err = cake_store_put_many_async(store, keyspace, items, op->count, level, on_done, op);
+    else
+        err = cake_store_put_async(store, keyspace, items[0].key, items[0].value, items[0].len, level, on_done, op);
     cake__free(&cake__libc_alloc, values);
     return err;
 }
@@ -311,7 +330,7 @@ static void scan(cake__trial_t *trial, cake__trial_node_t *node, cake__op_t *op)
     cake__note_of(node, CAKE__MARK_NONE, "scan #%u ends: %s", op->number, op->err == 0 ? "ok" : cake_err_name(op->err));
     if (op->err == 0)
         cake__check_scan(trial, op, before, scanning.found);
-    else if (!is_expected(trial, op->err))
+    else if (!is_expected(op, op->err))
         cake__violation(trial, "answers", "scan %u fails with %s", op->number, cake_err_name(op->err));
     cake__free(&cake__libc_alloc, before);
     cake__free(&cake__libc_alloc, scanning.found);
@@ -329,6 +348,8 @@ static int ask(cake_store_t *store, cake__op_t *op)
     case CAKE__OP_PUT:
         return ask_put(store, keyspace, op);
     case CAKE__OP_DEL:
+        if (op->has_condition)
+            return cake_store_del_if_async(store, keyspace, keys[0], op->expected, level, on_done, op);
         return op->count > 1 ? cake_store_del_many_async(store, keyspace, keys, op->count, level, on_done, op)
                              : cake_store_del_async(store, keyspace, keys[0], level, on_done, op);
     case CAKE__OP_GET:
@@ -341,26 +362,27 @@ static int ask(cake_store_t *store, cake__op_t *op)
     return CAKE_EINVAL;
 }
 
-static void note_floors(cake__trial_t *trial, cake__trial_node_t *node, cake__op_t *op)
+static void note_state(cake__op_t *op)
 {
-    size_t at = (size_t)op->keyspace * trial->plan.keys + op->keys[0];
-    op->seen = node->disk.seen[at];
-    op->key_floor = trial->quorum_floor[at];
+    cake__disk_t *disk = &op->trial->nodes[op->node_id - 1]->disk;
+    op->seen = disk->seen[cake__place(op, 0)];
+    op->key_floor = cake__floor_of_read(op->trial, op);
+    op->was_refusing = cake__disk_is_refusing(disk, op->keyspace, &op->lane_batches);
 }
 
-static void ask_something(cake__trial_t *trial, cake__trial_node_t *node)
+void cake__op_ask(cake__op_t *op)
 {
-    cake__op_t *op = new_op(trial, node);
-    draw_op(trial, op);
-    note_floors(trial, node, op);
+    cake__trial_t *trial = op->trial;
+    cake__trial_node_t *node = trial->nodes[op->node_id - 1];
     bool writes = is_write(op);
+    note_state(op);
     trial->result->writes_asked += writes ? op->count : 0;
     trial->result->reads += !writes;
     char key[64];
     cake__key_text(op->keys[0], key);
-    cake__note_of(node, CAKE__MARK_NONE, "%s #%u %u/%s%s at %s", kind_names[op->kind], op->number,
+    cake__note_of(node, CAKE__MARK_NONE, "%s #%u %u/%s%s at %s%s", kind_names[op->kind], op->number,
                   (unsigned)op->keyspace, key, op->count > 1 ? " and more" : "",
-                  cake_consistency_name((cake_consistency_t)op->level));
+                  cake_consistency_name((cake_consistency_t)op->level), op->has_condition ? ", with a condition" : "");
     if (op->kind == CAKE__OP_SCAN) {
         scan(trial, node, op);
         return;
@@ -372,9 +394,32 @@ static void ask_something(cake__trial_t *trial, cake__trial_node_t *node)
     op->err = err;
     if (writes)
         count(trial, op);
-    if (!is_expected(trial, err))
+    if (!is_expected(op, err))
         cake__violation(trial, "answers", "operation %u (%s) fails with %s", op->number, kind_names[op->kind],
                         cake_err_name(err));
+}
+
+/* Of what this node has, mostly; or of what another one has, or that there is none. */
+static void draw_condition(cake__trial_t *trial, cake__op_t *op)
+{
+    if (op->count > 1 || cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 100) >= trial->plan.condition_share)
+        return;
+    bool is_of_other = cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 8) == 0;
+    uint64_t other = cake__below(trial, CAKE__TRIAL_DRAW_ADDED, trial->node_count);
+    const cake__disk_t *disk = &trial->nodes[is_of_other ? other : op->node_id - 1u]->disk;
+    const cake__stamp_t *seen = &disk->seen[cake__place(op, 0)];
+    op->has_condition = true;
+    if (!seen->is_tombstone && !seen->was_killed && cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 16) != 0)
+        op->expected = seen->hlc;
+}
+
+static void ask_something(cake__trial_t *trial, cake__trial_node_t *node)
+{
+    cake__op_t *op = cake__op_new(trial, node);
+    draw_op(trial, op);
+    if (is_write(op))
+        draw_condition(trial, op);
+    cake__op_ask(op);
 }
 
 /* The whole number of writes is spread over the time of chaos; bursts now and then. */
@@ -388,10 +433,12 @@ static void on_client(void *arg)
         return; /* it ends as soon as a thread that waits goes on */
     uint64_t left_ns = trial->chaos_ends_ns - now_ns;
     unsigned burst = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, 20) == 0 ? 8 : 1;
+    bool is_of_one = cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 2) == 0; /* so that they go into one batch */
+    cake__trial_node_t *node = NULL;
     uint64_t mean_ns = left_ns / (trial->writes_left + 1) * burst;
     for (unsigned i = 0; i < burst && trial->writes_left > 0; i++) {
         uint64_t which = cake__below(trial, CAKE__TRIAL_DRAW_CLIENTS, trial->node_count);
-        cake__trial_node_t *node = trial->nodes[which];
+        node = node == NULL || !is_of_one ? trial->nodes[which] : node;
         if (node->state == CAKE__IS_UP && node->waiting == 0)
             ask_something(trial, node);
     }

@@ -135,11 +135,11 @@ static int apply(cake__disk_t *disk, unsigned lane, const cake_batch_t *batch)
     return err;
 }
 
-static int disk_write(cake_storage_t *storage, const cake_batch_t *batch)
+static int write_or_refuse(cake__disk_t *disk, const cake_batch_t *batch)
 {
-    cake__disk_t *disk = disk_of(storage);
     cake__trial_t *trial = disk->trial;
-    CAKE_ASSERT(disk->is_open && batch->lane < disk->lane_count);
+    if (disk->is_full)
+        return CAKE_ENOSPC;
     int fetched = trial->plan.has_fetches ? cake__fetch_batch(disk, batch) : 0;
     if (fetched != 0)
         return fetched;
@@ -158,6 +158,25 @@ static int disk_write(cake_storage_t *storage, const cake_batch_t *batch)
     if (is_ambiguous)
         keep_pending(trial, &disk->pending[batch->lane], batch);
     return err;
+}
+
+static int disk_write(cake_storage_t *storage, const cake_batch_t *batch)
+{
+    cake__disk_t *disk = disk_of(storage);
+    CAKE_ASSERT(disk->is_open && batch->lane < disk->lane_count);
+    int err = write_or_refuse(disk, batch);
+    disk->is_refusing[batch->lane] = err != 0;
+    disk->batches[batch->lane] += err == 0;
+    return err;
+}
+
+bool cake__disk_is_refusing(cake__disk_t *disk, uint32_t keyspace, uint64_t *batches)
+{
+    char name[32];
+    cake__keyspace_name(keyspace, name);
+    unsigned lane = lane_of(disk, cake__slice_str(name));
+    *batches = disk->batches[lane];
+    return disk->is_refusing[lane];
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------------*/
@@ -444,6 +463,7 @@ int cake__disk_open(cake__disk_t *disk)
     if (err != 0)
         return err;
     disk->is_open = true;
+    memset(disk->is_refusing, 0, sizeof disk->is_refusing);
     if (disk->rows != NULL)
         compare_rows(disk);
     for (unsigned i = 0; i < disk->lane_count; i++) {

@@ -139,6 +139,18 @@ static void draw_nodes(cake__trial_t *trial)
         has_fetches && trial->options.storage == CAKE_SIM_STORAGE_MEMORY && trial->options.workload == NULL;
 }
 
+static void draw_added(cake__trial_t *trial)
+{
+    static const uint8_t shares[] = {0, 5, 20, 50};
+    cake__plan_t *plan = &trial->plan;
+    plan->condition_share = shares[cake__below(trial, CAKE__TRIAL_DRAW_ADDED, CAKE_COUNT_OF(shares))];
+    bool fills = cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 2) == 0;
+    plan->full_ms = 4000 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 16000);
+    plan->full_len_ms = 500 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 12000);
+    if (!fills || !is_on(trial, CAKE_SIM_DISK_ERROR))
+        plan->full_ms = 0;
+}
+
 void cake__plan_draw(cake__trial_t *trial)
 {
     draw_kinds(trial);
@@ -146,6 +158,7 @@ void cake__plan_draw(cake__trial_t *trial)
     draw_hosts(trial);
     draw_work(trial);
     draw_nodes(trial);
+    draw_added(trial);
 }
 
 static void append(char *out, size_t size, const char *format, ...) CAKE_PRINTF(3, 4);
@@ -182,8 +195,9 @@ void cake__plan_print(const cake__trial_t *trial, char *out, size_t size)
            (unsigned)plan->keys, (unsigned)plan->lanes,
            trial->options.storage == CAKE_SIM_STORAGE_SQLITE ? " of SQLite" : "",
            (unsigned long long)(plan->latency_max_ns / CAKE_NS_PER_MS));
-    append(out, size, "%s%s%s", plan->has_fetches ? " fetches," : "", plan->follower_credit > 0 ? " followers," : "",
-           plan->unpacked != 0 ? " nodes that do not compress," : "");
+    append(out, size, "%s%s%s%s", plan->has_fetches ? " fetches," : "", plan->follower_credit > 0 ? " followers," : "",
+           plan->unpacked != 0 ? " nodes that do not compress," : "",
+           plan->condition_share > 0 ? " writes with conditions," : "");
     append_rate(out, size, "loss", net->loss_rate);
     append_rate(out, size, "duplicates", net->duplicate_rate);
     append_rate(out, size, "reordering", net->reorder_rate);
@@ -198,6 +212,7 @@ void cake__plan_print(const cake__trial_t *trial, char *out, size_t size)
     append_rate(out, size, "failed allocations", net->alloc_fail_rate);
     append_rate(out, size, "failed writes", plan->write_error_rate);
     append_rate(out, size, "failed reads", plan->read_error_rate);
+    append_mean(out, size, "full disk", plan->full_ms);
     append_mean(out, size, "partition", plan->partition_ms);
     append_mean(out, size, "pause", plan->pause_ms);
     append_mean(out, size, "slow host", plan->slow_ms);

@@ -141,7 +141,7 @@ static void free_trial(cake__trial_t *trial)
     cake__workload_end(trial);
     cake__calls_free(trial);
     cake__clients_free(trial);
-    cake__free(&cake__libc_alloc, trial->quorum_floor);
+    cake__free(&cake__libc_alloc, trial->floors);
     cake__free(&cake__libc_alloc, trial->deleted);
     cake__free(&cake__libc_alloc, trial->key_ids);
     cake__free(&cake__libc_alloc, trial);
@@ -173,7 +173,7 @@ int cake__sim_run(uint64_t seed, const cake_sim_options_t *options, cake_sim_res
     cake__plan_print(trial, result->faults, sizeof result->faults);
     cake__note(trial, "seed %llu: %s", (unsigned long long)seed, result->faults);
     size_t places = (size_t)trial->plan.keyspaces * trial->plan.keys;
-    trial->quorum_floor = cake__sim_alloc(places * sizeof *trial->quorum_floor);
+    trial->floors = cake__sim_alloc((1 + trial->plan.data_centers) * places * sizeof *trial->floors);
     trial->deleted = cake__sim_alloc(places * sizeof *trial->deleted);
     make_key_ids(trial);
     err = make_world(trial);

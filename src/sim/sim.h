@@ -4,6 +4,7 @@
  *   cluster.c   nodes: start, stop, crash, lost disks   chaos.c     makes the faults happen in time
  *   disk.c      storages that survive their host        clients.c   operations and what came of them
  *   settle.c    healing, and what must hold then        check_*.c   the checkers, one each
+ *   last.c      all levels, asked for once more
  *   workload.c  code of users: services, clients        picture.c   what happened, drawn
  *   calls.c     calls between the nodes                 files.c     SQLite on a disk that fails
  *   trace.c     what happened, for people               range.c     many seeds, determinism, shrinking
@@ -50,14 +51,15 @@ typedef struct cake__plan {
     uint64_t latency_max_ns;
     uint64_t clock_offset_ms, clock_drift_ppm;
     /* mean time between two of them in the whole cluster, in ms; 0: never */
-    uint32_t partition_ms, pause_ms, slow_ms, crash_ms, stop_ms, jump_ms, disk_loss_ms, join_ms, absence_ms, double_ms;
+    uint32_t partition_ms, pause_ms, slow_ms, crash_ms, stop_ms, jump_ms, disk_loss_ms, join_ms, absence_ms, double_ms,
+        full_ms;
     uint32_t partition_shapes; /* bits of cake__shape */
-    uint32_t partition_len_ms, pause_len_ms, down_len_ms;
+    uint32_t partition_len_ms, pause_len_ms, down_len_ms, full_len_ms;
     double write_error_rate, read_error_rate, ambiguous_share;
     /* the workload */
     uint32_t keys, keyspaces, lanes;
-    uint32_t many_share, delete_share, read_share, scan_share; /* percent */
-    uint32_t levels;                                           /* bits of cake_consistency_t that clients use */
+    uint32_t many_share, delete_share, read_share, scan_share, condition_share; /* percent */
+    uint32_t levels; /* bits of cake_consistency_t that clients use */
     uint32_t max_value_bytes;
     uint32_t data_centers, chunk_records, calls, follower_credit; /* follower_credit 0: no followers */
     bool has_fetches;
@@ -102,6 +104,9 @@ typedef struct cake__disk {
     cake__stamp_t *seen; /* keyspace * plan.keys + key */
     uint32_t generation; /* counts losses */
     bool may_fail;
+    bool is_full;                            /* for a while: refuses all batches */
+    bool is_refusing[CAKE__TRIAL_LANES_MAX]; /* the last batch of this run failed */
+    uint64_t batches[CAKE__TRIAL_LANES_MAX]; /* that were written */
 } cake__disk_t;
 
 void cake__disk_new(cake__trial_t *trial, cake__trial_node_t *node);
@@ -110,6 +115,8 @@ void cake__disk_lose(cake__disk_t *disk);
 int cake__disk_open(cake__disk_t *disk); /* what was undecided is drawn now; fails as the storage does */
 void cake__disk_crash(cake__disk_t *disk, bool with_power); /* the process is gone, or its machine, too */
 bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b);
+/* Whether the last batch of the keyspace's lane failed, and how many were written there. */
+bool cake__disk_is_refusing(cake__disk_t *disk, uint32_t keyspace, uint64_t *batches);
 /* The row of a key as the disk has it now; false: none. */
 bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__stamp_t *out);
 
@@ -198,19 +205,34 @@ typedef struct cake__op {
     uint16_t node_id;
     uint8_t kind, level, state, count;
     uint8_t keyspace;
-    bool was_seen;    /* on some disk */
-    bool may_turn_up; /* refused by a disk that cannot tell */
+    bool has_condition;
+    bool was_refusing; /* its lane's last batch before had failed */
+    bool was_seen;     /* on some disk */
+    bool may_turn_up;  /* refused by a disk that cannot tell */
     uint16_t keys[CAKE__OP_ITEMS_MAX];
     uint32_t starts; /* of the node */
     int err;
     uint64_t issued_ns, done_ns;
     cake_hlc_t timestamp;
+    cake_hlc_t expected;   /* with a condition */
+    uint64_t lane_batches; /* that its lane had written before */
     cake_hlc_t node_floor; /* stamps that the client of the node had been given when it asked */
-    cake_hlc_t key_floor;  /* of quorum reads: stamps acknowledged at a quorum before */
-    cake__stamp_t seen;    /* of local reads: what the disk had when it was asked */
+    cake_hlc_t key_floor;  /* of reads with a level: stamps that its majority acknowledged before */
+    cake__stamp_t seen;    /* what the disk of its node had when it was asked */
 } cake__op_t;
 
+/* Of the item in everything that is kept per keyspace and key. */
+static inline size_t cake__place(const cake__op_t *op, uint32_t item);
+
+/* The stamps of one call are consecutive, and the answer names the last. */
+static inline cake_hlc_t cake__stamp_of(const cake__op_t *op, uint32_t item)
+{
+    return op->timestamp - (op->count - 1 - item);
+}
+
 void cake__clients_start(cake__trial_t *trial);
+cake__op_t *cake__op_new(cake__trial_t *trial, cake__trial_node_t *node);
+void cake__op_ask(cake__op_t *op); /* once it says what */
 void cake__clients_free(cake__trial_t *trial);
 void cake__clients_node_gone(cake__trial_node_t *node); /* its callbacks will not come */
 /* Keys, values and names as clients make them, and back. */
@@ -259,19 +281,31 @@ void cake__calls_free(cake__trial_t *trial);
 void cake__chaos_start(cake__trial_t *trial);
 void cake__chaos_free(cake__trial_t *trial);
 void cake__chaos_end(cake__trial_t *trial); /* mends everything, starts whoever is down */
-void cake__mend_clock(cake__trial_node_t *node);
-void cake__settle(cake__trial_t *trial); /* waits, and demands */
+void cake__settle(cake__trial_t *trial);    /* waits, and demands */
+
+/* ---- last.c ----------------------------------------------------------------------------------------------------------------*/
+
+#define CAKE__LAST_STEPS 5
+
+void cake__last_begin(cake__trial_t *trial);
+void cake__last_step(cake__trial_t *trial, int step);
+bool cake__is_step_over(cake__trial_t *trial, char *why, size_t size);
 
 /* ---- checkers ------------------------------------------------------------------------------------------------------------*/
 
 void cake__check_acked(cake__trial_t *trial, const cake__op_t *op); /* check_acked.c */
+void cake__check_refused(cake__trial_t *trial, const cake__op_t *op);
+bool cake__do_levels_hold(const cake__trial_t *trial);
+void cake__raise_floors(cake__trial_t *trial, const cake__op_t *op); /* check_reads.c */
+cake_hlc_t cake__floor_of_read(const cake__trial_t *trial, const cake__op_t *op);
 void cake__check_read(cake__trial_t *trial, const cake__op_t *op, const cake_result_t *result);
 void cake__check_scan(cake__trial_t *trial, const cake__op_t *op, const cake__stamp_t *before, const cake_hlc_t *found);
-void cake__check_refused(cake__trial_t *trial, const cake__op_t *op);
+void cake__check_condition(cake__trial_t *trial, const cake__op_t *op, cake_hlc_t found);
 void cake__check_row(cake__disk_t *disk, const cake_write_t *write); /* check_rows.c: every row written */
 void cake__check_may_turn_up(cake__trial_t *trial, const cake_write_t *write);
 void cake__check_clock(cake__trial_t *trial, const cake__op_t *op); /* check_clock.c */
 void cake__check_now(cake__trial_node_t *node);
+void cake__check_followed(cake__trial_node_t *node, cake_hlc_t stamp);
 void cake__check_change(cake__trial_node_t *node, const cake_change_t *change); /* check_watch.c */
 void cake__check_told(cake__trial_t *trial);
 bool cake__is_converged(cake__trial_t *trial, char *why, size_t size); /* check_convergence.c */
@@ -296,6 +330,8 @@ typedef enum cake__trial_draw {
     CAKE__TRIAL_DRAW_SHAPE,
     CAKE__TRIAL_DRAW_CALLS,
     CAKE__TRIAL_DRAW_FOLLOWERS,
+    CAKE__TRIAL_DRAW_ADDED, /* what was added later: the draws of the others stay what they were */
+    CAKE__TRIAL_DRAW_LAST,
     CAKE__TRIAL_DRAW_COUNT
 } cake__trial_draw_t;
 
@@ -316,6 +352,7 @@ struct cake_sim {
     uint32_t node_count, first_count; /* all; those it began with */
     uint32_t blocking;                /* calls of ours that wait at a gate now */
     bool is_chaotic, is_over;
+    bool is_last_round;      /* all replicas are equal and count: nothing is excused */
     bool has_default_writes; /* a seed may draw fewer */
     bool was_tomorrow;       /* some clock was a day ahead */
     bool disks_hold;         /* the cluster is forming: disks do not fail yet */
@@ -324,14 +361,16 @@ struct cake_sim {
 
     cake__op_t **ops;
     uint32_t op_count, op_capacity;
+    uint32_t step_op; /* the first of this step of the last round */
+    bool is_step_late;
     cake__asked_t **asked;
     uint64_t asked_count;
     uint32_t writes_left;
     void *run; /* of the workload */
     uint32_t steps_left;
     cake_id_t *key_ids;
-    cake_hlc_t *quorum_floor; /* per keyspace and key: the greatest stamp acknowledged at QUORUM or ALL */
-    cake_hlc_t *deleted; /* per keyspace and key: the greatest tombstone that ever was durable, on lost disks too */
+    cake_hlc_t *floors;  /* per majority (check_reads.c) and place: the greatest stamp that it has acknowledged */
+    cake_hlc_t *deleted; /* per place: the greatest tombstone that ever was durable, on lost disks too */
 
     uint64_t second, second_events; /* the virtual second under way, and the events before it */
     uint64_t hash;
@@ -339,6 +378,11 @@ struct cake_sim {
     struct cake__picture *picture; /* or NULL */
     char scratch[40];              /* directory of all files; empty: none yet */
 };
+
+static inline size_t cake__place(const cake__op_t *op, uint32_t item)
+{
+    return (size_t)op->keyspace * op->trial->plan.keys + op->keys[item];
+}
 
 static inline uint64_t cake__below(cake__trial_t *trial, cake__trial_draw_t draw, uint64_t bound)
 {

@@ -117,6 +117,12 @@ void cake__host_drift_clock(cake__host_t *host, int64_t ppm)
     host->drift_ppm = ppm;
 }
 
+void cake__host_mend_clock(cake__host_t *host)
+{
+    host->wall_offset_ms = host->drift_ppm = 0;
+    host->drift_since_ns = host->world->now_ns;
+}
+
 static void fill_random(cake_env_t *env, void *out, size_t len)
 {
     cake__host_t *host = cake__simenv(env)->host;

@@ -368,6 +368,9 @@ static void test_wall_clocks_are_off_and_drift_and_jump(void **state)
     assert_true(first_ms != second_ms && first_ms >= -60000 && first_ms <= 60000);
     assert_true(cake__now_ns(cake__host_env(cake__world_host(world, 1))) !=
                 cake__now_ns(cake__host_env(cake__world_host(world, 2))));
+    cake__host_mend_clock(cake__world_host(world, 1));
+    run_seconds(world, 100);
+    assert_int_equal(wall_error_ms(cake__world_host(world, 1), world), 0);
     cake__world_free(world);
 }
 

@@ -143,8 +143,10 @@ void cake__pipe_launch_end(cake__pipe_t *pipe, bool is_reset)
 
 static bool path_is_dead(cake__pipe_t *pipe, const cake__flight_t *flight)
 {
-    return cake__sim_is_cut(host_from(pipe), host_to(pipe)) || host_to(pipe)->is_silent ||
-           pipe->sent_bytes + flight->bytes > pipe->black_hole_after;
+    cake__world_t *world = pipe->connection->world;
+    bool has_holes = world->options.faults.black_hole_rate > 0; /* one that was not reached before they ended is none */
+    pipe->is_black |= has_holes && pipe->sent_bytes + flight->bytes > pipe->black_hole_after;
+    return cake__sim_is_cut(host_from(pipe), host_to(pipe)) || host_to(pipe)->is_silent || pipe->is_black;
 }
 
 static cake__pipe_t *way_back(const cake__pipe_t *pipe)
@@ -206,7 +208,6 @@ void cake__sim_run_arrive(cake__world_t *world, cake__host_t *host, void *object
     pipe->arrive = NULL;
     CAKE_ASSERT(pipe->count > 0);
     cake__flight_t flight = pipe->flights[pipe->first];
-    pipe->is_black = pipe->sent_bytes + flight.bytes > pipe->black_hole_after;
     if (path_is_dead(pipe, &flight)) {
         pipe->is_stalled = true;
         wait_to_give_up(pipe);

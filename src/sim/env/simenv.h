@@ -130,6 +130,7 @@ void cake__host_resume(cake__host_t *host);
 void cake__host_slow(cake__host_t *host, uint64_t event_cost_ns); /* each of its events takes so long; 0: none */
 void cake__host_jump_clock(cake__host_t *host, int64_t by_ms);
 void cake__host_drift_clock(cake__host_t *host, int64_t ppm); /* from now on */
+void cake__host_mend_clock(cake__host_t *host); /* what the world's is, and no drift; also while it is down */
 
 typedef struct cake__heap_stats {
     size_t live_blocks, live_bytes, peak_bytes;
