@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from processes import DATACAKE, PATIENCE_S, free_port, main, refused, run, wait_for
+from processes import DATACAKE, PATIENCE_S, Node, free_port, main, refused, run, wait_for
 
 
 # ---- a cluster of three ---------------------------------------------------------------------------------------------
@@ -189,6 +189,10 @@ def test_keys_and_values_are_bytes(cluster):
     exported = node.run("export", "bytes").out
     assert node.run("import", "copy", "-", stdin=exported).status == 0
     again = node.run("export", "copy").out
+    names = node.run("ls", "copy").out
+    assert names.count(b"\n") == len(keys) and not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", names)
+    assert json.loads(node.run("del", "copy", "--from", "-", "--json", stdin=names).out)["deleted"] == len(keys)
+    assert node.run("ls", "copy").out == b""
     assert [(json.loads(l)["key"], json.loads(l)["value"]) for l in again.splitlines()] == \
         [(json.loads(l)["key"], json.loads(l)["value"]) for l in exported.splitlines()]
 
@@ -343,7 +347,21 @@ def test_a_token_is_asked_for(cluster):
     assert node.ask("GET", "/kv", headers={"Authorization": "Bearer s3cret"}).status == 200
     assert node.ask("GET", "/healthz").status == node.ask("GET", "/").status == 200
     refused(node.run("keyspaces"), 5, "token")
+    refused(node.run("import", "a", "-", "--http-token", "/nonexistent"), 2, "/nonexistent")
     assert node.run("put", "a", "b", "1", "--http-token", str(token)).status == 0
+    cluster.add("--http-token", str(token))
+    right = {"Authorization": "Bearer s3cret"}
+    wait_for("the other's address", lambda: all("http" in m for m in node.ask("GET", "/members", headers=right).json()["members"]))
+    result = node.run("verify", "--http-token", str(token))
+    assert result.status == 0 and result.out.count(b"  equal") == 2, (result.out, result.err)
+
+
+def test_others_are_told_where_a_wildcard_leads(cluster):
+    node = Node(cluster, 1)
+    node.flags = ("--http", f"0.0.0.0:{node.http}")
+    node.start()
+    cluster.nodes.append(node)
+    assert node.ask("GET", "/members").json()["members"][0]["http"] == f"127.0.0.1:{node.http}"
 
 
 def test_pages_of_other_sites_do_not_write(cluster):

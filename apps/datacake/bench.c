@@ -3,6 +3,7 @@
  * A histogram per worker, merged at the end: 16 buckets per power of two of microseconds, so that a percentile is off by
  * at most 6%. */
 #include "client.h"
+#include "clock.h"
 #include "progress.h"
 
 #include <pthread.h>
@@ -54,13 +55,6 @@ typedef struct worker {
     int status;
     char message[256];
 } worker_t;
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static unsigned bucket_of(uint64_t us)
 {
@@ -122,12 +116,12 @@ static bool make_request(worker_t *worker, client_t *client)
     snprintf(path, sizeof(path), "/kv/%s/key-%llu%s%s", bench->keyspace,
              (unsigned long long)(next_random(worker) % bench->keys),
              is_read ? "" : "?consistency=", is_read ? "" : bench->level);
-    uint64_t began_us = now_us();
+    uint64_t began_us = monotonic_us();
     int err = client_request(client, is_read ? "GET" : "PUT", path, is_read ? NULL : bench->value, bench->value_bytes,
                              NULL, NULL, &response);
     bool is_done = err == 0 && (response.status == 200 || (is_read && response.status == 404));
     if (is_done)
-        note(is_read ? &worker->reads : &worker->writes, now_us() - began_us);
+        note(is_read ? &worker->reads : &worker->writes, monotonic_us() - began_us);
     else
         worker->errors++;
     if (err != 0) {
@@ -149,7 +143,7 @@ static void *run_worker(void *arg)
     bool goes_on = status == 0;
     if (status != 0)
         worker->status = status;
-    while (goes_on && progress_now_ms() < worker->bench->end_ms)
+    while (goes_on && monotonic_ms() < worker->bench->end_ms)
         goes_on = make_request(worker, client);
     client_close(client);
     return NULL;
@@ -237,8 +231,8 @@ static int run_bench(const args_t *args)
     }
     for (uint64_t i = 0; i < bench.value_bytes; i++)
         bench.value[i] = (char)('a' + i % 26);
-    uint64_t began_us = now_us(), started = 0;
-    bench.end_ms = progress_now_ms() + bench.duration_s * 1000;
+    uint64_t began_us = monotonic_us(), started = 0;
+    bench.end_ms = monotonic_ms() + bench.duration_s * 1000;
     for (; started < bench.writers; started++) {
         workers[started].bench = &bench;
         workers[started].random = began_us + started;
@@ -248,7 +242,7 @@ static int run_bench(const args_t *args)
     for (uint64_t i = 0; i < started; i++)
         pthread_join(workers[i].thread, NULL);
     bench.writers = started;
-    status = report(&bench, workers, (double)(now_us() - began_us) / 1e6);
+    status = report(&bench, workers, (double)(monotonic_us() - began_us) / 1e6);
     free(workers);
     free(bench.value);
     return status;

@@ -402,23 +402,30 @@ int client_request(client_t *client, const char *method, const char *path, const
 
 /* ---- for commands ----------------------------------------------------------------------------------------------------*/
 
+int client_token(const args_t *args, char token[CLIENT_TOKEN_MAX])
+{
+    const char *path = args_value(args, "http-token", getenv("DATACAKE_HTTP_TOKEN"));
+    token[0] = 0;
+    if (path == NULL || *path == 0)
+        return 0;
+    FILE *file = fopen(path, "re");
+    if (file == NULL || fgets(token, CLIENT_TOKEN_MAX, file) == NULL)
+        token[0] = 0;
+    if (file != NULL)
+        fclose(file);
+    token[strcspn(token, "\r\n")] = 0;
+    return token[0] != 0 ? 0 : fail(args, EXIT_USAGE, "there is no token to be read in %s", path);
+}
+
 int client_from_args(const args_t *args, client_t **out)
 {
-    const char *environment = getenv(CLIENT_ENVIRONMENT), *token_environment = getenv("DATACAKE_HTTP_TOKEN");
+    const char *environment = getenv(CLIENT_ENVIRONMENT);
     const char *url = args_value(args, "http", environment != NULL && *environment != 0 ? environment : NULL);
-    const char *path = args_value(args, "http-token", token_environment);
-    char token[512] = "";
+    char token[CLIENT_TOKEN_MAX];
     *out = NULL;
-    if (path != NULL && *path != 0) {
-        FILE *file = fopen(path, "re");
-        if (file == NULL || fgets(token, sizeof(token), file) == NULL)
-            token[0] = 0;
-        if (file != NULL)
-            fclose(file);
-        token[strcspn(token, "\r\n")] = 0;
-        if (token[0] == 0)
-            return fail(args, EXIT_USAGE, "there is no token to be read in %s", path);
-    }
+    int status = client_token(args, token);
+    if (status != 0)
+        return status;
     if (url == NULL)
         url = "http://127.0.0.1:8001";
     int err = client_open(url, token[0] == 0 ? NULL : token, out);
@@ -459,4 +466,27 @@ int client_fail(const args_t *args, const client_t *client, int err, const respo
         return fail(args, EXIT_OTHER, "%s", cake_strerror(err));
     int status = client_explain(response, message, sizeof(message));
     return fail(args, status, "%s", message);
+}
+
+int client_ask(const args_t *args, const char *method, const text_t *path, const text_t *body, client_body_fn take,
+               void *arg, response_t *response)
+{
+    client_t *client = NULL;
+    *response = (response_t){0};
+    if (path->failed)
+        return fail(args, EXIT_OTHER, "out of memory");
+    int status = client_from_args(args, &client);
+    if (status != 0)
+        return status;
+    const void *data = body == NULL ? NULL : body->len == 0 ? "" : body->data;
+    int err = client_request(client, method, path->data, data, body == NULL ? 0 : body->len, take, arg, response);
+    if (err != 0 || response->status != 200)
+        status = client_fail(args, client, err, response);
+    client_close(client);
+    return status;
+}
+
+int client_print(void *arg, const char *data, size_t len)
+{
+    return fwrite(data, 1, len, stdout) == len ? 0 : CAKE_EIO;
 }

@@ -43,8 +43,17 @@ const char *client_message(const client_t *client); /* of the last failure: "Con
         "http-token", "FILE", "send the token in this file (DATACAKE_HTTP_TOKEN names one, too)"                       \
     }
 
-/* By --http and --http-token. 0, or the exit status once it has been said why. */
+#define CLIENT_TOKEN_MAX 512
+
+/* That of --http-token; empty: none is given. 0, or the exit status once it has been said why. */
+int client_token(const args_t *args, char token[CLIENT_TOKEN_MAX]);
+/* By --http and --http-token. As above. */
 int client_from_args(const args_t *args, client_t **out);
+/* The one request of a command, by such a client: 0 when its answer has status 200, as above otherwise. response_free in any
+ * case. take may be client_print. */
+int client_ask(const args_t *args, const char *method, const text_t *path, const text_t *body, client_body_fn take,
+               void *arg, response_t *response);
+int client_print(void *arg, const char *data, size_t len); /* on standard output */
 /* Says why a request failed, and returns the exit status for it. err as client_request returned it. */
 int client_fail(const args_t *args, const client_t *client, int err, const response_t *response);
 /* The exit status for an answer; *message what the node says. */

@@ -24,24 +24,20 @@ static long long number_of(const json_t *object, const char *name)
 /* Makes a request; *root is its answer in JSON. */
 static int ask(const args_t *args, const char *method, const char *path, json_t **root)
 {
-    client_t *client = NULL;
-    response_t response = {0};
+    text_t path_text = TEXT_INIT(0);
+    response_t response;
     *root = NULL;
-    int status = client_from_args(args, &client);
-    if (status != 0)
-        return status;
-    int err = client_request(client, method, path, NULL, 0, NULL, NULL, &response);
-    if (err != 0 || response.status != 200) {
-        status = client_fail(args, client, err, &response);
-    } else if (args_has(args, "json")) {
-        fwrite(response.body.data, 1, response.body.len, stdout);
-    } else {
+    text_add(&path_text, path);
+    int status = client_ask(args, method, &path_text, NULL, NULL, NULL, &response);
+    if (status == 0 && args_has(args, "json")) {
+        client_print(NULL, response.body.data, response.body.len);
+    } else if (status == 0) {
         *root = json_loadb(response.body.data, response.body.len, 0, NULL);
         if (*root == NULL)
             status = fail(args, EXIT_OTHER, "the node's answer is no JSON");
     }
     response_free(&response);
-    client_close(client);
+    text_free(&path_text);
     return status;
 }
 
@@ -144,7 +140,7 @@ static int tell_damage(const args_t *args, const json_t *verified)
 }
 
 typedef struct tally {
-    const char *fingerprint;
+    const char *fingerprint, *token;
     unsigned equal, different, silent;
 } tally_t;
 
@@ -154,9 +150,10 @@ static void compare_member(const json_t *member, tally_t *tally)
     response_t response = {0};
     json_t *root = NULL;
     const char *http = json_string_value(json_object_get(member, "http"));
-    bool is_there =
-        strcmp(text_of(member, "status"), "alive") == 0 && http != NULL && client_open(http, NULL, &client) == 0 &&
-        client_request(client, "GET", "/status", NULL, 0, NULL, NULL, &response) == 0 && response.status == 200;
+    bool is_there = strcmp(text_of(member, "status"), "alive") == 0 && http != NULL &&
+                    client_open(http, tally->token, &client) == 0 &&
+                    client_request(client, "GET", "/status", NULL, 0, NULL, NULL, &response) == 0 &&
+                    response.status == 200;
     if (is_there)
         root = json_loadb(response.body.data, response.body.len, 0, NULL);
     const json_t *store = json_object_get(root, "store");
@@ -186,7 +183,10 @@ static int run_verify(const args_t *args)
         return status;
     int damage = tell_damage(args, verified);
     status = ask(args, "GET", "/members", &members);
+    char token[CLIENT_TOKEN_MAX];
     tally_t tally = {.fingerprint = text_of(verified, "fingerprint")};
+    if (client_token(args, token) == 0 && token[0] != 0)
+        tally.token = token;
     json_array_foreach(json_object_get(members, "members"), i, member) compare_member(member, &tally);
     if (status == 0 && tally.different > 0)
         status = fail(args, EXIT_OTHER, "%u nodes differ; writes may be under way: try again, then look at their logs",

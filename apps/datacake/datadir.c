@@ -1,6 +1,7 @@
 /* datadir.c: see datadir.h. */
 #include "datadir.h"
 
+#include "clock.h"
 #include "command.h"
 
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SMALL_FILE_MAX 512
@@ -205,9 +205,7 @@ static void fill_slot(char slot[SLOT_BYTES], uint64_t generation)
 
 static uint64_t next_generation(uint64_t stored)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    uint64_t now_ms = wall_ms();
     return stored + 1 > now_ms ? stored + 1 : now_ms;
 }
 

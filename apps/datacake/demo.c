@@ -4,6 +4,7 @@
  *   DIR/node-N/ports     "LISTEN HTTP", two ports  DIR/node-N/pid      its process while it runs
  *   DIR/node-N/data/blocked   addresses that it does not hear: see faults.c */
 #include "client.h"
+#include "clock.h"
 #include "progress.h"
 
 #include <errno.h>
@@ -253,7 +254,7 @@ static bool is_ready(const demo_node_t *node)
 
 static int start_node(const demo_t *demo, demo_node_t *node)
 {
-    uint64_t began_ms = progress_now_ms();
+    uint64_t began_ms = monotonic_ms();
     if (node->pid != 0) {
         printf("node %u runs already: http://127.0.0.1:%u\n", node->id, node->http_port);
         return 0;
@@ -267,7 +268,7 @@ static int start_node(const demo_t *demo, demo_node_t *node)
         char path[DIR_MAX + 64];
         bool is_gone = waitpid(node->pid, NULL, WNOHANG) != 0;
         node_path(demo, node->id, "log", path);
-        if (is_gone || progress_now_ms() - began_ms > READY_TIMEOUT_MS)
+        if (is_gone || monotonic_ms() - began_ms > READY_TIMEOUT_MS)
             return fail(demo->args, EXIT_OTHER, "node %u %s; its log is %s", node->id,
                         is_gone ? "has ended" : "is not ready in time", path);
         pause_briefly();
@@ -279,19 +280,19 @@ static int start_node(const demo_t *demo, demo_node_t *node)
 
 static int stop_node(const demo_t *demo, const demo_node_t *node, int signal)
 {
-    uint64_t began_ms = progress_now_ms();
+    uint64_t began_ms = monotonic_ms();
     char path[DIR_MAX + 64];
     if (node->pid == 0)
         return 0;
     kill(node->pid, signal);
     bool is_forced = signal == SIGKILL;
     while (is_running(demo, node)) {
-        if (!is_forced && progress_now_ms() - began_ms > STOP_TIMEOUT_MS) {
+        if (!is_forced && monotonic_ms() - began_ms > STOP_TIMEOUT_MS) {
             fail(demo->args, EXIT_OTHER, "node %u does not stop and is killed", node->id);
             kill(node->pid, SIGKILL);
             is_forced = true;
         }
-        if (progress_now_ms() - began_ms > 2 * STOP_TIMEOUT_MS)
+        if (monotonic_ms() - began_ms > 2 * STOP_TIMEOUT_MS)
             return fail(demo->args, EXIT_OTHER, "process %ld cannot be killed", (long)node->pid);
         pause_briefly();
     }
@@ -389,7 +390,7 @@ static int run_partition(const demo_t *demo)
         return fail(demo->args, EXIT_USAGE, "there are %u nodes; cut off fewer than that", count);
     int status = block(demo, nodes, count, (unsigned)first_side);
     if (status == 0)
-        printf("nodes 1 to %u and the other %u no longer hear each other\n", (unsigned)first_side,
+        printf("the first %u and the other %u of the nodes no longer hear each other\n", (unsigned)first_side,
                count - (unsigned)first_side);
     return status;
 }

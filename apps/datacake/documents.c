@@ -1,6 +1,7 @@
 /* documents.c: put, get, del, ls, keyspaces, watch: one document, or what a keyspace holds. */
 #include "client.h"
 #include "import.h"
+#include "lines.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -102,25 +103,16 @@ static int read_stdin(const args_t *args, text_t *value)
 static int write_request(const args_t *args, const char *method, const text_t *value)
 {
     text_t path = TEXT_INIT(0);
-    client_t *client = NULL;
     response_t response = {0};
     make_path(&path, "/kv/", args->operands[0], args->operands[1]);
     int status = add_level(args, &path);
     if (status == 0)
-        status = client_from_args(args, &client);
-    if (status == 0) {
-        const void *body = value == NULL ? NULL : value->len == 0 ? "" : value->data;
-        int err =
-            client_request(client, method, path.data, body, value == NULL ? 0 : value->len, NULL, NULL, &response);
-        if (err != 0 || response.status != 200)
-            status = client_fail(args, client, err, &response);
-        else if (args_has(args, "json"))
-            fwrite(response.body.data, 1, response.body.len, stdout);
-        else
-            printf("%s\n", response.stamp);
-    }
+        status = client_ask(args, method, &path, value, NULL, NULL, &response);
+    if (status == 0 && args_has(args, "json"))
+        client_print(NULL, response.body.data, response.body.len);
+    else if (status == 0)
+        printf("%s\n", response.stamp);
     response_free(&response);
-    client_close(client);
     text_free(&path);
     return status;
 }
@@ -153,15 +145,9 @@ static int run_del(const args_t *args)
                         : write_request(args, "DELETE", NULL);
 }
 
-static int write_out(void *arg, const char *data, size_t len)
-{
-    return fwrite(data, 1, len, stdout) == len ? 0 : CAKE_EIO;
-}
-
 static int run_get(const args_t *args)
 {
     text_t path = TEXT_INIT(0);
-    client_t *client = NULL;
     response_t response = {0};
     int status = check_names(args);
     if (status == 0) {
@@ -169,16 +155,10 @@ static int run_get(const args_t *args)
         status = add_level(args, &path);
     }
     if (status == 0)
-        status = client_from_args(args, &client);
-    if (status == 0) {
-        int err = client_request(client, "GET", path.data, NULL, 0, write_out, NULL, &response);
-        if (err != 0 || response.status != 200)
-            status = client_fail(args, client, err, &response);
-        else if (isatty(STDOUT_FILENO))
-            putchar('\n');
-    }
+        status = client_ask(args, "GET", &path, NULL, client_print, NULL, &response);
+    if (status == 0 && isatty(STDOUT_FILENO))
+        putchar('\n');
     response_free(&response);
-    client_close(client);
     text_free(&path);
     return status;
 }
@@ -189,17 +169,19 @@ typedef struct line_printer {
     text_t line;
 } line_printer_t;
 
-/* The key of a line as text: as it is, or base64 behind a mark when it is not UTF-8. */
-static void print_key(const text_t *line)
+/* With the escapes that del --from takes. */
+static int print_key(const text_t *json)
 {
-    json_t *root = json_loadb(line->data, line->len, JSON_ALLOW_NUL, NULL);
-    const json_t *key = json_object_get(root, "key");
-    if (json_is_string(key))
-        fwrite(json_string_value(key), 1, json_string_length(key), stdout);
-    else
-        printf("base64:%s", json_string_value(json_object_get(key, "base64")));
-    putchar('\n');
-    json_decref(root);
+    line_t line;
+    text_t out = TEXT_INIT(0);
+    int err = line_parse_key(&line, json->data, json->len);
+    if (err == 0)
+        line_escape(&out, line.key);
+    text_append(&out, "\n", 1);
+    err = err != 0 ? err : out.failed ? CAKE_ENOMEM : client_print(NULL, out.data, out.len);
+    line_free(&line);
+    text_free(&out);
+    return err;
 }
 
 static int print_keys(void *arg, const char *data, size_t len)
@@ -212,14 +194,16 @@ static int print_keys(void *arg, const char *data, size_t len)
         if (printer->line.failed)
             return CAKE_ENOMEM;
         if (newline != NULL) {
-            print_key(&printer->line);
+            int err = print_key(&printer->line);
+            if (err != 0)
+                return err;
             text_clear(&printer->line);
             piece++;
         }
         data += piece;
         len -= piece;
     }
-    return ferror(stdout) ? CAKE_EIO : 0;
+    return 0;
 }
 
 static void add_query(text_t *path, char *separator, const char *name, const char *value)
@@ -234,7 +218,6 @@ static void add_query(text_t *path, char *separator, const char *name, const cha
 static int run_ls(const args_t *args)
 {
     text_t path = TEXT_INIT(0);
-    client_t *client = NULL;
     response_t response = {0};
     line_printer_t printer = {.line = TEXT_INIT(0)};
     char separator = '?';
@@ -243,22 +226,16 @@ static int run_ls(const args_t *args)
     int status = check_names(args);
     if (status == 0)
         status = args_number(args, "limit", 1, UINT64_MAX / 2, &limit);
-    if (status == 0)
-        status = client_from_args(args, &client);
     if (status == 0) {
         make_path(&path, "/kv/", args->operands[0], NULL);
         add_query(&path, &separator, "prefix", args_value(args, "prefix", NULL));
         add_query(&path, &separator, "after", args_value(args, "after", NULL));
         add_query(&path, &separator, "limit", args_value(args, "limit", NULL));
         add_query(&path, &separator, "values", args_has(args, "values") ? "1" : NULL);
-        int err =
-            client_request(client, "GET", path.data, NULL, 0, is_json ? write_out : print_keys, &printer, &response);
-        if (err != 0 || response.status != 200)
-            status = client_fail(args, client, err, &response);
+        status = client_ask(args, "GET", &path, NULL, is_json ? client_print : print_keys, &printer, &response);
     }
     text_free(&printer.line);
     response_free(&response);
-    client_close(client);
     text_free(&path);
     return status;
 }
@@ -277,20 +254,16 @@ static void print_keyspaces(const response_t *response)
 
 static int run_keyspaces(const args_t *args)
 {
-    client_t *client = NULL;
-    response_t response = {0};
-    int status = client_from_args(args, &client);
-    if (status != 0)
-        return status;
-    int err = client_request(client, "GET", "/kv", NULL, 0, NULL, NULL, &response);
-    if (err != 0 || response.status != 200)
-        status = client_fail(args, client, err, &response);
-    else if (args_has(args, "json"))
-        fwrite(response.body.data, 1, response.body.len, stdout);
-    else
+    text_t path = TEXT_INIT(0);
+    response_t response;
+    text_add(&path, "/kv");
+    int status = client_ask(args, "GET", &path, NULL, NULL, NULL, &response);
+    if (status == 0 && args_has(args, "json"))
+        client_print(NULL, response.body.data, response.body.len);
+    else if (status == 0)
         print_keyspaces(&response);
     response_free(&response);
-    client_close(client);
+    text_free(&path);
     return status;
 }
 
@@ -321,23 +294,17 @@ static int print_event(void *arg, const char *data, size_t len)
 static int run_watch(const args_t *args)
 {
     text_t path = TEXT_INIT(0);
-    client_t *client = NULL;
     response_t response = {0};
     line_printer_t printer = {.line = TEXT_INIT(0)};
     int status = check_names(args);
-    if (status == 0)
-        status = client_from_args(args, &client);
     if (status == 0) {
         make_path(&path, "/watch/", args->operands[0], NULL);
         if (args_has(args, "values"))
             text_add(&path, "?values=1");
-        int err = client_request(client, "GET", path.data, NULL, 0, print_event, &printer, &response);
-        if (err != 0 || response.status != 200)
-            status = client_fail(args, client, err, &response);
+        status = client_ask(args, "GET", &path, NULL, print_event, &printer, &response);
     }
     text_free(&printer.line);
     response_free(&response);
-    client_close(client);
     text_free(&path);
     return status;
 }

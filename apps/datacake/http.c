@@ -13,25 +13,6 @@
 
 #define CONNECTION_MEMORY (64u << 10) /* of libmicrohttpd for one connection: headers and a piece of body */
 
-uint64_t http_now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
-uint64_t http_now_ms(void)
-{
-    return http_now_us() / 1000;
-}
-
-uint64_t http_wall_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 bool http_enter(http_t *http)
 {
     atomic_fetch_add(&http->inside, 1);
@@ -52,7 +33,7 @@ void http_add_event(http_t *http, const char *kind, const char *format, ...)
 {
     pthread_mutex_lock(&http->lock);
     event_t *event = &http->events[http->event_count % HTTP_EVENTS_MAX];
-    event->unix_ms = http_wall_ms();
+    event->unix_ms = wall_ms();
     snprintf(event->kind, sizeof(event->kind), "%s", kind);
     va_list list;
     va_start(list, format);
@@ -88,7 +69,7 @@ static void connection_changed(void *cls, struct MHD_Connection *handle, void **
         *own = connection;
         if (connection != NULL) {
             connection->socket = MHD_get_connection_info(handle, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-            connection->since_ms = http_now_ms();
+            connection->since_ms = monotonic_ms();
             connection->next = http->connections;
             if (connection->next != NULL)
                 connection->next->previous = connection;
@@ -111,7 +92,7 @@ static void connection_changed(void *cls, struct MHD_Connection *handle, void **
 /* libmicrohttpd's own timeout starts anew with every byte: a client that sends one now and then would stay for ever. */
 static void cut_idle_connections(http_t *http)
 {
-    uint64_t now_ms = http_now_ms();
+    uint64_t now_ms = monotonic_ms();
     pthread_mutex_lock(&http->lock);
     for (connection_t *connection = http->connections; connection != NULL; connection = connection->next) {
         if (connection->is_busy || now_ms - connection->since_ms < 2000u * http->options.idle_s)
@@ -244,7 +225,7 @@ int http_start(const http_options_t *options, int socket, http_t **out)
     http->options = *options;
     http->listen_socket = socket;
     note_address(http);
-    http->started_ms = http_now_ms();
+    http->started_ms = monotonic_ms();
     http->node_id = cake_node_id(options->node);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

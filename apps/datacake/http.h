@@ -29,6 +29,7 @@ typedef struct http_options {
 } http_options_t;
 
 #define HTTP_MESSAGE_MAX 256
+#define HTTP_ADDRESS_MAX 128
 #define HTTP_GREETING_MS 5000u
 
 /* Binds the address, before the node makes itself known: returns the socket, or CAKE_EADDRINUSE, CAKE_EPARSE, CAKE_EINVAL

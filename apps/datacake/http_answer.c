@@ -75,7 +75,7 @@ static void count_answer(request_t *request, unsigned status)
     if (request->method == 0)
         return; /* 405 */
     latency_t *latency = &request->http->latencies[__builtin_ctz(request->method)];
-    uint64_t spent_us = http_now_us() - request->began_us;
+    uint64_t spent_us = monotonic_us() - request->began_us;
     size_t at = 0;
     while (at < HTTP_LATENCY_BOUNDS && spent_us > http_latency_bounds_us[at])
         at++;

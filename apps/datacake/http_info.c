@@ -205,7 +205,7 @@ static json_t *node_json(http_t *http)
     return json_pack("{s:i,s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "id", http->node_id, "address", cake_node_address(node),
                      "http", http->address, "data_center", cake_node_data_center(node), "cluster_id",
                      cake_node_cluster_id(node), "storage", http->options.storage_name, "version", cake_version(),
-                     "uptime_ms", number(http_now_ms() - http->started_ms));
+                     "uptime_ms", number(monotonic_ms() - http->started_ms));
 }
 
 json_t *info_status_json(http_t *http)
@@ -369,7 +369,7 @@ static void add_process_metrics(http_t *http, text_t *text)
     getrlimit(RLIMIT_NOFILE, &files);
     double cpu_s = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
                    (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-    double started_s = (double)(http_wall_ms() - (http_now_ms() - http->started_ms)) / 1e3;
+    double started_s = (double)(wall_ms() - (monotonic_ms() - http->started_ms)) / 1e3;
     const struct {
         const char *name, *type, *help;
         double value;
@@ -434,7 +434,7 @@ bool http_is_ready(http_t *http)
         return false;
     bool is_ready = atomic_load(&http->is_ready);
     if (!is_ready && cake_store_stats(http->options.store, &stats) == 0 && stats.is_joined)
-        is_ready = http_now_ms() - http->started_ms > HTTP_GREETING_MS || has_met_all(http);
+        is_ready = monotonic_ms() - http->started_ms > HTTP_GREETING_MS || has_met_all(http);
     if (is_ready)
         atomic_store(&http->is_ready, true);
     http_leave(http);

@@ -24,7 +24,7 @@ void *request_new(void *cls, const char *uri, struct MHD_Connection *handle)
     request->uri = strdup(uri);
     request->path = request->uri;
     request->level = CAKE_QUORUM;
-    request->began_us = http_now_us();
+    request->began_us = monotonic_us();
     request->body = TEXT_INIT(0);
     if (request->uri == NULL) {
         free(request);
@@ -272,7 +272,7 @@ static enum MHD_Result request_begin(request_t *request, const char *method)
 
 static enum MHD_Result request_take_body(request_t *request, const char *data, size_t *len)
 {
-    uint64_t spent_ms = http_now_ms() - request->began_us / 1000 - request->paused_ms;
+    uint64_t spent_ms = monotonic_ms() - request->began_us / 1000 - request->paused_ms;
     uint64_t allowed_ms = request->http->options.idle_s * 1000u + request->body_len / HTTP_BODY_LEAST_RATE;
     bool is_drained = request->refusal != 0 || request->route->body == NULL;
     if (spent_ms > allowed_ms || (is_drained && request->body_len > HTTP_DRAIN_MAX)) {
@@ -321,7 +321,7 @@ static void set_busy(request_t *request, bool is_busy)
         return;
     pthread_mutex_lock(&request->http->lock);
     connection->is_busy = is_busy;
-    connection->since_ms = http_now_ms();
+    connection->since_ms = monotonic_ms();
     pthread_mutex_unlock(&request->http->lock);
 }
 
@@ -378,14 +378,14 @@ void request_suspend(request_t *request)
     atomic_fetch_add(&request->http->waiting, 1);
     request->is_started = true;
     atomic_store(&request->is_waiting, true);
-    request->paused_ms -= http_now_ms(); /* request_resume adds the end of it */
+    request->paused_ms -= monotonic_ms(); /* request_resume adds the end of it */
     MHD_suspend_connection(request->connection);
 }
 
 static void request_resume(request_t *request)
 {
     http_t *http = request->http;
-    request->paused_ms += http_now_ms();
+    request->paused_ms += monotonic_ms();
     atomic_store(&request->is_waiting, false);
     MHD_resume_connection(request->connection); /* from here on the request may be freed at any moment */
     atomic_fetch_sub(&http->waiting, 1);

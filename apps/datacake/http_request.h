@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "clock.h"
 #include "http.h"
 #include "text.h"
 
@@ -109,7 +110,7 @@ typedef struct event {
 
 struct http {
     http_options_t options;
-    char address[128];
+    char address[HTTP_ADDRESS_MAX];
     char *token;
     struct MHD_Daemon *daemon;
     int listen_socket;
@@ -142,10 +143,6 @@ extern const route_t http_routes[];
 extern const size_t http_route_count;
 
 extern const uint32_t http_latency_bounds_us[HTTP_LATENCY_BOUNDS];
-
-uint64_t http_now_us(void); /* monotonic */
-uint64_t http_now_ms(void); /* the same clock */
-uint64_t http_wall_ms(void);
 
 /* Around every use of the store or node on a thread of libmicrohttpd. False: the server is stopping, keep out. */
 bool http_enter(http_t *http);

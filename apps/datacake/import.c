@@ -7,6 +7,7 @@
 #include "import.h"
 
 #include "client.h"
+#include "clock.h"
 #include "lines.h"
 #include "progress.h"
 
@@ -158,7 +159,7 @@ static void pause_ms(long ms)
 /* Sends a part; after a refusal that passes by itself, what is left of it, from the line that the node names. */
 static bool send_part(import_t *import, client_t *client, const part_t *part)
 {
-    uint64_t done_lines = 0, deadline_ms = progress_now_ms() + PATIENCE_MS;
+    uint64_t done_lines = 0, deadline_ms = monotonic_ms() + PATIENCE_MS;
     for (long wait_ms = 20;; wait_ms = wait_ms < 1000 ? wait_ms * 2 : 1000) {
         response_t response;
         const char *passing = NULL;
@@ -179,7 +180,7 @@ static bool send_part(import_t *import, client_t *client, const part_t *part)
         if (status == 0)
             return true;
         done_lines += refused_line - 1;
-        if (passing == NULL || progress_now_ms() >= deadline_ms) {
+        if (passing == NULL || monotonic_ms() >= deadline_ms) {
             stop_at(import, part->first_line + done_lines, status, message);
             return false;
         }
@@ -194,15 +195,18 @@ static void part_free(part_t *part)
     free(part);
 }
 
+typedef struct worker {
+    import_t *import;
+    client_t *client;
+    pthread_t thread;
+} worker_t;
+
 static void *run_worker(void *arg)
 {
-    import_t *import = arg;
-    client_t *client = NULL;
-    int status = client_from_args(import->args, &client);
-    if (status != 0)
-        stop_at(import, 1, status, "");
-    for (part_t *part; status == 0 && (part = take_part(import)) != NULL;) {
-        if (send_part(import, client, part)) {
+    worker_t *worker = arg;
+    import_t *import = worker->import;
+    for (part_t *part; (part = take_part(import)) != NULL;) {
+        if (send_part(import, worker->client, part)) {
             pthread_mutex_lock(&import->lock);
             import->bytes = part->end_offset > import->bytes ? part->end_offset : import->bytes;
             progress_show(&import->progress, import->bytes, import->put + import->deleted);
@@ -210,7 +214,6 @@ static void *run_worker(void *arg)
         }
         part_free(part);
     }
-    client_close(client);
     return NULL;
 }
 
@@ -293,7 +296,7 @@ static int read_file(import_t *import, FILE *file)
     if (part == NULL || part->text.failed)
         status = fail(import->args, EXIT_OTHER, "out of memory");
     bool is_given = false;
-    if (status == 0 && part->lines > 0 && !import->is_stopped) {
+    if (status == 0 && part->lines > 0) {
         part->end_offset = offset;
         is_given = give_part(import, part);
     }
@@ -305,7 +308,7 @@ static int read_file(import_t *import, FILE *file)
 
 static int report(import_t *import)
 {
-    double spent_s = (double)(progress_now_ms() - import->progress.started_ms) / 1000;
+    double spent_s = (double)(monotonic_ms() - import->progress.started_ms) / 1000;
     uint64_t done = import->put + import->deleted;
     if (import->status == 0)
         progress_end(&import->progress, done);
@@ -330,18 +333,28 @@ static int report(import_t *import)
 
 static int run_workers(import_t *import, FILE *file, uint64_t count)
 {
-    pthread_t threads[WORKERS_MAX];
+    worker_t workers[WORKERS_MAX];
     size_t started = 0;
-    while (started < count && pthread_create(&threads[started], NULL, run_worker, import) == 0)
-        started++;
-    int status = started == 0 ? fail(import->args, EXIT_OTHER, "no thread can be started") : read_file(import, file);
+    int status = 0;
+    for (bool has_started = true; status == 0 && has_started && started < count; started += has_started) {
+        worker_t *worker = &workers[started];
+        worker->import = import;
+        status = client_from_args(import->args, &worker->client);
+        has_started = status == 0 && pthread_create(&worker->thread, NULL, run_worker, worker) == 0;
+        if (!has_started)
+            client_close(worker->client);
+    }
+    if (status == 0)
+        status = started == 0 ? fail(import->args, EXIT_OTHER, "no thread can be started") : read_file(import, file);
     pthread_mutex_lock(&import->lock);
     import->is_read = true;
     import->is_stopped = import->is_stopped || status != 0;
     pthread_cond_broadcast(&import->changed);
     pthread_mutex_unlock(&import->lock);
-    for (size_t i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < started; i++) {
+        pthread_join(workers[i].thread, NULL);
+        client_close(workers[i].client);
+    }
     return status;
 }
 
@@ -416,20 +429,11 @@ static const flag_t export_flags[] = {
     {NULL, NULL, NULL},
 };
 
-static int write_out(void *arg, const char *data, size_t len)
-{
-    return fwrite(data, 1, len, stdout) == len ? 0 : CAKE_EIO;
-}
-
 static int run_export(const args_t *args)
 {
     text_t path = TEXT_INIT(0);
-    client_t *client = NULL;
-    response_t response = {0};
+    response_t response;
     const char *prefix = args_value(args, "prefix", NULL);
-    int status = client_from_args(args, &client);
-    if (status != 0)
-        return status;
     text_add(&path, "/kv/");
     percent_encode(&path, args->operands[0], strlen(args->operands[0]));
     text_add(&path, "?values=1");
@@ -437,11 +441,8 @@ static int run_export(const args_t *args)
         text_add(&path, "&prefix=");
         percent_encode(&path, prefix, strlen(prefix));
     }
-    int err = client_request(client, "GET", path.data, NULL, 0, write_out, NULL, &response);
-    if (err != 0 || response.status != 200)
-        status = client_fail(args, client, err, &response);
+    int status = client_ask(args, "GET", &path, NULL, client_print, NULL, &response);
     response_free(&response);
-    client_close(client);
     text_free(&path);
     return status;
 }
@@ -455,8 +456,8 @@ const command_t import_command = {
     .details = "NDJSON has one {\"key\": ..., \"value\": ...} per line; bytes that are no UTF-8 are {\"base64\": "
                "\"...\"}, and a\n"
                "value that is neither a string nor that stands for its JSON text. TSV has key, tab, value; \\t \\n \\r "
-               "\\\\ are\n"
-               "escapes. Lines that are refused are named, and the rest goes on.",
+               "\\\\ and\n"
+               "\\x and two hex digits are escapes. Lines that are refused are named, and the rest goes on.",
     .flags = import_flags,
     .run = run_import,
 };

@@ -71,7 +71,7 @@ static int take_value(line_t *line, size_t max_value_bytes)
     return 0;
 }
 
-int line_parse(line_t *line, const char *text, size_t len, size_t max_value_bytes)
+int line_parse_key(line_t *line, const char *text, size_t len)
 {
     memset(line, 0, sizeof(*line));
     json_error_t error;
@@ -82,7 +82,12 @@ int line_parse(line_t *line, const char *text, size_t len, size_t max_value_byte
     }
     if (!json_is_object(line->root))
         return refuse(line, CAKE_EPARSE, "a line must be an object with \"key\" and \"value\"");
-    int err = take_key(line);
+    return take_key(line);
+}
+
+int line_parse(line_t *line, const char *text, size_t len, size_t max_value_bytes)
+{
+    int err = line_parse_key(line, text, len);
     return err != 0 ? err : take_value(line, max_value_bytes);
 }
 
@@ -93,19 +98,67 @@ void line_free(line_t *line)
     text_free(&line->decoded_value);
 }
 
+/* ---- escapes -----------------------------------------------------------------------------------------------------------*/
+
+static const char escapes[] = "t\tn\nr\r\\\\"; /* the letter, and what it stands for */
+
+/* The byte that the escape at text stands for, and in *used how long that is; -1: it is none. */
+static int escaped_byte(const char *text, size_t len, size_t *used)
+{
+    unsigned char byte;
+    size_t ignored;
+    if (len < 2 || text[0] != '\\')
+        return -1;
+    *used = 2;
+    for (size_t i = 0; i < sizeof(escapes) - 1; i += 2)
+        if (escapes[i] == text[1])
+            return (unsigned char)escapes[i + 1];
+    char percent[3] = {'%', len > 2 ? text[2] : 0, len > 3 ? text[3] : 0};
+    *used = 4;
+    return text[1] == 'x' && len >= 4 && percent_decode(percent, sizeof(percent), &byte, 1, &ignored) == 0 ? byte : -1;
+}
+
 static void unescape(text_t *out, const char *text, size_t len)
 {
-    static const char escapes[] = "t\tn\nr\r\\\\";
-    for (size_t i = 0; i < len; i++) {
-        const char *found = NULL;
-        if (text[i] == '\\' && i + 1 < len)
-            for (size_t j = 0; j < sizeof(escapes) - 1; j += 2)
-                if (escapes[j] == text[i + 1])
-                    found = &escapes[j + 1];
-        text_append(out, found != NULL ? found : &text[i], 1);
-        if (found != NULL)
-            i++;
+    for (size_t i = 0, used; i < len; i += used) {
+        int byte = escaped_byte(text + i, len - i, &used);
+        char plain = byte < 0 ? text[i] : (char)byte;
+        used = byte < 0 ? 1 : used;
+        text_append(out, &plain, 1);
     }
+}
+
+static char escape_letter(unsigned char byte)
+{
+    for (size_t i = 0; i < sizeof(escapes) - 1; i += 2)
+        if ((unsigned char)escapes[i + 1] == byte)
+            return escapes[i];
+    return 0;
+}
+
+/* U+0000 to U+001F, U+007F, and U+0080 to U+009F, which have two bytes. */
+static bool is_of_control(const unsigned char *data, size_t i, size_t len)
+{
+    bool is_lead = data[i] == 0xc2 && i + 1 < len && data[i + 1] < 0xa0;
+    bool is_second = data[i] >= 0x80 && data[i] < 0xa0 && i > 0 && data[i - 1] == 0xc2;
+    return data[i] < 0x20 || data[i] == 0x7f || is_lead || is_second;
+}
+
+void line_escape(text_t *out, cake_slice_t bytes)
+{
+    const unsigned char *data = bytes.data;
+    json_t *string = json_stringn(bytes.data, bytes.len);
+    bool is_utf8 = string != NULL;
+    for (size_t i = 0; i < bytes.len; i++) {
+        char letter = escape_letter(data[i]);
+        if (letter != 0)
+            text_printf(out, "\\%c", letter);
+        else if (is_of_control(data, i, bytes.len) || (data[i] >= 0x80 && !is_utf8))
+            text_printf(out, "\\x%02x", data[i]);
+        else
+            text_append(out, &data[i], 1);
+    }
+    json_decref(string);
 }
 
 int line_from_tsv(text_t *out, const char *text, size_t len)

@@ -19,12 +19,17 @@ typedef struct line {
  * Further members are ignored, so that exports with more in them can be read back.
  * CAKE_EPARSE; CAKE_EINVAL (key out of bounds); CAKE_ETOOBIG; CAKE_ENOMEM. line_free in any case. */
 int line_parse(line_t *line, const char *text, size_t len, size_t max_value_bytes);
+/* The key alone is looked at. */
+int line_parse_key(line_t *line, const char *text, size_t len);
 void line_free(line_t *line);
 
-/* "key<TAB>value" as such a line of JSON, with its newline; \t \n \r \\ are escapes. CAKE_EPARSE: no tab. */
+/* "key<TAB>value" as such a line of JSON, with its newline; \t \n \r \\ and \x with two hex digits are escapes. CAKE_EPARSE: no tab. */
 int line_from_tsv(text_t *out, const char *text, size_t len);
 /* A key alone, with the same escapes, as the line that deletes it. CAKE_ENOMEM. */
 int line_from_key(text_t *out, const char *text, size_t len);
+
+/* By these escapes any bytes as text that a terminal shows and line_from_key takes back. */
+void line_escape(text_t *out, cake_slice_t bytes);
 
 /* value NULL: the key alone. timestamp 0: none. */
 void line_write(text_t *out, cake_slice_t key, const cake_slice_t *value, uint64_t timestamp);

@@ -141,6 +141,33 @@ static void a_key_becomes_its_delete(void **state)
     text_free(&text);
 }
 
+static void escaped_keys_are_taken_back(void **state)
+{
+    static const struct {
+        const char *bytes, *escaped;
+        size_t len;
+    } rows[] = {
+        {"plain key", "plain key", 9},
+        {"a\tb\nc\rd\\t", "a\\tb\\nc\\rd\\\\t", 9},
+        {"\0\x1b[2J\x7f", "\\x00\\x1b[2J\\x7f", 6},
+        {"b\xc3\xbc", "b\xc3\xbc", 3},
+        {"\xc2\x9b", "\\xc2\\x9b", 2},
+        {"\xff\xc3\xbc", "\\xff\\xc3\\xbc", 3},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        text_t escaped = TEXT_INIT(0), json = TEXT_INIT(0);
+        line_t line;
+        line_escape(&escaped, (cake_slice_t){rows[i].bytes, rows[i].len});
+        assert_string_equal(escaped.data, rows[i].escaped);
+        assert_int_equal(line_from_key(&json, escaped.data, escaped.len), 0);
+        assert_int_equal(line_parse(&line, json.data, json.len, 0), 0);
+        assert_slice(line.key, rows[i].bytes, rows[i].len);
+        line_free(&line);
+        text_free(&json);
+        text_free(&escaped);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +177,7 @@ int main(void)
         cmocka_unit_test(what_is_written_is_read_back),
         cmocka_unit_test(tsv_has_escapes),
         cmocka_unit_test(a_key_becomes_its_delete),
+        cmocka_unit_test(escaped_keys_are_taken_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

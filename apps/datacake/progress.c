@@ -1,6 +1,8 @@
 /* progress.c: see progress.h. */
 #include "progress.h"
 
+#include "clock.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -9,16 +11,9 @@
 #define BAR_CELLS     30u
 #define BAR_PERIOD_MS 100u
 
-uint64_t progress_now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 int progress_start(progress_t *progress, const char *kind, const char *title, uint64_t total)
 {
-    *progress = (progress_t){.title = title, .unit = "documents", .total = total, .started_ms = progress_now_ms()};
+    *progress = (progress_t){.title = title, .unit = "documents", .total = total, .started_ms = monotonic_ms()};
     if (kind == NULL)
         progress->kind = isatty(STDERR_FILENO) ? PROGRESS_BAR : PROGRESS_LINES;
     else if (strcmp(kind, "bar") == 0)
@@ -32,7 +27,7 @@ int progress_start(progress_t *progress, const char *kind, const char *title, ui
 
 static void draw_bar(const progress_t *progress, unsigned percent, uint64_t count)
 {
-    uint64_t spent_ms = progress_now_ms() - progress->started_ms;
+    uint64_t spent_ms = monotonic_ms() - progress->started_ms;
     unsigned full = percent * BAR_CELLS / 100;
     char cells[BAR_CELLS + 1];
     memset(cells, '.', BAR_CELLS);
@@ -48,7 +43,7 @@ void progress_show(progress_t *progress, uint64_t done, uint64_t count)
 {
     unsigned percent =
         progress->total == 0 ? 0 : (unsigned)(done >= progress->total ? 100 : done * 100 / progress->total);
-    uint64_t now_ms = progress_now_ms();
+    uint64_t now_ms = monotonic_ms();
     if (progress->kind == PROGRESS_BAR && now_ms - progress->shown_ms >= BAR_PERIOD_MS) {
         progress->shown_ms = now_ms;
         draw_bar(progress, percent, count);

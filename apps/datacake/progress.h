@@ -20,6 +20,5 @@ int progress_start(progress_t *progress, const char *kind, const char *title, ui
 void progress_show(progress_t *progress, uint64_t done, uint64_t count);
 void progress_end(progress_t *progress, uint64_t count); /* full, and the line ends */
 void progress_clear(progress_t *progress);               /* takes a bar off the line, for other output */
-uint64_t progress_now_ms(void);                          /* monotonic */
 
 #endif

@@ -342,6 +342,18 @@ static int fail_duplicate(server_t *server)
     return fail(server->args, EXIT_OTHER, "%s; give this one another --node-id and an empty --data-dir", why);
 }
 
+/* Where others reach the HTTP side: behind a wildcard, that is where they reach the node. */
+static void tell_address(const server_t *server, char out[HTTP_ADDRESS_MAX])
+{
+    cake_addr_t http, node;
+    snprintf(out, HTTP_ADDRESS_MAX, "%s", http_address(server->http));
+    if (!is_any_address(out) || cake_addr_parse(out, &http) != 0 ||
+        cake_addr_parse(cake_node_address(server->node), &node) != 0)
+        return;
+    node.port = http.port;
+    cake_addr_format(&node, out);
+}
+
 static int start_http(server_t *server)
 {
     http_options_t options = {
@@ -357,10 +369,12 @@ static int start_http(server_t *server)
     };
     int socket = server->http_socket;
     server->http_socket = -1;
+    char address[HTTP_ADDRESS_MAX];
     int err = http_start(&options, socket, &server->http);
-    const char *address = err == 0 ? http_address(server->http) : "";
-    if (err == 0)
+    if (err == 0) {
+        tell_address(server, address);
         err = cake_node_publish(server->node, "http", address, strlen(address));
+    }
     if (err != 0 && cake_node_is_duplicate(server->node))
         return fail_duplicate(server);
     return err == 0 ? 0 : fail(server->args, EXIT_OTHER, "cannot start the HTTP server: %s", cake_strerror(err));

@@ -1,5 +1,6 @@
 /* sim.c: `datacake sim`: the simulator's front: many seeds on all cores, one seed replayed, a failing one made smaller. */
 #include "command.h"
+#include "clock.h"
 #include "progress.h"
 
 #ifdef CAKE_APP_SIM
@@ -186,7 +187,7 @@ static int run_campaign(campaign_t *campaign)
     if (started == 0)
         return fail(campaign->args, EXIT_OTHER, "no thread can be started");
     progress_clear(&campaign->progress);
-    double spent_s = (double)(progress_now_ms() - campaign->progress.started_ms) / 1000;
+    double spent_s = (double)(monotonic_ms() - campaign->progress.started_ms) / 1000;
     printf(
         "%llu seeds from %llu, %llu failed, in %.1f s (%.0f seeds per minute): %llu events, %.1f virtual hours, %llu "
         "writes acknowledged, %llu crashes, %llu partitions\n",
