@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -446,43 +447,96 @@ static int end_server(void *arg)
     return 0;
 }
 
-static int connect_from_here(uint16_t port)
+static int make_socket(void)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int file = socket(AF_INET, SOCK_STREAM, 0);
     assert_true(file >= 0);
-    assert_int_equal(connect(file, (const struct sockaddr *)&to, sizeof to), 0);
     return file;
 }
 
-/* Several at once: libuv takes no next connection before the last was taken or thrown away. */
+static void connect_to(int file, uint16_t port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    assert_int_equal(connect(file, (const struct sockaddr *)&to, sizeof to), 0);
+}
+
+static int connect_from_here(uint16_t port)
+{
+    int file = make_socket();
+    connect_to(file, port);
+    return file;
+}
+
+static void begin_server(server_t *server, const cake_alloc_t *alloc)
+{
+    server->env = new_env(alloc);
+    latch_init(&server->accepted, server->env);
+    latch_init(&server->closed, server->env);
+    cake__run_on_loop(server->env, start_server, server);
+}
+
+/* The next connection is taken, and the server closed. */
+static void finish_server(server_t *server)
+{
+    int file = connect_from_here(server->addr.port);
+    latch_wait(&server->accepted);
+    close(file);
+    cake__run_on_loop(server->env, end_server, server);
+    latch_wait(&server->closed);
+    server->env->ops->close(server->env);
+}
+
+/* What was connected is closed by the other side. */
+static void expect_refused(int *files, size_t count)
+{
+    char byte;
+    for (size_t i = 0; i < count; i++)
+        assert_true(read(files[i], &byte, 1) <= 0);
+    for (size_t i = 0; i < count; i++)
+        close(files[i]);
+}
+
+/* Several at once: each that is thrown away makes room for the next. */
 static void test_connections_without_memory_are_closed_and_later_ones_taken(void **state)
 {
     server_t server = {0};
     cake_alloc_t alloc = {failing_resize, &server.heap};
     int files[8];
-    char byte;
     (void)state;
-    server.env = new_env(&alloc);
-    latch_init(&server.accepted, server.env);
-    latch_init(&server.closed, server.env);
-    cake__run_on_loop(server.env, start_server, &server);
+    begin_server(&server, &alloc);
     atomic_store(&server.heap.fails, true);
     cake__run_on_loop(server.env, try_all_without_memory, &server);
     for (size_t i = 0; i < CAKE_COUNT_OF(files); i++)
         files[i] = connect_from_here(server.addr.port);
-    for (size_t i = 0; i < CAKE_COUNT_OF(files); i++) {
-        assert_true(read(files[i], &byte, 1) <= 0); /* returns: the other side has closed it */
-        close(files[i]);
-    }
+    expect_refused(files, CAKE_COUNT_OF(files));
     atomic_store(&server.heap.fails, false);
-    int file = connect_from_here(server.addr.port);
-    latch_wait(&server.accepted);
-    close(file);
-    cake__run_on_loop(server.env, end_server, &server);
-    latch_wait(&server.closed);
-    server.env->ops->close(server.env);
+    finish_server(&server);
     assert_int_equal(atomic_load(&server.heap.live_blocks), 0);
+}
+
+#define FILES_MAX 256
+
+static void test_connections_without_descriptors_are_closed_and_later_ones_taken(void **state)
+{
+    server_t server = {0};
+    struct rlimit before, few;
+    int files[8], others[FILES_MAX], count = 0;
+    (void)state;
+    begin_server(&server, NULL);
+    for (size_t i = 0; i < CAKE_COUNT_OF(files); i++)
+        files[i] = make_socket();
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = (struct rlimit){.rlim_cur = FILES_MAX, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    while ((others[count] = dup(files[0])) >= 0)
+        count++;
+    for (size_t i = 0; i < CAKE_COUNT_OF(files); i++)
+        connect_to(files[i], server.addr.port);
+    expect_refused(files, CAKE_COUNT_OF(files));
+    while (count > 0)
+        close(others[--count]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    finish_server(&server);
 }
 
 int main(void)
@@ -497,6 +551,7 @@ int main(void)
         cmocka_unit_test(test_options_are_checked),
         cmocka_unit_test(test_no_memory_for_the_environment),
         cmocka_unit_test(test_connections_without_memory_are_closed_and_later_ones_taken),
+        cmocka_unit_test(test_connections_without_descriptors_are_closed_and_later_ones_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
