@@ -225,6 +225,32 @@ static void waiting_for_one_who_is_not_there_ends_with_a_time_out(void **state)
     cluster_close(&cluster);
 }
 
+static bool has_met_but_lacks(void *arg)
+{
+    cake_store_t *store = ((cluster_t *)arg)->members[1].store;
+    const cake__peer_t *peer = cake__peer_find(store, 2);
+    return peer != NULL && peer->is_compared && cake__has_wants(store, 2);
+}
+
+/* Once it is dead nobody pulls from it any more: that it is not asked for anything does not mean that all is here. */
+static void waiting_for_one_who_dies_before_all_is_here_ends_with_a_time_out(void **state)
+{
+    (void)state;
+    static const uint16_t ids[] = {2};
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 2, 87, NULL);
+    cluster_crash(&cluster, 1);
+    assert_int_equal(put_text(&cluster, 2, "a", "1", CAKE_NONE), 0);
+    cluster_start(&cluster, 1);
+    cluster_wait(&cluster, has_met_but_lacks, 20000);
+    cluster_crash(&cluster, 2);
+    assert_int_equal(cake_store_wait_for(cluster.members[1].store, ids, 1, 20000), CAKE_ETIMEDOUT);
+    cluster_start(&cluster, 2);
+    assert_int_equal(cake_store_wait_for(cluster.members[1].store, ids, 1, 20000), 0);
+    assert_text(&cluster, 1, "a", "1");
+    cluster_close(&cluster);
+}
+
 /* ---- sessions whose receiver is gone ----------------------------------------------------------------------------------*/
 
 static uint32_t serving_count(cluster_t *cluster, int id)
@@ -473,6 +499,7 @@ int main(void)
         cmocka_unit_test(a_node_whose_others_were_forgotten_works_alone),
         cmocka_unit_test(waiting_ends_when_the_others_are_met_and_what_they_had_is_here),
         cmocka_unit_test(waiting_for_one_who_is_not_there_ends_with_a_time_out),
+        cmocka_unit_test(waiting_for_one_who_dies_before_all_is_here_ends_with_a_time_out),
         cmocka_unit_test(a_session_ends_when_its_receiver_runs_anew),
         cmocka_unit_test(a_session_that_nobody_asks_for_any_more_is_given_up),
         cmocka_unit_test(a_node_id_used_again_while_its_owner_lives_harms_nobody),

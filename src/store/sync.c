@@ -55,6 +55,15 @@ static void drop_want(cake__keyspace_t *keyspace, cake__want_t *want)
         cake__list_remove(&keyspace->wanting_link);
 }
 
+/* Some of what the peer had is not here, and does not come now: both have to be compared again (cake_store_wait_for). */
+static void give_up_want(cake__keyspace_t *keyspace, cake__want_t *want)
+{
+    cake__peer_t *peer = cake__peer_find(keyspace->store, want->node_id);
+    if (peer != NULL)
+        peer->is_compared = false;
+    drop_want(keyspace, want);
+}
+
 int cake__want(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context_t *context, uint64_t delay_ms,
                bool is_forced)
 {
@@ -87,7 +96,7 @@ void cake__drop_wants(cake_store_t *store, uint16_t node_id)
         cake__keyspace_t *keyspace = CAKE_CONTAINER_OF(link, cake__keyspace_t, wanting_link);
         cake__want_t *want = find_want(keyspace, node_id);
         if (want != NULL)
-            drop_want(keyspace, want);
+            give_up_want(keyspace, want);
     }
 }
 
@@ -386,8 +395,12 @@ static uint64_t look_at(cake__keyspace_t *keyspace, uint64_t now_ns)
         cake__peer_t *peer = cake__peer_find(store, want->node_id);
         bool is_covered = !want->is_forced && cake__context_covers(cake__keyspace_context(keyspace), &want->context);
         bool is_pulling = keyspace->pull != NULL;
-        if (!is_pulling && (is_covered || peer == NULL || !cake__peer_is_there(peer))) {
-            drop_want(keyspace, want); /* a peer that comes back pulses, and is wanted anew */
+        if (!is_pulling && is_covered) {
+            drop_want(keyspace, want);
+            continue;
+        }
+        if (!is_pulling && (peer == NULL || !cake__peer_is_there(peer))) {
+            give_up_want(keyspace, want); /* a peer that comes back pulses, and is wanted anew */
             continue;
         }
         if (want->due_ns > now_ns) {
