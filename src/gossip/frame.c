@@ -3,8 +3,9 @@
  *      "DG" | version 1 | type 1 | cluster 4 | to 4 | seq 8 | node id 2 | generation 8 | nonce 16 | body ... | check 8
  *
  * to is the tag of the run that it is for (the first bytes of its nonce), seq counts the frames of its sender: a frame that
- * was caught and is sent again is for a run that has ended, or its number was there before. check is the XXH3 of all before it, seeded with the cluster's hash: a frame that was cut or altered on the way is
- * dropped whole. A body is walked to its end before any of it is applied, so that a malformed one changes nothing.
+ * was caught and is sent again is for a run that has ended, or its number was there before. check is the XXH3 of all before
+ * it, seeded with the cluster's hash: a frame that was cut or altered on the way is dropped whole. A body is walked to its end
+ * before any of it is applied, so that a malformed one changes nothing.
  *
  * A record: flags | node id 2 | generation | refutation
  *           | identity: nonce 16, address, data centre          | DEAD, LEFT: age in ms    | SUSPECT: accusers
@@ -358,7 +359,7 @@ int cake__gossip_get_record(cake__reader_t *reader, cake__gossip_record_t *recor
     uint8_t flags = cake__get_u8(reader);
     record->node_id = cake__get_u16(reader);
     record->is_notice = (flags & FLAG_NOTICE) != 0;
-    if (flags > FLAG_ALL || (record->is_notice && flags != FLAG_NOTICE))
+    if (record->node_id == 0 || flags > FLAG_ALL || (record->is_notice && flags != FLAG_NOTICE))
         reader->err = CAKE_EPARSE;
     if (record->is_notice) {
         cake__gossip_get_addr(reader, &record->addr);

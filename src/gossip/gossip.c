@@ -88,8 +88,8 @@ int cake__gossip_new(const cake__gossip_config_t *config, uint64_t now_ns, cake_
     cake__gossip_params_t params = config->params;
     set_defaults(&params);
     bool has_addr = (config->addr.family == 4 || config->addr.family == 6) && config->addr.port != 0;
-    if (!has_addr || !is_name(config->data_center) || !is_name(config->cluster_id) || !are_valid(&params) ||
-        config->generation >= GOSSIP_GENERATION_MAX)
+    if (config->node_id == 0 || !has_addr || !is_name(config->data_center) || !is_name(config->cluster_id) ||
+        !are_valid(&params) || config->generation >= GOSSIP_GENERATION_MAX)
         return CAKE_EINVAL;
     const cake_alloc_t *alloc = cake__alloc_or_default(config->alloc);
     cake__gossip_t *gossip = cake__calloc(alloc, 1, sizeof *gossip);
@@ -160,16 +160,13 @@ void cake__gossip_free(cake__gossip_t *gossip)
 
 cake__gossip_action_t *cake__gossip_act(cake__gossip_t *gossip, cake__gossip_action_kind_t kind)
 {
-    if (gossip->action_count == gossip->action_capacity) {
-        size_t capacity = gossip->action_capacity == 0 ? 16 : gossip->action_capacity * 2;
-        void *grown = cake__realloc(gossip->alloc, gossip->actions, capacity * sizeof gossip->actions[0]);
-        if (grown == NULL) {
-            gossip->err = CAKE_ENOMEM;
-            return NULL;
-        }
-        gossip->actions = grown;
-        gossip->action_capacity = capacity;
+    void *grown = cake__grow(gossip->alloc, gossip->actions, gossip->action_count, &gossip->action_capacity,
+                             sizeof gossip->actions[0]);
+    if (grown == NULL) {
+        gossip->err = CAKE_ENOMEM;
+        return NULL;
     }
+    gossip->actions = grown;
     cake__gossip_action_t *action = &gossip->actions[gossip->action_count++];
     *action = (cake__gossip_action_t){.kind = kind};
     return action;

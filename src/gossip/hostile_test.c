@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <xxhash.h>
 
+#include "gossip/state.h"
 #include "gossip/virtual.h"
 
 #define CAPTURES_MAX 8000u
@@ -280,6 +281,27 @@ static void replay_to_run_and_restart(virtual_t *cluster)
     }
 }
 
+/* 0 stands for nobody. */
+static void nobody_has_the_id_0(void **state)
+{
+    virtual_t cluster;
+    cake__buf_t frame;
+    virtual_init(&cluster, 1, 13);
+    virtual_start_all(&cluster, 0);
+    cake__buf_init(&frame, &cake__libc_alloc);
+    for (uint16_t id = 0; id < 2; id++) {
+        const cake__gossip_peer_t peer = {
+            .who = {.node_id = id, .generation = 1}, .addr = virtual_addr(1), .data_center = (char[]){"east"}};
+        cake__gossip_record_t record;
+        cake__buf_clear(&frame);
+        assert_true(cake__gossip_put_record(cluster.nodes[0].gossip, &frame, &peer, true));
+        cake__reader_t reader = cake__reader(frame.data, frame.len);
+        assert_int_equal(cake__gossip_get_record(&reader, &record), id == 0 ? CAKE_EPARSE : 0);
+    }
+    cake__buf_free(&frame);
+    virtual_free(&cluster);
+}
+
 static void captured_frames_change_nothing(void **state)
 {
     for (int is_sealed = 0; is_sealed < 2; is_sealed++) {
@@ -474,6 +496,9 @@ static void creation_survives_each_failure(void **state)
     config.addr.port = 0;
     assert_int_equal(cake__gossip_new(&config, 0, &gossip), CAKE_EINVAL);
     config.addr.port = 1;
+    config.node_id = 0;
+    assert_int_equal(cake__gossip_new(&config, 0, &gossip), CAKE_EINVAL);
+    config.node_id = 1;
     config.cluster_id = "";
     assert_int_equal(cake__gossip_new(&config, 0, &gossip), CAKE_EINVAL);
     cake__gossip_free(NULL);
@@ -540,6 +565,7 @@ int main(void)
         cmocka_unit_test(clusters_survive_failing_memory),
         cmocka_unit_test(captured_sealed_frames_change_nothing),
         cmocka_unit_test(keys_rotate_without_an_outage),
+        cmocka_unit_test(nobody_has_the_id_0),
         cmocka_unit_test(captured_frames_change_nothing),
         cmocka_unit_test(captured_frames_of_the_forgotten_change_nothing),
     };
