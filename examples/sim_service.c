@@ -43,9 +43,12 @@ static void next(cake_rpc_call_t *call, void *arg)
         return;
     }
     answer_t *answer = malloc(sizeof *answer);
-    *answer = (answer_t){call, number};
-    int err = cake_store_put_async(tickets->store, "tickets", cake_key_u64(tickets->node_id), &number, sizeof number,
+    int err = CAKE_ENOMEM;
+    if (answer != NULL) {
+        *answer = (answer_t){call, number};
+        err = cake_store_put_async(tickets->store, "tickets", cake_key_u64(tickets->node_id), &number, sizeof number,
                                    CAKE_NONE, on_written, answer);
+    }
     if (err != 0) {
         free(answer);
         cake_rpc_fail(call, err, NULL);
@@ -83,6 +86,8 @@ static void *begin(cake_sim_t *sim, void *arg)
 {
     (void)sim;
     run_t *run = calloc(1, sizeof *run);
+    if (run == NULL)
+        abort();
     for (uint16_t id = 0; id < NODES_MAX; id++)
         run->tickets[id] = (tickets_t){.node_id = id, .is_fixed = *(bool *)arg};
     return run;

@@ -193,22 +193,30 @@ static int reserve(template_t *t, size_t more)
     return 0;
 }
 
-static row_t *copy_row(const uint8_t *from)
+/* The row that the len bytes begin with. */
+static int copy_row(const uint8_t *from, size_t len, row_t **out)
 {
     row_t head;
+    if (len < sizeof head)
+        return CAKE_ECORRUPT;
     memcpy(&head, from, sizeof head);
-    row_t *row = malloc(size_of(&head));
-    if (row != NULL)
-        memcpy(row, from, size_of(&head));
-    return row;
+    if (len < size_of(&head))
+        return CAKE_ECORRUPT;
+    *out = malloc(size_of(&head));
+    if (*out == NULL)
+        return CAKE_ENOMEM;
+    memcpy(*out, from, size_of(&head));
+    return 0;
 }
 
 static int replay_record(template_t *t, const uint8_t *body, size_t len)
 {
     int err = 0;
     for (size_t at = 0; at < len && err == 0;) {
-        row_t *row = len - at < sizeof *row ? NULL : copy_row(body + at);
-        err = row == NULL ? CAKE_ENOMEM : reserve(t, 1);
+        row_t *row;
+        err = reserve(t, 1);
+        if (err == 0)
+            err = copy_row(body + at, len - at, &row);
         if (err == 0) {
             at += size_of(row);
             apply(t, row);
@@ -322,8 +330,7 @@ static int template_write(cake_storage_t *storage, const cake_batch_t *batch)
     row_t **rows = calloc(count, sizeof *rows);
     err = record == NULL || rows == NULL ? CAKE_ENOMEM : reserve(t, count);
     for (size_t at = RECORD_HEAD; at < len && err == 0; made++) {
-        rows[made] = copy_row(record + at);
-        err = rows[made] == NULL ? CAKE_ENOMEM : 0;
+        err = copy_row(record + at, len - at, &rows[made]);
         at += err == 0 ? size_of(rows[made]) : 0;
     }
     if (err == 0)

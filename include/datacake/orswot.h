@@ -82,10 +82,20 @@ typedef struct cake_orswot_config {
     bool is_joined;            /* false: a replica that begins with nothing and has to catch up first (rule 7) */
 } cake_orswot_config_t;
 
+#ifdef __cplusplus
+static inline cake_orswot_config_t cake__orswot_config()
+{
+    cake_orswot_config_t config = CAKE_SIZED(cake_orswot_config_t);
+    config.is_joined = true;
+    return config;
+}
+#define CAKE_ORSWOT_CONFIG_INIT cake__orswot_config()
+#else
 #define CAKE_ORSWOT_CONFIG_INIT                                                                                        \
     {                                                                                                                  \
         .size = sizeof(cake_orswot_config_t), .is_joined = true                                                        \
     }
+#endif
 
 /* An empty set, the caller's until it is freed; the clock and the allocator must outlive it. O(1). CAKE_EINVAL, CAKE_ENOMEM, and
  * then *set is NULL. */
