@@ -49,7 +49,7 @@ static template_t *template_of(cake_storage_t *storage)
     return (template_t *)(void *)storage;
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static cake_slice_t keyspace_of(const row_t *row)
 {
@@ -148,7 +148,7 @@ static void apply(template_t *t, row_t *row)
         free(row);
 }
 
-/* ---- the log -------------------------------------------------------------------------------------------------------------- */
+/* ---- the log ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t checksum(const uint8_t *bytes, size_t len)
 {
@@ -250,7 +250,7 @@ static int replay(template_t *t)
     return err == 0 && ftruncate(t->fd, t->log_len) != 0 ? CAKE_EIO : err;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static row_t make_head(const cake_write_t *write)
 {
@@ -346,7 +346,7 @@ static int template_write(cake_storage_t *storage, const cake_batch_t *batch)
     return err;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static cake_row_t public_row(const row_t *row, bool with_value)
 {
@@ -500,7 +500,7 @@ static int template_open(const char *path, cake_storage_t **storage)
     return err;
 }
 
-/* ---- the suite ------------------------------------------------------------------------------------------------------------ */
+/* ---- the suite --------------------------------------------------------------------------------------------------- */
 
 static int open_for_suite(void *arg, bool fresh, cake_storage_t **storage)
 {

@@ -67,7 +67,7 @@ static int write_node(const copy_t *copy)
     return err == 0 ? 0 : fail(copy->args, EXIT_OTHER, "cannot write %s/node: %s", copy->draft, strerror(errno));
 }
 
-/* ---- the storage ------------------------------------------------------------------------------------------------------*/
+/* ---- the storage ------------------------------------------------------------------------------------------------- */
 
 static int copy_store(const copy_t *copy, const char *from, const char *to)
 {
@@ -165,7 +165,7 @@ static int check_store(copy_t *copy, const char *dir)
     return 0;
 }
 
-/* ---- directories --------------------------------------------------------------------------------------------------------*/
+/* ---- directories ------------------------------------------------------------------------------------------------- */
 
 static void remove_tree(const char *path)
 {
@@ -223,7 +223,7 @@ static int make_copy(copy_t *copy)
     return status;
 }
 
-/* ---- the commands -------------------------------------------------------------------------------------------------------*/
+/* ---- the commands ------------------------------------------------------------------------------------------------ */
 
 static int take_paths(copy_t *copy, const char *from, const char *to)
 {

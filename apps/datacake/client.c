@@ -39,7 +39,7 @@ typedef struct sink {
     text_t *body;
 } sink_t;
 
-/* ---- making and ending -----------------------------------------------------------------------------------------------*/
+/* ---- making and ending ------------------------------------------------------------------------------------------- */
 
 static int parse_url(client_t *client, const char *url)
 {
@@ -115,7 +115,7 @@ void response_free(response_t *response)
     text_free(&response->body);
 }
 
-/* ---- bytes -----------------------------------------------------------------------------------------------------------*/
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
 static int lose(client_t *client, int err, const char *message)
 {
@@ -229,7 +229,7 @@ static int read_line(client_t *client, text_t *line)
     }
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------------*/
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 static int take_header(const char *line, head_t *head, response_t *response)
 {
@@ -400,7 +400,7 @@ int client_request(client_t *client, const char *method, const char *path, const
     return err;
 }
 
-/* ---- for commands ----------------------------------------------------------------------------------------------------*/
+/* ---- for commands ------------------------------------------------------------------------------------------------ */
 
 int client_token(const args_t *args, char token[CLIENT_TOKEN_MAX])
 {

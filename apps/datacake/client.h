@@ -36,7 +36,7 @@ int client_request(client_t *client, const char *method, const char *path, const
 void response_free(response_t *response);
 const char *client_message(const client_t *client); /* of the last failure: "Connection refused" */
 
-/* ---- for commands ------------------------------------------------------------------------------------------------------*/
+/* ---- for commands ------------------------------------------------------------------------------------------------ */
 #define CLIENT_FLAGS                                                                                                   \
     {"http", "URL", "the node to talk to (DATACAKE_HTTP, or http://127.0.0.1:8001)"},                                  \
     {                                                                                                                  \

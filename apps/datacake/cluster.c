@@ -114,7 +114,7 @@ static int run_status(const args_t *args)
     return status;
 }
 
-/* ---- verify: this node looks for damage and compares with all; then each node's own count is held against it -------------*/
+/* ---- verify: this node looks for damage and compares with all; then each node's own count is held against it ----- */
 
 static int tell_damage(const args_t *args, const json_t *verified)
 {

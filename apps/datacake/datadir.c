@@ -45,7 +45,7 @@ static int make_directories(datadir_t *datadir)
     return 0;
 }
 
-/* ---- small files ---------------------------------------------------------------------------------------------------- */
+/* ---- small files ------------------------------------------------------------------------------------------------- */
 
 /* CAKE_ENOTFOUND when there is none. errno says why otherwise. */
 static int read_small(const char *dir, const char *name, char out[SMALL_FILE_MAX])
@@ -87,7 +87,7 @@ out:
     return err;
 }
 
-/* ---- whose it is ----------------------------------------------------------------------------------------------------- */
+/* ---- whose it is ------------------------------------------------------------------------------------------------- */
 
 int datadir_read_owner(const char *dir, datadir_owner_t *owner)
 {

@@ -56,7 +56,7 @@ static void pause_briefly(void)
     nanosleep(&pause, NULL);
 }
 
-/* ---- the directory ---------------------------------------------------------------------------------------------------*/
+/* ---- the directory ----------------------------------------------------------------------------------------------- */
 
 static void node_path(const demo_t *demo, unsigned id, const char *name, char out[DIR_MAX + 64])
 {
@@ -117,7 +117,7 @@ static unsigned load_all(const demo_t *demo, demo_node_t nodes[NODES_MAX])
     return count;
 }
 
-/* ---- ports: bound once and let go, so that a node can have the same ones after a restart --------------------------------*/
+/* ---- ports: bound once and let go, so that a node can have the same ones after a restart ------------------------- */
 
 static int bind_port(int type, unsigned port)
 {
@@ -172,7 +172,7 @@ static int make_node(const demo_t *demo, demo_node_t *node)
     return 0;
 }
 
-/* ---- processes -------------------------------------------------------------------------------------------------------*/
+/* ---- processes --------------------------------------------------------------------------------------------------- */
 
 typedef struct node_call {
     char id[8], listen[32], http[32], data_center[16], data_dir[DIR_MAX + 64], log[DIR_MAX + 64];
@@ -302,7 +302,7 @@ static int stop_node(const demo_t *demo, const demo_node_t *node, int signal)
     return is_forced && signal != SIGKILL ? EXIT_OTHER : 0;
 }
 
-/* ---- what can be asked -------------------------------------------------------------------------------------------------*/
+/* ---- what can be asked ------------------------------------------------------------------------------------------- */
 
 static int run_up(const demo_t *demo)
 {

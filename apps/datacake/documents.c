@@ -163,7 +163,7 @@ static int run_get(const args_t *args)
     return status;
 }
 
-/* ---- listings --------------------------------------------------------------------------------------------------------*/
+/* ---- listings ---------------------------------------------------------------------------------------------------- */
 
 typedef struct line_printer {
     text_t line;
@@ -267,7 +267,7 @@ static int run_keyspaces(const args_t *args)
     return status;
 }
 
-/* ---- watch: each event on one line of JSON ---------------------------------------------------------------------------*/
+/* ---- watch: each event on one line of JSON ----------------------------------------------------------------------- */
 
 static int print_event(void *arg, const char *data, size_t len)
 {

@@ -55,7 +55,7 @@ static bool is_blocked(const cake_addr_t *addr)
     return false;
 }
 
-/* ---- streams ---------------------------------------------------------------------------------------------------------*/
+/* ---- streams ----------------------------------------------------------------------------------------------------- */
 
 static void on_connect(void *arg, int err)
 {
@@ -166,7 +166,7 @@ static void hold_streams(void)
     }
 }
 
-/* ---- datagrams -------------------------------------------------------------------------------------------------------*/
+/* ---- datagrams --------------------------------------------------------------------------------------------------- */
 
 static void receive_unless_blocked(void *arg, const cake_addr_t *from, const void *data, size_t len)
 {
@@ -193,7 +193,7 @@ static void send_unless_blocked(cake_datagram_t *socket, const cake_addr_t *to, 
         faults->real->datagram_send(socket, to, data, len);
 }
 
-/* ---- control ---------------------------------------------------------------------------------------------------------*/
+/* ---- control ----------------------------------------------------------------------------------------------------- */
 
 int faults_install(cake_env_t *env)
 {

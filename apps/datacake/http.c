@@ -56,7 +56,7 @@ static void membership_changed(void *arg, cake_membership_kind_t kind, const cak
              cake_status_name(member->status));
 }
 
-/* ---- connections -----------------------------------------------------------------------------------------------------*/
+/* ---- connections ------------------------------------------------------------------------------------------------- */
 
 static void connection_changed(void *cls, struct MHD_Connection *handle, void **own,
                                enum MHD_ConnectionNotificationCode code)
@@ -126,7 +126,7 @@ static void *run_ticks(void *arg)
     return NULL;
 }
 
-/* ---- start ------------------------------------------------------------------------------------------------------------*/
+/* ---- start ------------------------------------------------------------------------------------------------------- */
 
 static int open_socket(const char *address, const struct addrinfo *where, char message[HTTP_MESSAGE_MAX])
 {
@@ -259,7 +259,7 @@ const char *http_address(const http_t *http)
     return http->address;
 }
 
-/* ---- end --------------------------------------------------------------------------------------------------------------*/
+/* ---- end --------------------------------------------------------------------------------------------------------- */
 
 static void wait_for_zero(const atomic_int *counter)
 {

@@ -25,7 +25,7 @@ static json_t *hex(uint64_t value)
     return json_string(text);
 }
 
-/* ---- keyspaces -------------------------------------------------------------------------------------------------------*/
+/* ---- keyspaces --------------------------------------------------------------------------------------------------- */
 
 typedef struct keyspace_list {
     json_t *array;
@@ -53,7 +53,7 @@ enum MHD_Result info_keyspaces(request_t *request)
     return request_json(request, 200, json_pack("{s:o}", "keyspaces", list.array), 0);
 }
 
-/* ---- members ---------------------------------------------------------------------------------------------------------*/
+/* ---- members ----------------------------------------------------------------------------------------------------- */
 
 static json_t *member_json(http_t *http, const cake_member_t *member)
 {
@@ -87,7 +87,7 @@ enum MHD_Result info_members(request_t *request)
     return request_json(request, 200, json_pack("{s:o}", "members", members_json(request->http)), 0);
 }
 
-/* ---- status ----------------------------------------------------------------------------------------------------------*/
+/* ---- status ------------------------------------------------------------------------------------------------------ */
 
 static json_t *peers_json(http_t *http)
 {
@@ -238,7 +238,7 @@ enum MHD_Result info_status(request_t *request)
     return request_json(request, 200, info_status_json(request->http), 0);
 }
 
-/* ---- metrics ---------------------------------------------------------------------------------------------------------*/
+/* ---- metrics ----------------------------------------------------------------------------------------------------- */
 
 static void add_metric(text_t *text, const char *name, const char *type, const char *help, uint64_t value)
 {
@@ -398,7 +398,7 @@ enum MHD_Result info_metrics(request_t *request)
     return request_text(request, 200, "text/plain; version=0.0.4", &text);
 }
 
-/* ---- health and the page ---------------------------------------------------------------------------------------------*/
+/* ---- health and the page ----------------------------------------------------------------------------------------- */
 
 enum MHD_Result info_health(request_t *request)
 {

@@ -16,7 +16,7 @@ static cake_key_t key_of(const request_t *request)
     return cake_key_bytes(request->key, request->key_len);
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------*/
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static void refuse_large(request_t *request)
 {
@@ -114,7 +114,7 @@ enum MHD_Result kv_delete(request_t *request)
     return MHD_YES;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------*/
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static void free_doc(void *doc)
 {
@@ -180,7 +180,7 @@ enum MHD_Result kv_get(request_t *request)
     return answer_document(request);
 }
 
-/* ---- listing: pages of PAGE_BYTES, made as the client reads ----------------------------------------------------------*/
+/* ---- listing: pages of PAGE_BYTES, made as the client reads ------------------------------------------------------ */
 
 typedef struct listing {
     http_t *http;

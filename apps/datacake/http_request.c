@@ -12,7 +12,7 @@ enum MHD_Result request_handle(void *cls, struct MHD_Connection *handle, const c
                                const char *version, const char *data, size_t *len, void **own);
 void request_completed(void *cls, struct MHD_Connection *handle, void **own, enum MHD_RequestTerminationCode code);
 
-/* ---- what the request line and the headers say -----------------------------------------------------------------------*/
+/* ---- what the request line and the headers say ------------------------------------------------------------------- */
 
 void *request_new(void *cls, const char *uri, struct MHD_Connection *handle)
 {
@@ -268,7 +268,7 @@ static enum MHD_Result request_begin(request_t *request, const char *method)
     return MHD_YES;
 }
 
-/* ---- body and answer -------------------------------------------------------------------------------------------------*/
+/* ---- body and answer --------------------------------------------------------------------------------------------- */
 
 static enum MHD_Result request_take_body(request_t *request, const char *data, size_t *len)
 {
@@ -371,7 +371,7 @@ bool http_charge(request_t *request, uint64_t bytes)
     return false;
 }
 
-/* ---- waiting ---------------------------------------------------------------------------------------------------------*/
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
 void request_suspend(request_t *request)
 {

@@ -152,7 +152,7 @@ void http_add_event(http_t *http, const char *kind, const char *format, ...) __a
 
 void http_list_methods(unsigned methods, char out[HTTP_METHODS_MAX]);
 
-/* ---- answers: each request gets one of them, once; they are what finish returns --------------------------------------*/
+/* ---- answers: each request gets one of them, once; they are what finish returns ---------------------------------- */
 enum MHD_Result request_respond(request_t *request, unsigned status, struct MHD_Response *response, cake_hlc_t stamp);
 enum MHD_Result request_json(request_t *request, unsigned status, json_t *body, cake_hlc_t stamp); /* takes body */
 enum MHD_Result request_text(request_t *request, unsigned status, const char *type, text_t *text); /* takes text */
@@ -166,14 +166,14 @@ void request_refuse(request_t *request, unsigned status, const char *code, const
 const char *request_query(const request_t *request, const char *name); /* raw; NULL: not given */
 int request_query_bytes(request_t *request, const char *name, text_t *out);
 
-/* ---- waiting for the store ---------------------------------------------------------------------------------------------*/
+/* ---- waiting for the store --------------------------------------------------------------------------------------- */
 void request_suspend(request_t *request);              /* before the store's call... */
 void request_done(const cake_result_t *, void *arg);   /* ...which gets this and the request */
 void request_not_started(request_t *request, int err); /* the call itself failed: finish runs again, with its error */
 
 bool http_charge(request_t *request, uint64_t bytes); /* false: too much is held; refused */
 
-/* ---- routes ---------------------------------------------------------------------------------------------------------------*/
+/* ---- routes ------------------------------------------------------------------------------------------------------ */
 void kv_begin_write(request_t *request);
 void kv_begin_delete(request_t *request);
 void kv_take_body(request_t *request, const char *data, size_t *len);

@@ -166,7 +166,7 @@ static enum MHD_Result answer_with(request_t *request, watcher_t *watcher)
     return request_respond(request, 200, response, 0);
 }
 
-/* ---- the changes of a keyspace ---------------------------------------------------------------------------------------*/
+/* ---- the changes of a keyspace ----------------------------------------------------------------------------------- */
 
 /* On the node's loop. */
 static void document_changed(void *arg, const cake_change_t *change)
@@ -204,7 +204,7 @@ enum MHD_Result watch_keyspace(request_t *request)
     return answer_with(request, watcher);
 }
 
-/* ---- the cluster, for the page ---------------------------------------------------------------------------------------*/
+/* ---- the cluster, for the page ----------------------------------------------------------------------------------- */
 
 static bool make_status(http_t *http, text_t *out)
 {

@@ -63,7 +63,7 @@ static const flag_t import_flags[] = {
     {NULL, NULL, NULL},
 };
 
-/* ---- what went wrong -------------------------------------------------------------------------------------------------*/
+/* ---- what went wrong --------------------------------------------------------------------------------------------- */
 
 /* With the lock. */
 static void show_bad_line(import_t *import, uint64_t line, const char *message)
@@ -91,7 +91,7 @@ static void stop_at(import_t *import, uint64_t line, int status, const char *mes
     pthread_mutex_unlock(&import->lock);
 }
 
-/* ---- workers ---------------------------------------------------------------------------------------------------------*/
+/* ---- workers ----------------------------------------------------------------------------------------------------- */
 
 static part_t *take_part(import_t *import)
 {
@@ -217,7 +217,7 @@ static void *run_worker(void *arg)
     return NULL;
 }
 
-/* ---- reader ----------------------------------------------------------------------------------------------------------*/
+/* ---- reader ------------------------------------------------------------------------------------------------------ */
 
 /* Waits for room in the queue. False: the import has stopped. */
 static bool give_part(import_t *import, part_t *part)
@@ -421,7 +421,7 @@ static int run_import(const args_t *args)
     return import_run(args, args->operands[0], path, is_tsv ? IMPORT_TSV : IMPORT_NDJSON);
 }
 
-/* ---- export ----------------------------------------------------------------------------------------------------------*/
+/* ---- export ------------------------------------------------------------------------------------------------------ */
 
 static const flag_t export_flags[] = {
     {"prefix", "P", "only keys that begin so"},

@@ -15,15 +15,16 @@ typedef struct line {
     char message[LINE_MESSAGE_MAX]; /* why it was refused */
 } line_t;
 
-/* {"key": K, "value": V} or {"key": K, "delete": true}: K is a string or {"base64": "..."}; V as well, and any other JSON value stands for its text.
- * Further members are ignored, so that exports with more in them can be read back.
+/* {"key": K, "value": V} or {"key": K, "delete": true}: K is a string or {"base64": "..."}; V as well, and any other
+ * JSON value stands for its text. Further members are ignored, so that exports with more in them can be read back.
  * CAKE_EPARSE; CAKE_EINVAL (key out of bounds); CAKE_ETOOBIG; CAKE_ENOMEM. line_free in any case. */
 int line_parse(line_t *line, const char *text, size_t len, size_t max_value_bytes);
 /* The key alone is looked at. */
 int line_parse_key(line_t *line, const char *text, size_t len);
 void line_free(line_t *line);
 
-/* "key<TAB>value" as such a line of JSON, with its newline; \t \n \r \\ and \x with two hex digits are escapes. CAKE_EPARSE: no tab. */
+/* "key<TAB>value" as such a line of JSON, with its newline; \t \n \r \\ and \x with two hex digits are escapes.
+ * CAKE_EPARSE: no tab. */
 int line_from_tsv(text_t *out, const char *text, size_t len);
 /* A key alone, with the same escapes, as the line that deletes it. CAKE_ENOMEM. */
 int line_from_key(text_t *out, const char *text, size_t len);

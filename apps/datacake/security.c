@@ -23,7 +23,7 @@ static int wrong(security_t *security, const char *format, ...)
     return CAKE_EINVAL;
 }
 
-/* ---- keys ------------------------------------------------------------------------------------------------------------*/
+/* ---- keys -------------------------------------------------------------------------------------------------------- */
 
 static int digit_of(char c)
 {
@@ -113,7 +113,7 @@ static int read_keys(security_t *security, const args_t *args)
     return err;
 }
 
-/* ---- both ------------------------------------------------------------------------------------------------------------*/
+/* ---- both -------------------------------------------------------------------------------------------------------- */
 
 static int read_files(security_t *security, const args_t *args)
 {
@@ -188,7 +188,7 @@ void security_reload(cake_node_t *node, const args_t *args, const log_t *log)
     security_wipe(&security);
 }
 
-/* ---- datacake keygen -------------------------------------------------------------------------------------------------*/
+/* ---- datacake keygen --------------------------------------------------------------------------------------------- */
 
 static int run_keygen(const args_t *args)
 {

@@ -74,7 +74,7 @@ typedef struct server {
     uint64_t node_id, lanes, timeout_ms, max_value_mib, max_body_mib, max_connections, idle_s;
 } server_t;
 
-/* ---- flags -----------------------------------------------------------------------------------------------------------*/
+/* ---- flags ------------------------------------------------------------------------------------------------------- */
 
 static int read_token(server_t *server)
 {
@@ -209,7 +209,7 @@ static int read_flags(server_t *server)
     return err != 0 ? err : read_token(server);
 }
 
-/* ---- start -----------------------------------------------------------------------------------------------------------*/
+/* ---- start ------------------------------------------------------------------------------------------------------- */
 
 static int open_files(server_t *server)
 {
@@ -433,7 +433,7 @@ static int wait_for_end(server_t *server, const sigset_t *signals)
     }
 }
 
-/* ---- end -------------------------------------------------------------------------------------------------------------*/
+/* ---- end --------------------------------------------------------------------------------------------------------- */
 
 /* In the order that lets each finish what it does with the next. */
 static void stop(server_t *server)

@@ -130,7 +130,7 @@ static void *run_seeds(void *arg)
     }
 }
 
-/* ---- the ledger: one line per campaign, so that seeds add up over days and commits -------------------------------------*/
+/* ---- the ledger: one line per campaign, so that seeds add up over days and commits ------------------------------- */
 
 static int sum_ledger(FILE *file)
 {
@@ -199,7 +199,7 @@ static int run_campaign(campaign_t *campaign)
     return status != 0 ? status : campaign->failures == 0 ? EXIT_DONE : EXIT_OTHER;
 }
 
-/* ---- one seed --------------------------------------------------------------------------------------------------------*/
+/* ---- one seed ---------------------------------------------------------------------------------------------------- */
 
 static void print_line(void *arg, const char *line)
 {
@@ -280,7 +280,7 @@ static int run_one(campaign_t *campaign, uint64_t seed)
     return status;
 }
 
-/* ---- every interleaving --------------------------------------------------------------------------------------------------*/
+/* ---- every interleaving ------------------------------------------------------------------------------------------ */
 
 static int read_bound(cake_sim_explore_options_t *options, const char *name, size_t len, uint32_t value)
 {
@@ -334,7 +334,7 @@ static int explore(const args_t *args)
     return result.ok ? EXIT_DONE : EXIT_OTHER;
 }
 
-/* ---- the membership core alone -------------------------------------------------------------------------------------------*/
+/* ---- the membership core alone ----------------------------------------------------------------------------------- */
 
 static int run_members(const args_t *args, uint64_t from, uint64_t count)
 {
@@ -360,7 +360,7 @@ static int run_members(const args_t *args, uint64_t from, uint64_t count)
     return failures == 0 ? EXIT_DONE : EXIT_OTHER;
 }
 
-/* ---- flags -----------------------------------------------------------------------------------------------------------*/
+/* ---- flags ------------------------------------------------------------------------------------------------------- */
 
 static int read_options(campaign_t *campaign)
 {

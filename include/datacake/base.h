@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What options are initialised with, by a macro of theirs: the size, by which the library knows the version of the headers that
- * the program was built with, and zero for all else. */
+/* What options are initialised with, by a macro of theirs: the size, by which the library knows the version of the
+ * headers that the program was built with, and zero for all else. */
 #ifdef __cplusplus
 template <typename type> inline type cake_sized()
 {

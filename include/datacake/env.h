@@ -44,7 +44,7 @@ typedef struct cake_timer {
 
 #define CAKE_TIMER_INIT(fn_, arg_) ((cake_timer_t){.fn = (fn_), .arg = (arg_)})
 
-/* ---- deferred: runs once at the end of the current step of the loop, before it sleeps or takes the next event -------*/
+/* ---- deferred: runs once at the end of the current step of the loop, before it sleeps or takes the next event ---- */
 typedef struct cake_deferred {
     struct cake_deferred *next;
     bool is_queued;
@@ -54,26 +54,26 @@ typedef struct cake_deferred {
 
 #define CAKE_DEFERRED_INIT(fn_, arg_) ((cake_deferred_t){.fn = (fn_), .arg = (arg_)})
 
-/* ---- posts: how other threads reach the loop; they run in the order of posting --------------------------------------*/
+/* ---- posts: how other threads reach the loop; they run in the order of posting ----------------------------------- */
 typedef struct cake_post {
     struct cake_post *next;
     cake_event_fn fn;
     void *arg;
 } cake_post_t;
 
-/* ---- work: run() on the lane's thread, one after another in order; then done() on the loop --------------------------*/
+/* ---- work: run() on the lane's thread, one after another in order; then done() on the loop ----------------------- */
 typedef struct cake_work {
     struct cake_work *next;
     cake_event_fn run, done;
     void *arg;
 } cake_work_t;
 
-/* ---- gates: how an application thread waits for the loop. Opened once, from any thread. ------------------------------*/
+/* ---- gates: how an application thread waits for the loop. Opened once, from any thread. -------------------------- */
 typedef struct cake_gate {
     uint64_t opaque[16];
 } cake_gate_t;
 
-/* ---- streams ------------------------------------------------------------------------------------------------------------
+/* ---- streams --------------------------------------------------------------------------------------------------------
  * Connected byte streams with one reader and one write under way. All handlers get the arg given with them.
  *   on_connect   streams of stream_connect only, once, before anything else: 0 or CAKE_ECONNECTION, CAKE_ETIMEDOUT
  *   on_buffer    where the next bytes go: *data and its size; size 0 stops reading until read_resume
@@ -99,7 +99,7 @@ typedef void (*cake_resolve_fn)(void *arg, int err, const cake_addr_t *addrs, si
 
 #define CAKE_TLS_OTHER_KEYS_MAX 7u
 
-/* ---- TLS: one of the two kinds -----------------------------------------------------------------------------------------*/
+/* ---- TLS: one of the two kinds ----------------------------------------------------------------------------------- */
 typedef struct cake_tls_config {
     const char *cert_file, *key_file; /* PEM: our certificate (with those between it and the authority) and its key */
     const char *ca_file;              /* PEM: who signs the peers' certificates; both sides must have one */
@@ -163,8 +163,9 @@ typedef struct cake_env_ops {
 
     /* Version 2: TLS 1.3 below streams. NULL where there is none. A context may be closed while streams use it.
      * tls_open: any thread; CAKE_EINVAL (neither or both kinds), CAKE_ENOTFOUND or CAKE_EPARSE (files), CAKE_ENOMEM.
-     * stream_secure: right after connect, or between accept and stream_start; on_connect comes after the handshake then.
-     * stream_reason: why the handshake or the encryption failed, for people; NULL: it did not; lives as long as the stream. */
+     * stream_secure: right after connect, or between accept and stream_start; on_connect comes after the handshake
+     * then. stream_reason: why the handshake or the encryption failed, for people; NULL: it did not; lives as long as
+     * the stream. */
     int (*tls_open)(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out);
     void (*tls_close)(cake_tls_t *tls);
     int (*stream_secure)(cake_stream_t *stream, cake_tls_t *tls);

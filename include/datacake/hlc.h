@@ -10,8 +10,9 @@
  *   if (cake_clock_now(&clock, wall_ms, &ts) == 0) ...      an event of ours
  *   if (cake_clock_observe(&clock, wall_ms, theirs) == 0)   one from elsewhere: later stamps are above it
  *
- * All calls on one clock may come from any threads at once: a stamp is one compare-and-swap. Every call is O(1) and takes no
- * memory; a clock is the caller's, and needs no end. CAKE_EDRIFT is the only error but where another is named. */
+ * All calls on one clock may come from any threads at once: a stamp is one compare-and-swap. Every call is O(1) and
+ * takes no memory; a clock is the caller's, and needs no end. CAKE_EDRIFT is the only error but where another is
+ * named. */
 #ifndef DATACAKE_HLC_H
 #define DATACAKE_HLC_H
 
@@ -33,15 +34,16 @@ typedef struct cake_clock {
     uint64_t max_drift_ms; /* constant after init */
 } cake_clock_t;
 
-/* Begins above `floor`: after a restart, the upper bound that was made durable ahead of use. max_drift_ms 0: default. */
+/* Begins above `floor`: after a restart, the upper bound that was made durable ahead of use. max_drift_ms 0:
+ * default. */
 CAKE_API void cake_clock_init(cake_clock_t *clock, uint64_t max_drift_ms, cake_hlc_t floor);
 
 /* A stamp above every one issued or observed before. CAKE_EDRIFT when that is further ahead of wall_ms than the drift
  * allowed (model, rule 1): nothing changed, try again once the wall clock has caught up. */
 CAKE_API int cake_clock_now(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t *out);
 
-/* `count` stamps in a row at the price of one, the first in *first, the others each one more. CAKE_EDRIFT (also for none): as
- * above, and none is taken. */
+/* `count` stamps in a row at the price of one, the first in *first, the others each one more. CAKE_EDRIFT (also for
+ * none): as above, and none is taken. */
 CAKE_API int cake_clock_take(cake_clock_t *clock, uint64_t wall_ms, uint64_t count, cake_hlc_t *first);
 
 /* Takes note of a stamp from elsewhere. CAKE_EDRIFT when it is too far ahead of wall_ms: nothing changed. */
@@ -50,10 +52,11 @@ CAKE_API int cake_clock_observe(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_
 /* Raises the clock without a check: for stamps that this node had accepted before (loading, horizons). */
 CAKE_API void cake_clock_advance(cake_clock_t *clock, cake_hlc_t ts);
 
-/* The persisted bound: after a restart the wall clock may be behind what was issued before, so an upper bound of all stamps is
- * made durable ahead of their use, and the next run begins above it (init). true: *next is to be durable before any stamp
- * issued by now leaves the process; bound is the last that is (0: none). Bounds are some seconds ahead, so that few writes
- * wait for one; measured from the wall clock, so that a clock which is ahead is not pushed further by every restart.
+/* The persisted bound: after a restart the wall clock may be behind what was issued before, so an upper bound of all
+ * stamps is made durable ahead of their use, and the next run begins above it (init). true: *next is to be durable
+ * before any stamp issued by now leaves the process; bound is the last that is (0: none). Bounds are some seconds
+ * ahead, so that few writes wait for one; measured from the wall clock, so that a clock which is ahead is not pushed
+ * further by every restart.
  *
  *   if (cake_clock_needs_bound(&clock, wall_ms, bound, &next)) { ... write next, wait for the disk ...; bound = next; }
  *   ... send the stamp ... */

@@ -26,13 +26,14 @@ typedef struct cake_lmdb_options {
 
 #define CAKE_LMDB_OPTIONS_INIT CAKE_SIZED(cake_lmdb_options_t)
 
-/* Opens or makes the directory. options may be NULL. Blocks. CAKE_EINVAL, CAKE_ENOMEM, CAKE_EIO, CAKE_ENOSPC, CAKE_ECORRUPT
- * (not our file, or damaged), CAKE_EVERSION (made by a newer version), CAKE_EBUSY (another process has it open),
- * CAKE_ECONFLICT. */
+/* Opens or makes the directory. options may be NULL. Blocks. CAKE_EINVAL, CAKE_ENOMEM, CAKE_EIO, CAKE_ENOSPC,
+ * CAKE_ECORRUPT (not our file, or damaged), CAKE_EVERSION (made by a newer version), CAKE_EBUSY (another process has it
+ * open), CAKE_ECONFLICT. */
 CAKE_API int cake_lmdb_open(const char *dir, const cake_lmdb_options_t *options, cake_storage_t **storage);
 
-/* Copies the storage in directory `from` into the new directory `to`, as ops->backup does, but from any process, beside the
- * one that has it open, or none. log may be NULL. CAKE_ECONFLICT: `to` exists; CAKE_ENOTFOUND: `from` holds none. */
+/* Copies the storage in directory `from` into the new directory `to`, as ops->backup does, but from any process, beside
+ * the one that has it open, or none. log may be NULL. CAKE_ECONFLICT: `to` exists; CAKE_ENOTFOUND: `from` holds
+ * none. */
 CAKE_API int cake_lmdb_copy(const char *from, const char *to, const cake_log_t *log);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-/* datacake/node.h: a running node of a cluster: it finds the other members by gossip, serves and calls RPC services, keeps
- * the cluster's clock, and carries extensions (the replicated store is one).
+/* datacake/node.h: a running node of a cluster: it finds the other members by gossip, serves and calls RPC services,
+ * keeps the cluster's clock, and carries extensions (the replicated store is one).
  *
  *   cake_node_config_t config = CAKE_NODE_CONFIG_INIT;
  *   config.node_id = 1;
@@ -7,8 +7,8 @@
  *   cake_node_t *node;
  *   int err = cake_node_start(&config, &node);
  *
- * One thread runs everything of a node, its loop; callbacks come on it unless said otherwise, and must not block. Calls may
- * come from any thread; those that wait return CAKE_EDEADLK on the loop. */
+ * One thread runs everything of a node, its loop; callbacks come on it unless said otherwise, and must not block. Calls
+ * may come from any thread; those that wait return CAKE_EDEADLK on the loop. */
 #ifndef DATACAKE_NODE_H
 #define DATACAKE_NODE_H
 
@@ -23,10 +23,10 @@ extern "C" {
 typedef struct cake_node cake_node_t;
 typedef struct cake_watch cake_watch_t;
 
-/* ---- consistency levels and selectors -----------------------------------------------------------------------------------*/
+/* ---- consistency levels and selectors ---------------------------------------------------------------------------- */
 
-/* How many replicas must have a write on disk before it is acknowledged, this node's own included in the quorums and ALL;
- * ONE, TWO and THREE count other nodes. Quorums and ALL count every known replica, not the live ones. */
+/* How many replicas must have a write on disk before it is acknowledged, this node's own included in the quorums and
+ * ALL; ONE, TWO and THREE count other nodes. Quorums and ALL count every known replica, not the live ones. */
 typedef enum cake_consistency {
     CAKE_NONE, /* here only; the others get it soon after */
     CAKE_ONE,
@@ -55,9 +55,10 @@ typedef struct cake_candidate {
 #define CAKE_SELECT_MAX 65535u
 
 /* Chooses the nodes that a level waits for. candidates: every known replica but the local node, ordered by node id.
- * Fills nodes (room for count of them) with ids of candidates that are not DEAD or LEFT, no more than the level needs, never
- * one twice, and never the local node. CAKE_ENOTENOUGHNODES, with how many replicas (the local one counted where the level
- * counts it) are there and how many it takes. rotation grows with every selection: equal choices take turns by it. */
+ * Fills nodes (room for count of them) with ids of candidates that are not DEAD or LEFT, no more than the level needs,
+ * never one twice, and never the local node. CAKE_ENOTENOUGHNODES, with how many replicas (the local one counted where
+ * the level counts it) are there and how many it takes. rotation grows with every selection: equal choices take turns
+ * by it. */
 typedef struct cake_selection {
     uint16_t local_id;
     const char *local_data_center;
@@ -75,7 +76,7 @@ typedef int (*cake_select_fn)(cake_selection_t *selection, void *arg);
 /* The built-in selector: ONE, TWO, THREE from other data centres first, a different one each, rotating within each. */
 CAKE_API int cake_select_data_center_aware(cake_selection_t *selection, void *arg);
 
-/* ---- the node -----------------------------------------------------------------------------------------------------------*/
+/* ---- the node ---------------------------------------------------------------------------------------------------- */
 
 #define CAKE_CLUSTER_KEY_LEN  32
 #define CAKE_CLUSTER_KEYS_MAX 8
@@ -96,12 +97,13 @@ typedef struct cake_node_config {
     uint64_t max_drift_ms; /* of stamps ahead of the wall clock; default 60,000 */
     cake_rpc_limits_t rpc_limits;
     const cake_log_t *log; /* with env NULL only */
-    /* What all members know and nobody else. Seals gossip: the first key seals, all open, so that a new one can be given to one
-     * node after the other (cake_node_reload_keys). Without tls below, calls between nodes are encrypted by them, too, where the
-     * environment has TLS (the simulated one has none). None: gossip is plain. */
+    /* What all members know and nobody else. Seals gossip: the first key seals, all open, so that a new one can be
+     * given to one node after the other (cake_node_reload_keys). Without tls below, calls between nodes are encrypted
+     * by them, too, where the environment has TLS (the simulated one has none). None: gossip is plain. */
     const uint8_t (*cluster_keys)[CAKE_CLUSTER_KEY_LEN];
     size_t cluster_key_count; /* at most CAKE_CLUSTER_KEYS_MAX */
-    /* For the calls between nodes, both ways: certificates, or a key of their own. Read here, not kept. NULL: as said above. */
+    /* For the calls between nodes, both ways: certificates, or a key of their own. Read here, not kept. NULL: as said
+     * above. */
     const cake_tls_config_t *tls;
     bool gossip_over_rpc; /* where UDP is blocked: gossip goes by RPC. For all nodes of a cluster, or for none. */
     uint64_t connect_timeout_ms; /* of the channels to members, as in cake_channel_config_t; default 2,000 */
@@ -109,20 +111,22 @@ typedef struct cake_node_config {
 
 #define CAKE_NODE_CONFIG_INIT CAKE_SIZED(cake_node_config_t)
 
-/* Everything is copied. CAKE_EINVAL (size, node id 0, a name out of bounds, 0.0.0.0 without public_addr, an address that is not
- * this machine's, keys, tls), CAKE_EPARSE (an address, or files of tls), CAKE_ENOTFOUND (files of tls), CAKE_EADDRINUSE,
- * CAKE_ETOOBIG (more than 64 seeds), CAKE_ENOMEM, CAKE_EUNAVAILABLE (tls, and the environment has none), CAKE_EDEADLK. *node is NULL
- * after an error. */
+/* Everything is copied. CAKE_EINVAL (size, node id 0, a name out of bounds, 0.0.0.0 without public_addr, an address
+ * that is not this machine's, keys, tls), CAKE_EPARSE (an address, or files of tls), CAKE_ENOTFOUND (files of tls),
+ * CAKE_EADDRINUSE, CAKE_ETOOBIG (more than 64 seeds), CAKE_ENOMEM, CAKE_EUNAVAILABLE (tls, and the environment has
+ * none), CAKE_EDEADLK. *node is NULL after an error. */
 CAKE_API int cake_node_start(const cake_node_config_t *config, cake_node_t **node);
 
-/* Leaves the cluster, stops extensions, services and channels, frees everything: when it returns no callback will run again
- * and the ports are free. NULL allowed. CAKE_EDEADLK on the loop. */
+/* Leaves the cluster, stops extensions, services and channels, frees everything: when it returns no callback will run
+ * again and the ports are free. NULL allowed. CAKE_EDEADLK on the loop. */
 CAKE_API int cake_node_stop(cake_node_t *node);
 
-/* Other keys, or other certificates, from now on; connections that are open go on. An error changes nothing. Any thread.
- *   keys   of a node that was started with some (else CAKE_EINVAL). Without an outage: give every node (old, new), then every
- *          node (new, old), then (new).
- *   tls    of a node that was started with tls (else CAKE_EINVAL): the files are read again; CAKE_ENOTFOUND, CAKE_EPARSE. */
+/* Other keys, or other certificates, from now on; connections that are open go on. An error changes nothing. Any
+ * thread.
+ *   keys   of a node that was started with some (else CAKE_EINVAL). Without an outage: give every node (old, new), then
+ *          every node (new, old), then (new).
+ *   tls    of a node that was started with tls (else CAKE_EINVAL): the files are read again; CAKE_ENOTFOUND,
+ *          CAKE_EPARSE. */
 CAKE_API int cake_node_reload_keys(cake_node_t *node, const uint8_t (*keys)[CAKE_CLUSTER_KEY_LEN], size_t count);
 CAKE_API int cake_node_reload_tls(cake_node_t *node, const cake_tls_config_t *tls);
 
@@ -133,12 +137,12 @@ CAKE_API const char *cake_node_data_center(const cake_node_t *node);
 CAKE_API const char *cake_node_cluster_id(const cake_node_t *node);
 CAKE_API cake_env_t *cake_node_env(const cake_node_t *node);
 
-/* ---- the cluster's clock. Any thread, never blocks. -----------------------------------------------------------------------*/
+/* ---- the cluster's clock. Any thread, never blocks. -------------------------------------------------------------- */
 CAKE_API cake_hlc_t cake_node_now(cake_node_t *node);             /* above every stamp issued or observed here before */
 CAKE_API int cake_node_observe(cake_node_t *node, cake_hlc_t ts); /* CAKE_EDRIFT: too far ahead, ignored */
 CAKE_API cake_clock_t *cake_node_clock(cake_node_t *node);
 
-/* ---- members --------------------------------------------------------------------------------------------------------------*/
+/* ---- members ----------------------------------------------------------------------------------------------------- */
 typedef struct cake_member {
     uint16_t node_id;
     uint64_t generation; /* greater after each restart */
@@ -168,8 +172,8 @@ typedef void (*cake_membership_fn)(void *arg, cake_membership_kind_t kind, const
 
 /* Every subscriber gets JOINED for each live member first, then every change, in order. On the loop. */
 CAKE_API int cake_node_watch(cake_node_t *node, cake_membership_fn fn, void *arg, cake_watch_t **watch);
-/* fn will not run any more when this returns, and the watch is gone. Any thread. NULL allowed. Before the node stops, which ends
- * all of its watches: they are not to be used any more. */
+/* fn will not run any more when this returns, and the watch is gone. Any thread. NULL allowed. Before the node stops,
+ * which ends all of its watches: they are not to be used any more. */
 CAKE_API void cake_watch_stop(cake_watch_t *watch);
 
 /* Key/values that the node publishes to all members through gossip. Names of 1 to 63 bytes, values up to 16 KiB. */
@@ -177,16 +181,17 @@ CAKE_API int cake_node_publish(cake_node_t *node, const char *name, const void *
 /* What a member publishes: CAKE_ENOTFOUND, or up to *len bytes copied and *len set. */
 CAKE_API int cake_node_published(cake_node_t *node, uint16_t id, const char *name, void *value, size_t *len);
 
-/* ---- services and channels ------------------------------------------------------------------------------------------------*/
+/* ---- services and channels --------------------------------------------------------------------------------------- */
 CAKE_API int cake_node_add_service(cake_node_t *node, const cake_rpc_service_t *service);
 CAKE_API int cake_node_remove_service(cake_node_t *node, const char *name);
 
-/* The channel to a member: shared, owned by the node, valid until the node stops (asked for on the loop thread: until the callback
- * returns). It leads to the address that the member had: fetch it for each use. Calls under way when the member is found dead end with
- * CAKE_ECONNECTION. CAKE_ENOTFOUND: no such member known. Calls carry the cluster's clock. */
+/* The channel to a member: shared, owned by the node, valid until the node stops (asked for on the loop thread: until
+ * the callback returns). It leads to the address that the member had: fetch it for each use. Calls under way when the
+ * member is found dead end with CAKE_ECONNECTION. CAKE_ENOTFOUND: no such member known. Calls carry the cluster's
+ * clock. */
 CAKE_API int cake_node_channel(cake_node_t *node, uint16_t id, cake_channel_t **channel);
 
-/* ---- extensions -----------------------------------------------------------------------------------------------------------
+/* ---- extensions -----------------------------------------------------------------------------------------------------
  * A part that lives with the node: it adds services, watches members, publishes keys. Both run on the loop. */
 typedef struct cake_extension {
     const char *name;

@@ -1,7 +1,9 @@
 /* datacake/rpc.h: calls between programs over HTTP/2: servers whose services come and go, and channels that call them.
  *
  * On the wire a call is `POST /service/method` over HTTP/2, without TLS ("prior knowledge") or with TLS 1.3 when the
- * configurations say so, so that any HTTP/2 client can make one:   curl --http2-prior-knowledge --data-binary @file http://127.0.0.1:7001/service/method
+ * configurations say so, so that any HTTP/2 client can make one:
+ *
+ *   curl --http2-prior-knowledge --data-binary @file http://127.0.0.1:7001/service/method
  *
  *   request  :path /service/method              reply   :status 200, body: the answer
  *            datacake-timeout: milliseconds     or      :status per cake_rpc_status(code)
@@ -14,11 +16,12 @@
  *   - A server or channel runs on the loop thread of its environment. Every callback of it comes on that thread, except
  *     handlers of methods marked CAKE_RPC_BLOCKING, which come on a worker thread.
  *   - Functions below may be called from any thread unless they say otherwise; from threads other than the loop's those
- *     that change a server or channel block until the loop has done it. On the loop thread nothing ever blocks: a function
- *     that would have to wait returns CAKE_EDEADLK there, or says what it does instead.
+ *     that change a server or channel block until the loop has done it. On the loop thread nothing ever blocks: a
+ *     function that would have to wait returns CAKE_EDEADLK there, or says what it does instead.
  *   - Of a CAKE_RPC_BLOCKING handler, a reply or a failure may come from any thread, now or later.
  *
- * Names of services and methods are 1 to 127 characters out of A-Z a-z 0-9 . _ - so that they need no escaping in a path. */
+ * Names of services and methods are 1 to 127 characters out of A-Z a-z 0-9 . _ - so that they need no escaping in a
+ * path. */
 #ifndef DATACAKE_RPC_H
 #define DATACAKE_RPC_H
 
@@ -64,7 +67,7 @@ typedef struct cake_rpc_hooks {
     void *arg;
 } cake_rpc_hooks_t;
 
-/* ---- server -----------------------------------------------------------------------------------------------------------*/
+/* ---- server ------------------------------------------------------------------------------------------------------ */
 
 typedef struct cake_rpc_server_config {
     size_t size;
@@ -83,19 +86,21 @@ typedef struct cake_rpc_server_config {
 #define CAKE_RPC_SERVER_CONFIG_INIT CAKE_SIZED(cake_rpc_server_config_t)
 
 /* Listens. The strings of config are copied. On the loop thread the address must be numeric (CAKE_EDEADLK for a name).
- * CAKE_EINVAL, CAKE_EPARSE or CAKE_ENOTFOUND (address), CAKE_EADDRINUSE, CAKE_ENOMEM. *server is NULL after an error. */
+ * CAKE_EINVAL, CAKE_EPARSE or CAKE_ENOTFOUND (address), CAKE_EADDRINUSE, CAKE_ENOMEM. *server is NULL after an
+ * error. */
 CAKE_API int cake_rpc_listen(const cake_rpc_server_config_t *config, cake_rpc_server_t **server);
 
-/* Connections from now on use these files or this key; those that are open go on. tls as in the configuration, of a server that
- * began with TLS (else CAKE_EINVAL). An error changes nothing: CAKE_ENOTFOUND, CAKE_EPARSE (files), CAKE_EINVAL, CAKE_ENOMEM. */
+/* Connections from now on use these files or this key; those that are open go on. tls as in the configuration, of a
+ * server that began with TLS (else CAKE_EINVAL). An error changes nothing: CAKE_ENOTFOUND, CAKE_EPARSE (files),
+ * CAKE_EINVAL, CAKE_ENOMEM. */
 CAKE_API int cake_rpc_reload_tls(cake_rpc_server_t *server, const cake_tls_config_t *tls);
 
 /* "127.0.0.1:40123": where it really listens; lives as long as the server. */
 CAKE_API const char *cake_rpc_address(const cake_rpc_server_t *server);
 
 /* Refuses new calls, lets running ones finish for drain_ms, cuts the rest, waits until every handler has answered, and
- * frees everything: when it returns, no callback will run again and the port is free. Services still there are removed (their
- * `removed` runs). NULL is fine. CAKE_EDEADLK on the loop thread. */
+ * frees everything: when it returns, no callback will run again and the port is free. Services still there are removed
+ * (their `removed` runs). NULL is fine. CAKE_EDEADLK on the loop thread. */
 CAKE_API int cake_rpc_close(cake_rpc_server_t *server);
 
 typedef struct cake_rpc_server_stats {
@@ -132,9 +137,10 @@ typedef struct cake_rpc_service {
  * CAKE_ENOMEM. */
 CAKE_API int cake_rpc_add_service(cake_rpc_server_t *server, const cake_rpc_service_t *service);
 
-/* New calls end with CAKE_EUNAVAILABLE from now on. From other threads it waits until the running ones have been answered and
- * `removed` has run; on the loop thread it returns at once and `removed` tells. The name is free again at once.
- * Must not be called from a handler of the service on a worker thread (it would wait for itself). CAKE_ENOTFOUND. */
+/* New calls end with CAKE_EUNAVAILABLE from now on. From other threads it waits until the running ones have been
+ * answered and `removed` has run; on the loop thread it returns at once and `removed` tells. The name is free again at
+ * once. Must not be called from a handler of the service on a worker thread (it would wait for itself).
+ * CAKE_ENOTFOUND. */
 CAKE_API int cake_rpc_remove_service(cake_rpc_server_t *server, const char *name);
 
 /* What came. All of it is valid until the call is answered. */
@@ -144,12 +150,12 @@ CAKE_API void cake_rpc_peer(const cake_rpc_call_t *call, cake_addr_t *out);
 CAKE_API uint64_t cake_rpc_deadline_ns(const cake_rpc_call_t *call); /* env's clock; CAKE_NEVER when there is none */
 CAKE_API bool cake_rpc_is_canceled(const cake_rpc_call_t *call);     /* nobody waits any more; still to be answered */
 
-/* Adds a header to the reply. Before the answer (and a stream's first write), by whoever holds the call. CAKE_EINVAL (name
- * or value), CAKE_ETOOBIG, CAKE_ENOMEM. */
+/* Adds a header to the reply. Before the answer (and a stream's first write), by whoever holds the call. CAKE_EINVAL
+ * (name or value), CAKE_ETOOBIG, CAKE_ENOMEM. */
 CAKE_API int cake_rpc_set_header(cake_rpc_call_t *call, const char *name, const char *value);
 
-/* Ends the call with an answer. data is copied before it returns. CAKE_ENOMEM: the caller gets CAKE_ENOMEM instead; the call
- * is gone in any case. Nothing is said when the caller has gone away meanwhile. */
+/* Ends the call with an answer. data is copied before it returns. CAKE_ENOMEM: the caller gets CAKE_ENOMEM instead; the
+ * call is gone in any case. Nothing is said when the caller has gone away meanwhile. */
 CAKE_API int cake_rpc_reply(cake_rpc_call_t *call, const void *data, size_t len);
 CAKE_API int cake_rpc_replyv(cake_rpc_call_t *call, const cake_slice_t *parts, size_t count); /* one after another */
 
@@ -158,14 +164,15 @@ CAKE_API int cake_rpc_replyv(cake_rpc_call_t *call, const cake_slice_t *parts, s
 CAKE_API int cake_rpc_reply_borrowed(cake_rpc_call_t *call, const cake_slice_t *parts, size_t count,
                                      cake_event_fn released, void *arg);
 
-/* Ends the call with an error. err 0 counts as CAKE_EINTERNAL; message may be NULL (cake_strerror), is cut at 1,000 bytes. */
+/* Ends the call with an error. err 0 counts as CAKE_EINTERNAL; message may be NULL (cake_strerror), is cut at 1,000
+ * bytes. */
 CAKE_API int cake_rpc_fail(cake_rpc_call_t *call, int err, const char *message);
 
 CAKE_API int cake_rpc_status(int err); /* the HTTP status that travels with a code: 404 for CAKE_EUNAVAILABLE ... */
 
-/* ---- streaming bodies ----------------------------------------------------------------------------------------------------
- * Flow control reaches from the writer to whoever consumes: at most the stream's window (4 MiB) is under way unconsumed. All on
- * the loop thread. Members may be NULL. */
+/* ---- streaming bodies -----------------------------------------------------------------------------------------------
+ * Flow control reaches from the writer to whoever consumes: at most the stream's window (4 MiB) is under way
+ * unconsumed. All on the loop thread. Members may be NULL. */
 typedef struct cake_stream_events {
     void (*on_data)(void *arg,
                     cake_slice_t data); /* valid for the call; give it back with ..._consume, then or later */
@@ -173,16 +180,16 @@ typedef struct cake_stream_events {
     void (*on_writable)(void *arg);     /* a write may be made: once at the start, and after each CAKE_EBUSY */
 } cake_stream_events_t;
 
-/* Server side, from the handler of a CAKE_RPC_STREAM method or later, on the loop thread. cake_rpc_reply ends the reply's body
- * (with a last piece when it is given one), cake_rpc_fail ends it with an error; no event comes after either. on_end with an
- * error still wants one of the two. */
+/* Server side, from the handler of a CAKE_RPC_STREAM method or later, on the loop thread. cake_rpc_reply ends the
+ * reply's body (with a last piece when it is given one), cake_rpc_fail ends it with an error; no event comes after
+ * either. on_end with an error still wants one of the two. */
 CAKE_API void cake_rpc_stream(cake_rpc_call_t *call, const cake_stream_events_t *events, void *arg);
 CAKE_API void cake_rpc_consume(cake_rpc_call_t *call, size_t len);
 CAKE_API int cake_rpc_write(cake_rpc_call_t *call, const void *data,
                             size_t len); /* copied; CAKE_EBUSY: later, nothing was
     taken; CAKE_ECLOSED: nobody reads any more; CAKE_ENOMEM */
 
-/* ---- channel ------------------------------------------------------------------------------------------------------------*/
+/* ---- channel ----------------------------------------------------------------------------------------------------- */
 
 typedef struct cake_channel_config {
     size_t size;
@@ -201,13 +208,14 @@ typedef struct cake_channel_config {
 
 #define CAKE_CHANNEL_CONFIG_INIT CAKE_SIZED(cake_channel_config_t)
 
-/* Connects when the first call is made: only the address's form is checked here. One connection carries all calls; when it is
- * lost its calls end with CAKE_ECONNECTION and the next call connects anew. When an attempt to connect fails, the calls that
- * waited for it end with CAKE_ECONNECTION; calls made during the back-off wait for the next attempt.
+/* Connects when the first call is made: only the address's form is checked here. One connection carries all calls; when
+ * it is lost its calls end with CAKE_ECONNECTION and the next call connects anew. When an attempt to connect fails, the
+ * calls that waited for it end with CAKE_ECONNECTION; calls made during the back-off wait for the next attempt.
  * address: "127.0.0.1:7001", "[::1]:7001", "name:7001". config may be NULL. CAKE_EPARSE, CAKE_EINVAL, CAKE_ENOMEM. */
 CAKE_API int cake_channel_open(const char *address, const cake_channel_config_t *config, cake_channel_t **channel);
 
-/* Ends running calls with CAKE_ECLOSED (their done runs), and frees everything. NULL is fine. CAKE_EDEADLK on the loop. */
+/* Ends running calls with CAKE_ECLOSED (their done runs), and frees everything. NULL is fine. CAKE_EDEADLK on the
+ * loop. */
 CAKE_API int cake_channel_close(cake_channel_t *channel);
 
 CAKE_API int cake_channel_reload_tls(cake_channel_t *channel, const cake_tls_config_t *tls); /* as the server's */
@@ -226,24 +234,26 @@ typedef struct cake_call_options {
 
 #define CAKE_CALL_OPTIONS_INIT CAKE_SIZED(cake_call_options_t)
 
-/* Calls and waits. Returns 0 and a reply to be freed, or an error and NULL: what the handler failed with, CAKE_EUNAVAILABLE
- * (no such service or method there), CAKE_ETIMEDOUT, CAKE_ECONNECTION, CAKE_ETOOBIG, CAKE_EBUSY, CAKE_ECLOSED, CAKE_EINVAL
- * (path, headers), CAKE_EPARSE (not understood), CAKE_ENOMEM, CAKE_EDEADLK (on the loop). options may be NULL, and reply. */
+/* Calls and waits. Returns 0 and a reply to be freed, or an error and NULL: what the handler failed with,
+ * CAKE_EUNAVAILABLE (no such service or method there), CAKE_ETIMEDOUT, CAKE_ECONNECTION, CAKE_ETOOBIG, CAKE_EBUSY,
+ * CAKE_ECLOSED, CAKE_EINVAL (path, headers), CAKE_EPARSE (not understood), CAKE_ENOMEM, CAKE_EDEADLK (on the loop).
+ * options may be NULL, and reply. */
 CAKE_API int cake_channel_call(cake_channel_t *channel, const char *path, const void *data, size_t len,
                                const cake_call_options_t *options, cake_reply_t **reply);
 
 /* On the loop thread, once per call. The reply is never NULL (errors come in it) and belongs to the callee. */
 typedef void (*cake_reply_fn)(cake_reply_t *reply, void *arg);
 
-/* Begins a call with the parts as its body, which are copied before this returns. On an error (CAKE_EINVAL, CAKE_ETOOBIG,
- * CAKE_ENOMEM) done never runs; else it runs exactly once, never inside this function. call may be NULL; otherwise *call
- * is a handle to cancel it by, to be freed with cake_call_free, before or after done. */
+/* Begins a call with the parts as its body, which are copied before this returns. On an error (CAKE_EINVAL,
+ * CAKE_ETOOBIG, CAKE_ENOMEM) done never runs; else it runs exactly once, never inside this function. call may be NULL;
+ * otherwise *call is a handle to cancel it by, to be freed with cake_call_free, before or after done. */
 CAKE_API int cake_channel_call_async(cake_channel_t *channel, const char *path, const cake_slice_t *parts, size_t count,
                                      const cake_call_options_t *options, cake_reply_fn done, void *arg,
                                      cake_call_t **call);
 
-/* As call_async without the copy, which large bodies gain from: the parts stay where they are until released(arg) runs on the loop
- * thread, once, before or after done, maybe long after it when a call ends early (its bytes may be on their way). Not after an error. */
+/* As call_async without the copy, which large bodies gain from: the parts stay where they are until released(arg) runs
+ * on the loop thread, once, before or after done, maybe long after it when a call ends early (its bytes may be on their
+ * way). Not after an error. */
 CAKE_API int cake_channel_call_borrowed(cake_channel_t *channel, const char *path, const cake_slice_t *parts,
                                         size_t count, const cake_call_options_t *options, cake_event_fn released,
                                         cake_reply_fn done, void *arg, cake_call_t **call);

@@ -1,15 +1,15 @@
-/* datacake/sim.h: whole clusters in one thread under virtual time, from one seed. The same seed gives the same run, event by
- * event, on every machine; another seed draws other faults, another schedule, other operations.
+/* datacake/sim.h: whole clusters in one thread under virtual time, from one seed. The same seed gives the same run,
+ * event by event, on every machine; another seed draws other faults, another schedule, other operations.
  *
  *   cake_sim_options_t options = CAKE_SIM_OPTIONS_INIT;
  *   cake_sim_result_t result;
  *   cake_sim_run(42, &options, &result);
  *   if (!result.ok) puts(result.violation);
  *
- * A run starts a cluster, lets faults and clients loose, heals everything, and then demands that the replicas become equal, that
- * no acknowledged write is missing, that nothing deleted has come back, that tombstones go and memory is bounded. Nothing here
- * uses clocks, sockets or threads of the machine, or its files but for those of SQLite's storage. A run belongs to the thread that calls it; several threads may each have
- * one. */
+ * A run starts a cluster, lets faults and clients loose, heals everything, and then demands that the replicas become
+ * equal, that no acknowledged write is missing, that nothing deleted has come back, that tombstones go and memory is
+ * bounded. Nothing here uses clocks, sockets or threads of the machine, or its files but for those of SQLite's storage.
+ * A run belongs to the thread that calls it; several threads may each have one. */
 #ifndef DATACAKE_SIM_H
 #define DATACAKE_SIM_H
 
@@ -54,8 +54,8 @@ enum cake_sim_fault {
 #undef CAKE_SIM_FAULT_ENUM
 };
 
-/* What nodes keep their documents in. SQLite's files are on a disk that loses what was not synced when a machine dies, tears
- * writes, and fails; they are in a scratch directory in /dev/shm or /tmp, which is removed. */
+/* What nodes keep their documents in. SQLite's files are on a disk that loses what was not synced when a machine dies,
+ * tears writes, and fails; they are in a scratch directory in /dev/shm or /tmp, which is removed. */
 typedef enum cake_sim_storage {
     CAKE_SIM_STORAGE_DRAWN,
     CAKE_SIM_STORAGE_MEMORY,
@@ -126,23 +126,24 @@ typedef struct cake_sim_range {
 /* How many failed. */
 CAKE_API uint64_t cake_sim_run_range(const cake_sim_range_t *range, const cake_sim_options_t *options);
 
-/* Looks for a smaller run in which the same checker objects: fewer kinds of faults, nodes, writes, seconds; its seed may be another.
- * options: in, what failed; out, the smallest found. *result is that of the smallest, with its seed. Returns the runs it took. */
+/* Looks for a smaller run in which the same checker objects: fewer kinds of faults, nodes, writes, seconds; its seed
+ * may be another. options: in, what failed; out, the smallest found. *result is that of the smallest, with its seed.
+ * Returns the runs it took. */
 CAKE_API unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_result_t *result,
                                   unsigned runs_max);
 
-/* ---- code of yours in simulated clusters --------------------------------------------------------------------------------
+/* ---- code of yours in simulated clusters ----------------------------------------------------------------------------
  * Services, extensions, a storage, clients and a rule that must hold:
  *
- *   options.workload = &(cake_sim_workload_t){.size = sizeof(cake_sim_workload_t), .start = add_services, .step = call_one,
- *                                             .check = compare_all};
+ *   options.workload = &(cake_sim_workload_t){.size = sizeof(cake_sim_workload_t),
+ *                                             .start = add_services, .step = call_one, .check = compare_all};
  *
- * The runs and their faults are the same as without: nodes start, crash and come back, and `start` runs each time. For one seed to give
- * one run your code must take time, random numbers and memory addresses for nothing that it does: cake_sim_draw and
- * cake_sim_now_ms are there for that, cake_node_env(node) inside of services. It starts no threads.
+ * The runs and their faults are the same as without: nodes start, crash and come back, and `start` runs each time. For
+ * one seed to give one run your code must take time, random numbers and memory addresses for nothing that it does:
+ * cake_sim_draw and cake_sim_now_ms are there for that, cake_node_env(node) inside of services. It starts no threads.
  *
- * Every hook may be NULL. All but `step` run outside of the nodes' loops, as threads of an application do: calls that wait are allowed,
- * and hooks of other nodes run meanwhile. None but `gone` runs for a node that is down. */
+ * Every hook may be NULL. All but `step` run outside of the nodes' loops, as threads of an application do: calls that
+ * wait are allowed, and hooks of other nodes run meanwhile. None but `gone` runs for a node that is down. */
 typedef struct cake_sim cake_sim_t; /* a run under way */
 
 #if defined(__GNUC__)
@@ -158,20 +159,21 @@ typedef struct cake_sim_workload {
     void *(*begin)(cake_sim_t *sim, void *arg); /* what it returns is `run` below; without it that is arg */
     void (*end)(void *run);                     /* everything is gone; frees what begin made */
 
-    /* The storage of a node instead of the simulated disk; called at each start of it. is_empty: it has none yet, or lost its disk:
-     * nothing of before may be seen. Errors of the disk and of reads are drawn around it. `crashed` frees it when its process dies, and
-     * loses what is not durable; without it `close` is called, and nothing is lost. At each start every row that was written
-     * must be there. */
+    /* The storage of a node instead of the simulated disk; called at each start of it. is_empty: it has none yet, or
+     * lost its disk: nothing of before may be seen. Errors of the disk and of reads are drawn around it. `crashed`
+     * frees it when its process dies, and loses what is not durable; without it `close` is called, and nothing is lost.
+     * At each start every row that was written must be there. */
     int (*open_storage)(void *run, cake_sim_t *sim, uint16_t node_id, bool is_empty, cake_storage_t **storage);
     void (*crashed)(void *run, cake_sim_t *sim, uint16_t node_id, cake_storage_t *storage);
 
-    /* A node has started and has opened its store: add services and extensions, watch. An error is a start that failed: the node
-     * is stopped and tried again, so it must not fail for good. */
+    /* A node has started and has opened its store: add services and extensions, watch. An error is a start that failed:
+     * the node is stopped and tried again, so it must not fail for good. */
     int (*start)(void *run, cake_sim_t *sim, uint16_t node_id, cake_node_t *node, cake_store_t *store);
-    /* Its process is gone, by a crash or a stop: no callback of that start comes any more, node and store are no more. */
+    /* Its process is gone, by a crash or a stop: no callback of that start comes any more, node and store are no
+     * more. */
     void (*gone)(void *run, cake_sim_t *sim, uint16_t node_id);
-    /* What a client does, options.steps times in the time of chaos, each time on some node that is up, on its loop: calls with
-     * callbacks only, which do not come any more once `gone` has run. */
+    /* What a client does, options.steps times in the time of chaos, each time on some node that is up, on its loop:
+     * calls with callbacks only, which do not come any more once `gone` has run. */
     void (*step)(void *run, cake_sim_t *sim, uint16_t node_id, cake_node_t *node, cake_store_t *store);
     /* Everything is mended, all nodes are up and their stores equal. */
     void (*check)(void *run, cake_sim_t *sim);
@@ -187,17 +189,18 @@ CAKE_API uint32_t cake_sim_node_count(const cake_sim_t *sim); /* their ids are 1
 CAKE_API cake_node_t *cake_sim_node(const cake_sim_t *sim, uint16_t id);   /* NULL while it is not up */
 CAKE_API cake_store_t *cake_sim_store(const cake_sim_t *sim, uint16_t id); /* likewise */
 
-/* ---- a picture ------------------------------------------------------------------------------------------------------------*/
+/* ---- a picture --------------------------------------------------------------------------------------------------- */
 
 #define CAKE_SIM_SVG_MAX_BYTES (4u << 20)
 
-/* Runs the seed and draws it as SVG: a row per node, time to the right; messages, faults, operations and the violation. Of a
- * long run its last part, with the messages nearest to its end. result may be NULL. What cake_sim_run returns, or CAKE_EIO. */
+/* Runs the seed and draws it as SVG: a row per node, time to the right; messages, faults, operations and the violation.
+ * Of a long run its last part, with the messages nearest to its end. result may be NULL. What cake_sim_run returns, or
+ * CAKE_EIO. */
 CAKE_API int cake_sim_draw_svg(uint64_t seed, const cake_sim_options_t *options, FILE *out, cake_sim_result_t *result);
 
-/* ---- the membership core alone -------------------------------------------------------------------------------------------
- * Message by message, without hosts and stores, for clusters of a thousand: crashes, pauses, partitions, loss. Nobody who runs may be
- * declared dead, every crash must be known to all, and in the end all must see all. */
+/* ---- the membership core alone --------------------------------------------------------------------------------------
+ * Message by message, without hosts and stores, for clusters of a thousand: crashes, pauses, partitions, loss. Nobody
+ * who runs may be declared dead, every crash must be known to all, and in the end all must see all. */
 
 #define CAKE_SIM_MEMBERS_MAX 5000u
 
@@ -213,10 +216,11 @@ typedef struct cake_sim_members_result {
 /* CAKE_EINVAL: members is to be 2 to CAKE_SIM_MEMBERS_MAX, seconds (of faults, in virtual time) at most a day. */
 CAKE_API int cake_sim_members(uint64_t seed, uint32_t members, uint32_t seconds, cake_sim_members_result_t *result);
 
-/* ---- every interleaving of small cases ------------------------------------------------------------------------------------
- * Sets (<datacake/orswot.h>) in every order of writes, deletes, single operations that arrive late or never, steps of sessions, purges,
- * purges without a replica that is then forgotten, and crashes; states that are equal are looked at once. In each of them
- * the invariants of the model must hold, and from each of them whole sessions must make all replicas equal. */
+/* ---- every interleaving of small cases ------------------------------------------------------------------------------
+ * Sets (<datacake/orswot.h>) in every order of writes, deletes, single operations that arrive late or never, steps of
+ * sessions, purges, purges without a replica that is then forgotten, and crashes; states that are equal are looked at
+ * once. In each of them the invariants of the model must hold, and from each of them whole sessions must make all
+ * replicas equal. */
 
 #define CAKE_SIM_EXPLORE_NONE       UINT32_MAX
 #define CAKE_SIM_EXPLORE_STATES_MAX UINT64_C(50000000)

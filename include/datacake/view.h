@@ -1,5 +1,5 @@
-/* datacake/view.h: messages that are read where they lie. A type is declared once, as a list of fields; that gives a struct
- * to fill, an encoder, and a view whose accessors read the received bytes in place.
+/* datacake/view.h: messages that are read where they lie. A type is declared once, as a list of fields; that gives a
+ * struct to fill, an encoder, and a view whose accessors read the received bytes in place.
  *
  *   #define POINT_FIELDS(F, T) F(T, DOUBLE, x, 0) F(T, DOUBLE, y, 0)
  *   CAKE_VIEW(point, POINT_FIELDS)
@@ -25,8 +25,8 @@
  *   MESSAGES (parameter: its type)      const parameter_t *name; name_count    type_name_count(v), type_name_at(v, i)
  * An index past the end gives 0, or a message whose fields all have their defaults. A type may contain itself.
  *
- * Versions: fields are only ever added at the end of the list, and their kinds never change. A reader skips fields newer than it;
- * fields that an older writer did not know read as their defaults, empty or absent.
+ * Versions: fields are only ever added at the end of the list, and their kinds never change. A reader skips fields
+ * newer than it; fields that an older writer did not know read as their defaults, empty or absent.
  *
  * The bytes, little-endian throughout; offsets count from the start of their message, items start at multiples of 8:
  *
@@ -36,10 +36,11 @@
  *      | u32    | u16   | u8 = 1  | u8    | b = ceil(n/64)  |                   |                        | (optional) |
  *      +--------+-------+---------+-------+-----------------+-------------------+--------- ... ----------+------------+
  *      slot of a scalar   its value in 8 bytes                      item of a string     bytes, NUL
- *      slot of an item    u32 offset, u32 length or count           item of messages     u32 offset[count] from the item's start,
- *                                                                                        then the messages
- *   size counts all of it, and is a multiple of 8. flags: 0, or 0xc5: the last 8 bytes are XXH3_64bits of what is before (outermost only).
- *   Items may not overlap and come in the order of their slots, so that checking a message takes time linear in its size.
+ *      slot of an item    u32 offset, u32 length or count           item of messages     u32 offset[count] from the
+ *                                                                                        item's start, then the messages
+ *   size counts all of it, and is a multiple of 8. flags: 0, or 0xc5: the last 8 bytes are XXH3_64bits of what is
+ *   before (outermost only). Items may not overlap and come in the order of their slots, so that checking a message
+ *   takes time linear in its size.
  *
  * Any thread may call anything here. C only: the generated code is not C++. */
 #ifndef DATACAKE_VIEW_H
@@ -58,7 +59,7 @@ extern "C" {
 #define CAKE_VIEW_MAX_BYTES (1024u << 20) /* CAKE_ETOOBIG */
 #define CAKE_VIEW_MAX_SLOTS 4096u
 
-/* ---- what the generated code stands on ---------------------------------------------------------------------------------*/
+/* ---- what the generated code stands on --------------------------------------------------------------------------- */
 
 typedef enum cake_view_kind {
     CAKE_VIEW_SCALAR,     /* slot: the value */
@@ -148,7 +149,7 @@ static inline double cake_view__double(uint64_t bits)
     return value;
 }
 
-/* ---- the generator ----------------------------------------------------------------------------------------------------*/
+/* ---- the generator ----------------------------------------------------------------------------------------------- */
 
 #define CAKE_VIEW__INLINE static inline __attribute__((unused))
 

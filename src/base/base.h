@@ -62,7 +62,7 @@ void *cake__calloc(const cake_alloc_t *alloc, size_t count, size_t size); /* zer
 char *cake__strdup(const cake_alloc_t *alloc, const char *text);          /* NULL text gives NULL: check first */
 void *cake__memdup(const cake_alloc_t *alloc, const void *data, size_t len);
 
-/* ---- versioned structs ---------------------------------------------------------------------------------------------- */
+/* ---- versioned structs ------------------------------------------------------------------------------------------- */
 
 #define CAKE__OPTIONS_MAX 4096u /* bytes of one that can be meant; a size above it was never set */
 
@@ -72,7 +72,7 @@ void *cake__memdup(const cake_alloc_t *alloc, const void *data, size_t len);
  * padding behind its last member, which programs leave unset. */
 int cake__options_copy(void *options, size_t size, const void *given);
 
-/* ---- small helpers ------------------------------------------------------------------------------------------------ */
+/* ---- small helpers ----------------------------------------------------------------------------------------------- */
 
 static inline uint64_t cake__min_u64(uint64_t a, uint64_t b)
 {

@@ -46,8 +46,8 @@ static inline cake_slice_t cake__buf_slice(const cake__buf_t *buf)
     return cake__slice(buf->data, buf->len);
 }
 
-/* C libraries move long ranges by one instruction (glibc: above 2 KiB) that AMD's processors carry out 20 times slower when `to` lies 1 to 63
- * bytes further into its page than `from`. */
+/* C libraries move long ranges by one instruction (glibc: above 2 KiB) that AMD's processors carry out 20 times slower
+ * when `to` lies 1 to 63 bytes further into its page than `from`. */
 #define CAKE__COPY_PIECE 2048u
 
 static inline bool cake__copies_slowly(const void *to, const void *from)

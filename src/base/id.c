@@ -8,7 +8,7 @@
 #define UUID_LEN     36u
 #define UUID_VARIANT 8 /* the byte whose two upper bits are 10 in every UUID of RFC 9562 */
 
-/* ---- text: eight characters in seven bytes ------------------------------------------------------------------------- */
+/* ---- text: eight characters in seven bytes ----------------------------------------------------------------------- */
 
 static uint64_t pack(uint64_t x)
 {
@@ -47,7 +47,7 @@ static cake_slice_t text_of(const cake_id_t *id, char *room)
     return cake__slice(room, id->bytes[15]);
 }
 
-/* ---- UUIDs: thirty-two digits and four dashes ----------------------------------------------------------------------- */
+/* ---- UUIDs: thirty-two digits and four dashes -------------------------------------------------------------------- */
 
 static bool is_before_dash(int byte)
 {
@@ -100,7 +100,7 @@ static cake_slice_t uuid_of(const cake_id_t *id, char *room)
     return cake__slice(room, UUID_LEN);
 }
 
-/* ---- of any kind ------------------------------------------------------------------------------------------------------ */
+/* ---- of any kind ------------------------------------------------------------------------------------------------- */
 
 bool cake_id_of_key(cake_slice_t key, cake_id_t *id)
 {

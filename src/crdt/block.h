@@ -298,7 +298,8 @@ CAKE__HOT void cake__block_vacate(cake__block_t *block, uint32_t position)
 /* The position of seq among the occupied ones, or CAKE__BLOCK_POSITIONS. */
 uint32_t cake__block_find(const cake__block_t *block, uint64_t seq);
 uint32_t cake__block_free_position(const cake__block_t *block); /* the lowest, or the capacity when there is none */
-/* Of a sparse block: present positions with first <= seq <= last, in order of seq. At most CAKE__BLOCK_POSITIONS; returns how many. */
+/* Of a sparse block: present positions with first <= seq <= last, in order of seq. At most CAKE__BLOCK_POSITIONS;
+ * returns how many. */
 uint32_t cake__block_select(const cake__block_t *block, uint64_t first, uint64_t last, uint16_t *positions);
 
 #endif

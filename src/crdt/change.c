@@ -4,7 +4,7 @@
 
 #define AHEAD 8u /* operations whose records are fetched ahead */
 
-/* ---- the overlay --------------------------------------------------------------------------------------------------- */
+/* ---- the overlay ------------------------------------------------------------------------------------------------- */
 
 static cake__overlay_entry_t *overlay_slot(const cake__change_t *change, const cake_id_t *id)
 {
@@ -63,7 +63,7 @@ static int failed(cake__change_t *change)
     return CAKE_ENOMEM;
 }
 
-/* ---- begin, end ------------------------------------------------------------------------------------------------------ */
+/* ---- begin, end -------------------------------------------------------------------------------------------------- */
 
 int cake__change_begin(cake_orswot_t *set, uint64_t wall_ms, cake__change_t **out)
 {
@@ -146,7 +146,7 @@ int cake__change_end(cake__change_t *change, int err)
     return err;
 }
 
-/* ---- what it holds ----------------------------------------------------------------------------------------------------- */
+/* ---- what it holds ----------------------------------------------------------------------------------------------- */
 
 const cake__staged_t *cake__change_puts(const cake__change_t *change, size_t *count)
 {
@@ -221,7 +221,7 @@ bool cake__change_find(const cake__change_t *change, const cake_id_t *id, cake_r
     return found.is_there;
 }
 
-/* ---- staging ----------------------------------------------------------------------------------------------------------- */
+/* ---- staging ----------------------------------------------------------------------------------------------------- */
 
 cake__summary_t *cake__change_own_summary(cake__change_t *change)
 {
@@ -325,7 +325,7 @@ static int absorb(cake__change_t *change, const cake_record_t *record, void *tag
     return stage_put(change, record, tag, found->has_row);
 }
 
-/* ---- rule 1: local writes; rule 2: operations from elsewhere -------------------------------------------------------------- */
+/* ---- rule 1: local writes; rule 2: operations from elsewhere ----------------------------------------------------- */
 
 static int write_local(cake__change_t *change, const cake_id_t *id, bool is_tombstone, void *tag, cake_hlc_t keep_hlc,
                        cake_record_t *out)
@@ -371,7 +371,7 @@ int cake__change_receive(cake__change_t *change, const cake_record_t *record, ca
     return is_taken ? absorb(change, record, tag, &found) : 0;
 }
 
-/* ---- rule 4: dropping tombstones ------------------------------------------------------------------------------------------- */
+/* ---- rule 4: dropping tombstones --------------------------------------------------------------------------------- */
 
 int cake__change_note_dropped(cake__change_t *change, const cake_record_t *record)
 {
@@ -450,7 +450,7 @@ int cake__change_retire(cake__change_t *change, const uint64_t *living, size_t l
     return err != 0 ? failed(change) : 0;
 }
 
-/* ---- rules 3 and 5: what a session does to the state ------------------------------------------------------------------------- */
+/* ---- rules 3 and 5: what a session does to the state ------------------------------------------------------------- */
 
 int cake__change_reissue(cake__change_t *change, const cake_record_t *old, void *tag, bool came_from_sender)
 {

@@ -81,7 +81,7 @@ size_t cake__comparison_bytes(const cake__comparison_t *comparison)
            comparison->id_capacity * sizeof *comparison->ids + 2 * CAKE__WALK_PART * sizeof(cake_record_t);
 }
 
-/* ---- ranges ----------------------------------------------------------------------------------------------------------- */
+/* ---- ranges ------------------------------------------------------------------------------------------------------ */
 
 static void mark_leaves(cake__comparison_t *comparison, uint32_t bits, uint32_t index)
 {
@@ -156,7 +156,7 @@ void cake__comparison_take(cake__comparison_t *comparison, const cake__compared_
     }
 }
 
-/* ---- ids ---------------------------------------------------------------------------------------------------------------- */
+/* ---- ids --------------------------------------------------------------------------------------------------------- */
 
 /* Both sides have seen it, so that the ranges tell. */
 static bool is_in_ranges(const cake__comparison_t *comparison, cake_dot_t dot)
@@ -240,7 +240,7 @@ int cake__comparison_step(cake__comparison_t *comparison, bool all_answered, boo
     return err;
 }
 
-/* ---- questions ------------------------------------------------------------------------------------------------------------ */
+/* ---- questions --------------------------------------------------------------------------------------------------- */
 
 static int ask_ranges(cake__comparison_t *comparison, size_t limit, cake__compare_t *out)
 {

@@ -113,7 +113,7 @@ static cake__actor_dots_t *insert_actor(cake__context_t *context, uint32_t at, u
     return &context->actors[at];
 }
 
-/* ---- runs of one actor -------------------------------------------------------------------------------------------- */
+/* ---- runs of one actor ------------------------------------------------------------------------------------------- */
 
 /* The first range whose last seq is at or above `seq`. */
 static uint32_t range_at_or_above(const cake__actor_dots_t *dots, uint64_t seq)
@@ -188,7 +188,7 @@ bool cake__actor_dots_contain(const cake__actor_dots_t *dots, uint64_t first, ui
     return at < dots->range_count && dots->ranges[at].first <= first;
 }
 
-/* ---- operations --------------------------------------------------------------------------------------------------- */
+/* ---- operations -------------------------------------------------------------------------------------------------- */
 
 int cake__context_copy(cake__context_t *to, const cake__context_t *from)
 {
@@ -316,7 +316,7 @@ int cake__context_join(cake__context_t *context, const cake__context_t *other)
     return err;
 }
 
-/* ---- questions ---------------------------------------------------------------------------------------------------- */
+/* ---- questions --------------------------------------------------------------------------------------------------- */
 
 bool cake__context_is_empty(const cake__context_t *context)
 {

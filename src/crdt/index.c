@@ -16,7 +16,7 @@ static uintptr_t no_cell(void)
     return (uintptr_t)(const void *)&NONE.group;
 }
 
-/* ---- segments ----------------------------------------------------------------------------------------------------- */
+/* ---- segments ---------------------------------------------------------------------------------------------------- */
 
 static size_t segment_bytes(uint32_t groups)
 {
@@ -78,7 +78,7 @@ void cake__segment_add(cake__index_t *index, uintptr_t cell, uint64_t hash, uint
     index->used++;
 }
 
-/* ---- making segments anew ----------------------------------------------------------------------------------------- */
+/* ---- making segments anew ---------------------------------------------------------------------------------------- */
 
 static bool belongs(const cake__segment_t *segment, uint64_t hash, uint64_t hash_inside, uint8_t tag)
 {
@@ -143,7 +143,7 @@ static int double_directory(cake__index_t *index)
     return 0;
 }
 
-/* ---- splitting by what is known ------------------------------------------------------------------------------------- */
+/* ---- splitting by what is known ---------------------------------------------------------------------------------- */
 
 /* The entries at home go to the same group of one half or the other; their ids are not needed. */
 static void split_homes(cake__index_t *index, uintptr_t from, const uintptr_t to[2])
@@ -193,7 +193,7 @@ static void split_displaced(cake__index_t *index, uintptr_t from, uint64_t hash_
     }
 }
 
-/* ---- room ------------------------------------------------------------------------------------------------------------- */
+/* ---- room -------------------------------------------------------------------------------------------------------- */
 
 static int split(cake__index_t *index, uintptr_t old, uint64_t hash, const uint64_t *hashes)
 {
@@ -248,7 +248,7 @@ static int make_room(cake__index_t *index, uint64_t hash, bool is_mostly_held)
     return 0;
 }
 
-/* ---- the index ------------------------------------------------------------------------------------------------------ */
+/* ---- the index --------------------------------------------------------------------------------------------------- */
 
 void cake__index_init(cake__index_t *index, const cake_alloc_t *alloc, cake__index_hash_fn hash_of,
                       cake__index_prefetch_fn prefetch, const void *ctx)

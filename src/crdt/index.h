@@ -102,7 +102,7 @@ static inline uint32_t cake__tags_equal(const cake__group_t *group, uint8_t tag)
 #endif
 }
 
-/* ---- where a hash leads ----------------------------------------------------------------------------------------------- */
+/* ---- where a hash leads ------------------------------------------------------------------------------------------ */
 
 static inline cake__group_t *cake__cell_groups(uintptr_t cell)
 {
@@ -167,7 +167,7 @@ static inline bool cake__probe_next(cake__probe_t *probe)
     return true;
 }
 
-/* ---- entries ---------------------------------------------------------------------------------------------------------- */
+/* ---- entries ----------------------------------------------------------------------------------------------------- */
 
 static inline uint32_t cake__next_of(const cake__group_t *group, uint32_t entry)
 {

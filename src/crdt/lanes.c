@@ -7,7 +7,7 @@
 #define MOVE_AHEAD       16u /* records whose index entries are fetched ahead */
 #define BLOCKS_MAX       (UINT32_MAX / CAKE__BLOCK_POSITIONS - 1)
 
-/* ---- lanes ---------------------------------------------------------------------------------------------------------- */
+/* ---- lanes ------------------------------------------------------------------------------------------------------- */
 
 static uint32_t lower_bound(const cake__table_t *table, uint64_t actor)
 {
@@ -79,7 +79,7 @@ static void remove_lane(cake__table_t *table, cake__lane_t *lane)
     table->lane_count--;
 }
 
-/* ---- the list of blocks ----------------------------------------------------------------------------------------------- */
+/* ---- the list of blocks ------------------------------------------------------------------------------------------ */
 
 /* The address to be freed is right before them. */
 static cake__block_t *new_heads(const cake_alloc_t *alloc, size_t count)
@@ -238,7 +238,7 @@ static bool reshape(cake__table_t *table, cake__block_t *block, cake__shape_t sh
     return true;
 }
 
-/* ---- moving records between blocks ------------------------------------------------------------------------------------ */
+/* ---- moving records between blocks ------------------------------------------------------------------------------- */
 
 static void move_record(cake__table_t *table, cake__block_t *from, uint32_t position, cake__block_t *to, uint64_t hash)
 {
@@ -343,7 +343,7 @@ static int split(cake__table_t *table, cake__lane_t *lane, uint32_t at)
     return 0;
 }
 
-/* ---- placing ------------------------------------------------------------------------------------------------------------ */
+/* ---- placing ----------------------------------------------------------------------------------------------------- */
 
 /* A block for a seq that no other covers, behind entry at - 1. Aligned, so that stretches that arrive out of order meet. */
 static cake__block_t *block_behind(cake__table_t *table, cake__lane_t *lane, uint32_t at, const cake_record_t *record,
@@ -445,7 +445,7 @@ uint32_t cake__table_slot_of(const cake__table_t *table, cake_dot_t dot)
     return position == CAKE__BLOCK_POSITIONS ? CAKE__SLOT_NONE : block->number * CAKE__BLOCK_POSITIONS + position;
 }
 
-/* ---- after records were taken out ------------------------------------------------------------------------------------- */
+/* ---- after records were taken out -------------------------------------------------------------------------------- */
 
 bool cake__table_release_if_empty(cake__table_t *table, cake__block_t *block)
 {

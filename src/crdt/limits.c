@@ -119,7 +119,7 @@ int cake__summary_copy(cake__summary_t *to, const cake__summary_t *from)
     return err;
 }
 
-/* ---- rule 8 (retired.h) -------------------------------------------------------------------------------------------------- */
+/* ---- rule 8 (retired.h) ------------------------------------------------------------------------------------------ */
 
 uint64_t cake__summary_dropped(const cake__summary_t *summary, uint64_t actor)
 {

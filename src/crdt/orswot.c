@@ -55,7 +55,7 @@ int cake_orswot_delete(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id
     return write_now(set, wall_ms, id, true, out);
 }
 
-/* ---- operations from elsewhere --------------------------------------------------------------------------------------- */
+/* ---- operations from elsewhere ----------------------------------------------------------------------------------- */
 
 cake_verdict_t cake_orswot_will_apply(const cake_orswot_t *set, uint64_t wall_ms, const cake_record_t *record,
                                       cake_source_t source)
@@ -100,7 +100,7 @@ int cake_orswot_receive(cake_orswot_t *set, uint64_t wall_ms, const cake_record_
     return 0;
 }
 
-/* ---- purge (rule 4) ----------------------------------------------------------------------------------------------------- */
+/* ---- purge (rule 4) ---------------------------------------------------------------------------------------------- */
 
 /* Sweeps one lane; g has room for its actor, so that nothing can fail half-way. */
 static int purge_lane(cake_orswot_t *set, uint64_t actor, cake__sweep_t sweeps[2], uint32_t count, size_t limit,
@@ -160,7 +160,7 @@ int cake_orswot_purge(cake_orswot_t *set, uint64_t wall_ms, const cake_orswot_t 
     return err;
 }
 
-/* ---- reading in order ------------------------------------------------------------------------------------------------------ */
+/* ---- reading in order -------------------------------------------------------------------------------------------- */
 
 void cake_orswot_statistics(const cake_orswot_t *set, cake_orswot_statistics_t *out)
 {

@@ -54,7 +54,7 @@ static inline uint64_t next_hash(pipeline_t *pipeline, size_t at)
     return hash;
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static int write_one(cake_orswot_t *set, uint64_t wall_ms, const cake_id_t *id, bool is_tombstone, cake_record_t *out,
                      size_t *done)
@@ -115,7 +115,7 @@ int cake_orswot_delete_many(cake_orswot_t *set, uint64_t wall_ms, const cake_id_
     return write_many(set, wall_ms, ids, count, true, out, done);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 size_t cake_orswot_get_many(const cake_orswot_t *set, const cake_id_t *ids, size_t count, cake_record_t *out)
 {

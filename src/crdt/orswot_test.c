@@ -71,7 +71,7 @@ static size_t purge(cake_orswot_t *set, uint64_t wall_ms, const cake_orswot_t *o
     return dropped;
 }
 
-/* ---- promises of the header -------------------------------------------------------------------------------------------- */
+/* ---- promises of the header -------------------------------------------------------------------------------------- */
 
 static void a_write_wins_at_once_and_a_delete_hides_it(void **state)
 {
@@ -211,7 +211,7 @@ static void an_empty_set_is_small(void **state)
     cake_orswot_free(set);
 }
 
-/* ---- defects of the system that this one comes from: numbers of the inventory ------------------------------------------ */
+/* ---- defects of the system that this one comes from: numbers of the inventory ------------------------------------ */
 
 static void defect_1_tombstones_go_in_a_healthy_pair(void **state)
 {
@@ -342,7 +342,7 @@ static void defect_8_after_a_restart_with_the_clock_behind_writes_win(void **sta
     cake_orswot_free(b);
 }
 
-/* ---- as bytes ------------------------------------------------------------------------------------------------------------- */
+/* ---- as bytes ---------------------------------------------------------------------------------------------------- */
 
 typedef struct tape {
     uint8_t bytes[1 << 16];
@@ -490,7 +490,7 @@ static void a_reader_that_fails_anywhere_is_reported(void **state)
     cake_orswot_free(set);
 }
 
-/* ---- each allocation failed in turn ------------------------------------------------------------------------------------- */
+/* ---- each allocation failed in turn ------------------------------------------------------------------------------ */
 
 typedef struct countdown {
     uint64_t left; /* allocations until one fails; then all succeed again */

@@ -25,7 +25,7 @@ struct cake_answer {
     cake_record_t *records; /* CAKE_PULL_RECORDS_MAX of them */
 };
 
-/* ---- records ------------------------------------------------------------------------------------------------------ */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 static void put_record(cake__buf_t *buf, const cake_record_t *record)
 {
@@ -50,7 +50,7 @@ static bool get_record(cake__reader_t *reader, cake_record_t *record)
     return reader->err == 0 && is_tombstone <= 1;
 }
 
-/* ---- the side that pulls ---------------------------------------------------------------------------------------------- */
+/* ---- the side that pulls ----------------------------------------------------------------------------------------- */
 
 int cake_pull_new(cake_orswot_t *set, uint64_t random, cake_pull_t **out)
 {
@@ -237,7 +237,7 @@ int cake_pull_take(cake_pull_t *pull, uint64_t wall_ms, cake_slice_t reply)
     return err;
 }
 
-/* ---- the side that answers ------------------------------------------------------------------------------------------- */
+/* ---- the side that answers --------------------------------------------------------------------------------------- */
 
 int cake_answer_new(cake_orswot_t *set, uint64_t random, cake_answer_t **out)
 {

@@ -204,7 +204,7 @@ static void requests_that_make_no_sense_are_refused(void **state)
     cake_orswot_free(b);
 }
 
-/* ---- loading (rule 6) --------------------------------------------------------------------------------------------------- */
+/* ---- loading (rule 6) -------------------------------------------------------------------------------------------- */
 
 static void records_load_in_any_order_and_with_little_memory(void **state)
 {

@@ -106,7 +106,7 @@ size_t cake__ranges_bytes(const cake__ranges_t *ranges)
     return ranges->page_count == 0 ? 0 : (size_t)ranges->page_count * page_ranges(ranges) * 12;
 }
 
-/* ---- walks ---------------------------------------------------------------------------------------------------------- */
+/* ---- walks ------------------------------------------------------------------------------------------------------- */
 
 int cake__walk_init(cake__walk_t *walk, const cake_alloc_t *alloc, const cake__context_t *dots)
 {
@@ -132,7 +132,7 @@ bool cake__walk_next(cake__walk_t *walk, const cake__table_t *table, size_t *cou
     return true;
 }
 
-/* ---- the ranges of a repair ------------------------------------------------------------------------------------------- */
+/* ---- the ranges of a repair -------------------------------------------------------------------------------------- */
 
 int cake__range_build_init(cake__range_build_t *build, const cake_alloc_t *alloc, uint32_t bits,
                            const cake__context_t *walked, const cake__context_t *within, cake_hlc_t horizon)

@@ -61,7 +61,7 @@ uint64_t cake__ranges_sum(const cake__ranges_t *ranges, uint32_t bits, uint32_t 
 uint32_t cake__ranges_count(const cake__ranges_t *ranges, uint32_t bits, uint32_t index);
 size_t cake__ranges_bytes(const cake__ranges_t *ranges);
 
-/* ---- walks ---------------------------------------------------------------------------------------------------------- */
+/* ---- walks ------------------------------------------------------------------------------------------------------- */
 
 #define CAKE__WALK_PART 1024u /* records read in a row: a block */
 

@@ -37,7 +37,7 @@ struct cake__receiver {
     size_t candidate_count, candidate_capacity;
 };
 
-/* ---- create, end, destroy ------------------------------------------------------------------------------------------- */
+/* ---- create, end, destroy ---------------------------------------------------------------------------------------- */
 
 int cake__receiver_new(cake_orswot_t *set, uint16_t node_id, uint64_t session_id, cake__receiver_t **out)
 {
@@ -149,7 +149,7 @@ static void attach(cake__receiver_t *receiver, cake__change_t *change)
         cake__list_push_back(&change->receivers, &receiver->staged);
 }
 
-/* ---- the checks on G (rule 3) ------------------------------------------------------------------------------------------ */
+/* ---- the checks on G (rule 3) ------------------------------------------------------------------------------------ */
 
 /* G_r is a subset of C_z, as of WELCOME: contexts only grow. */
 static bool receiver_forgot_nothing_new(const cake__receiver_t *receiver, const cake__change_t *change)
@@ -186,7 +186,7 @@ static bool horizon_is_refused(const cake__receiver_t *receiver, const cake__cha
     return !CAKE__MUTANT(hdrift) && cake__orswot_is_too_far_ahead(receiver->set, change->wall_ms, theirs->horizon);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static void pick_mode(cake__receiver_t *receiver, const cake__change_t *change)
 {
@@ -296,7 +296,7 @@ int cake__receiver_on_welcome(cake__receiver_t *receiver, cake__change_t *change
     return fail(receiver, receiver->mode == CAKE__MODE_REPAIR ? start_repair(receiver, change) : 0);
 }
 
-/* ---- records -------------------------------------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 /* A repeated HELLO may have opened a second sender session, after a restart of z: only the token tells them apart. */
 static bool is_mine(const cake__receiver_t *receiver, uint64_t session_id, uint64_t token)
@@ -367,7 +367,7 @@ int cake__receiver_on_chunk(cake__receiver_t *receiver, cake__change_t *change, 
     return err != 0 ? fail(receiver, err) : try_to_finish(receiver, change);
 }
 
-/* ---- the comparison of a repair (rule 5) ---------------------------------------------------------------------------------- */
+/* ---- the comparison of a repair (rule 5) ------------------------------------------------------------------------- */
 
 static bool all_are_answered(const cake__receiver_t *receiver)
 {
@@ -453,7 +453,7 @@ static bool comparison_is_over(const cake__receiver_t *receiver)
     return receiver->comparison == NULL || (receiver->last_compare_sent && all_are_answered(receiver));
 }
 
-/* ---- finishing ------------------------------------------------------------------------------------------------------------ */
+/* ---- finishing --------------------------------------------------------------------------------------------------- */
 
 int cake__receiver_on_fin(cake__receiver_t *receiver, cake__change_t *change, const cake__fin_t *fin)
 {

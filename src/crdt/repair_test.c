@@ -223,7 +223,7 @@ static void many_tombstones_are_dropped_in_batches(void **state)
     cake_orswot_free(z);
 }
 
-/* ---- each prefix, repetition and lie ----------------------------------------------------------------------------------- */
+/* ---- each prefix, repetition and lie ----------------------------------------------------------------------------- */
 
 /* The session is cut after each message in turn; another one then finishes. */
 static void each_prefix_of_a_repair_is_safe(void **state)
@@ -307,7 +307,7 @@ static void a_sender_that_lies_breaks_nothing(void **state)
     cake_orswot_free(z);
 }
 
-/* ---- memory that runs out ------------------------------------------------------------------------------------------------ */
+/* ---- memory that runs out ---------------------------------------------------------------------------------------- */
 
 static int try_pull(cake_orswot_t *r, cake_orswot_t *z, bool has_steps)
 {
@@ -369,7 +369,7 @@ static void each_allocation_of_a_repair_failed_in_turn(void **state)
     }
 }
 
-/* ---- from outside ---------------------------------------------------------------------------------------------------------- */
+/* ---- from outside ------------------------------------------------------------------------------------------------ */
 
 static void fingerprints_by_range_find_what_differs(void **state)
 {

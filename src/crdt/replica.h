@@ -23,9 +23,9 @@
 
 #include "crdt/context.h"
 
-/* ---- settings of the set beyond the public configuration live in cake_orswot_config_t (orswot.h) -------------------*/
+/* ---- settings of the set beyond the public configuration live in cake_orswot_config_t (orswot.h) ----------------- */
 
-/* ---- loading: before the first change -------------------------------------------------------------------------------------
+/* ---- loading: before the first change -------------------------------------------------------------------------------
  * Records found in storage, in any order, then the stored summary (may be absent). Rule 6: the dots of the records are
  * added to C. They are placed at load_summary, or at the first change or session: about 0.3 us each, and 80 B of memory
  * until then. load_record: CAKE_EINVAL for a dot that cannot be. load_summary and the first begin: CAKE_ECORRUPT when two
@@ -37,7 +37,7 @@ void cake__orswot_set_joined(cake_orswot_t *set, bool is_joined);
 /* At start, and whenever an actor may have been used by another run: later local writes get dots of this actor, from seq 1. */
 void cake__orswot_take_actor(cake_orswot_t *set, uint64_t actor);
 
-/* ---- reading -----------------------------------------------------------------------------------------------------------------*/
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 const cake__summary_t *cake__orswot_summary(const cake_orswot_t *set);
 uint64_t cake__orswot_epoch(const cake_orswot_t *set);
 bool cake__orswot_is_joined(const cake_orswot_t *set);
@@ -45,7 +45,7 @@ bool cake__orswot_is_joined(const cake_orswot_t *set);
 size_t cake__orswot_unseen(const cake_orswot_t *set, const cake__context_t *seen, cake_orswot_cursor_t *cursor,
                            cake_record_t *records, size_t limit);
 
-/* ---- changes -----------------------------------------------------------------------------------------------------------------*/
+/* ---- changes ----------------------------------------------------------------------------------------------------- */
 typedef struct cake__change cake__change_t;
 
 /* One row to be written. tag is what the caller gave with the operation, to find key and value again. */
@@ -66,8 +66,9 @@ int cake__change_write(cake__change_t *change, const cake_id_t *id, bool is_tomb
 int cake__change_receive(cake__change_t *change, const cake_record_t *record, cake_source_t source, void *tag,
                          cake_verdict_t *verdict);
 
-/* Rule 4, by policy: drops up to max_count tombstones that are stable, in bounded time; of each actor the oldest first. peers: the context
- * each known replica has acknowledged; a NULL element is one that permits everything (silent for too long). */
+/* Rule 4, by policy: drops up to max_count tombstones that are stable, in bounded time; of each actor the oldest first.
+ * peers: the context each known replica has acknowledged; a NULL element is one that permits everything (silent for too
+ * long). */
 typedef struct cake__purge {
     const cake__context_t *const *peers;
     size_t peer_count;
@@ -110,7 +111,7 @@ void cake__change_commit(cake__change_t *change); /* cannot fail: everything was
 void cake__change_abort(cake__change_t *change);
 int cake__change_end(cake__change_t *change, int err); /* commits for 0, aborts else; gives err back */
 
-/* ---- the stability bookkeeping -------------------------------------------------------------------------------------------*/
+/* ---- the stability bookkeeping ----------------------------------------------------------------------------------- */
 /* hlc of the oldest tombstone: when it pays to try a purge; 0 when there is none */
 cake_hlc_t cake__orswot_oldest_tombstone(const cake_orswot_t *set);
 

@@ -297,7 +297,7 @@ static void tables_are_saved_and_loaded(void **state)
     cake_orswot_free(loaded);
 }
 
-/* ---- memory that runs out ---------------------------------------------------------------------------------------------- */
+/* ---- memory that runs out ---------------------------------------------------------------------------------------- */
 
 static void without_memory_nothing_is_folded(void **state)
 {

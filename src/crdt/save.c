@@ -62,7 +62,7 @@ static uint64_t unzigzag(uint64_t value)
     return value >> 1 ^ (0 - (value & 1));
 }
 
-/* ---- saving ------------------------------------------------------------------------------------------------------- */
+/* ---- saving ------------------------------------------------------------------------------------------------------ */
 
 typedef struct saver {
     cake_orswot_write_fn write;
@@ -158,7 +158,7 @@ int cake_orswot_save(cake_orswot_t *set, cake_orswot_write_fn write, void *ctx)
     return err;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 /* A window on what was read: data[begin..end) is not used yet, what is before `summed` is in the checksum. */
 typedef struct loader {

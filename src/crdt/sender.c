@@ -117,7 +117,7 @@ int cake__sender_welcome(const cake__sender_t *sender, cake__welcome_t *out)
     return cake__summary_copy(&out->summary, &set->summary);
 }
 
-/* ---- chunks ----------------------------------------------------------------------------------------------------------- */
+/* ---- chunks ------------------------------------------------------------------------------------------------------ */
 
 /* The next run of dots that z has and that are not covered. */
 static bool next_gap(const cake__sender_t *sender, uint32_t *actor_index, uint64_t *from, uint64_t *actor,
@@ -201,7 +201,7 @@ int cake__sender_next(cake__sender_t *sender, size_t limit, cake_record_t *recor
     return err;
 }
 
-/* ---- the comparison of a repair (rule 5) ------------------------------------------------------------------------------ */
+/* ---- the comparison of a repair (rule 5) ------------------------------------------------------------------------- */
 
 int cake__sender_step(cake__sender_t *sender, bool *has_more)
 {

@@ -118,7 +118,7 @@ void cake__compared_free(cake__compared_t *message, const cake_alloc_t *alloc);
 void cake__compared_encode(const cake__compared_t *message, cake__buf_t *out);
 int cake__compared_decode(cake__compared_t *out, const cake_alloc_t *alloc, cake__reader_t *reader);
 
-/* ---- the sender, z: never changes its set -------------------------------------------------------------------------------*/
+/* ---- the sender, z: never changes its set ------------------------------------------------------------------------ */
 typedef struct cake__sender cake__sender_t;
 
 /* token: drawn at random by the caller. The sender keeps what it needs of hello (copies). */
@@ -142,7 +142,7 @@ int cake__sender_step(cake__sender_t *sender, bool *has_more);
 int cake__sender_compare(cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out);
 uint64_t cake__sender_token(const cake__sender_t *sender);
 
-/* ---- the receiver, r ----------------------------------------------------------------------------------------------------*/
+/* ---- the receiver, r --------------------------------------------------------------------------------------------- */
 typedef struct cake__receiver cake__receiver_t;
 
 typedef enum cake__session_mode {

@@ -36,7 +36,7 @@ static bool are_bits(uint8_t bits)
     return bits <= CAKE__RANGE_BITS_MAX && bits % CAKE__RANGE_STEP == 0;
 }
 
-/* ---- HELLO, WELCOME, FIN ------------------------------------------------------------------------------------------ */
+/* ---- HELLO, WELCOME, FIN ----------------------------------------------------------------------------------------- */
 
 void cake__hello_free(cake__hello_t *message)
 {
@@ -133,7 +133,7 @@ int cake__fin_decode(cake__fin_t *out, const cake_alloc_t *alloc, cake__reader_t
     return decode_summary(&out->summary, alloc, reader);
 }
 
-/* ---- ids ------------------------------------------------------------------------------------------------------------ */
+/* ---- ids --------------------------------------------------------------------------------------------------------- */
 
 static void put_ids(cake__buf_t *out, const cake_id_t *ids, size_t count)
 {
@@ -175,7 +175,7 @@ static int get_ids(cake__reader_t *reader, const cake_alloc_t *alloc, cake_id_t 
     return err;
 }
 
-/* ---- ranges: ascending, so that there is one way to write them ------------------------------------------------------------ */
+/* ---- ranges: ascending, so that there is one way to write them --------------------------------------------------- */
 
 static void put_head(cake__buf_t *out, uint8_t bits, size_t count)
 {
@@ -250,7 +250,7 @@ static int get_unequal(cake__reader_t *reader, const cake_alloc_t *alloc, cake__
     return reader->err != 0 ? CAKE_EPARSE : 0;
 }
 
-/* ---- COMPARE, COMPARED: messages --------------------------------------------------------------------------------------- */
+/* ---- COMPARE, COMPARED: messages --------------------------------------------------------------------------------- */
 
 void cake__compare_free(cake__compare_t *message, const cake_alloc_t *alloc)
 {

@@ -44,7 +44,7 @@ static void are_equal(const cake_orswot_t *a, const cake_orswot_t *b)
     assert_true(cake_orswot_fingerprint(a) == cake_orswot_fingerprint(b));
 }
 
-/* ---- changes ----------------------------------------------------------------------------------------------------------- */
+/* ---- changes ----------------------------------------------------------------------------------------------------- */
 
 static void a_batch_on_one_key_ends_as_one_row(void **state)
 {
@@ -194,7 +194,7 @@ static void loading_gives_back_what_was_stored(void **state)
     cake_orswot_free(set);
 }
 
-/* ---- sessions as lists of messages ---------------------------------------------------------------------------------------- */
+/* ---- sessions as lists of messages ------------------------------------------------------------------------------- */
 
 typedef enum kind { WELCOME, COMPARE, CHUNK, FIN } kind_t;
 
@@ -531,7 +531,7 @@ static void an_exclusive_session_is_the_only_one(void **state)
     pair_free(&pair);
 }
 
-/* ---- messages as bytes: every cut is refused, every version but ours ------------------------------------------------------- */
+/* ---- messages as bytes: every cut is refused, every version but ours --------------------------------------------- */
 
 #define STRICT(type, message, free_call)                                                                               \
     do {                                                                                                               \

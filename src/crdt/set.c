@@ -2,7 +2,7 @@
  * immediate operations follow. */
 #include "crdt/set.h"
 
-/* ---- create and destroy -------------------------------------------------------------------------------------------- */
+/* ---- create and destroy ------------------------------------------------------------------------------------------ */
 
 int cake_orswot_new(const cake_orswot_config_t *given, cake_orswot_t **out)
 {
@@ -38,7 +38,7 @@ void cake_orswot_free(cake_orswot_t *set)
     cake__free(set->alloc, set);
 }
 
-/* ---- loading (rule 6); records: loading.c ------------------------------------------------------------------------------ */
+/* ---- loading (rule 6); records: loading.c ------------------------------------------------------------------------ */
 
 int cake__orswot_load_summary(cake_orswot_t *set, const cake__summary_t *summary)
 {
@@ -66,7 +66,7 @@ void cake__orswot_take_actor(cake_orswot_t *set, uint64_t actor)
     set->last_seq = 0;
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 const cake__summary_t *cake__orswot_summary(const cake_orswot_t *set)
 {
@@ -114,7 +114,7 @@ cake_hlc_t cake__orswot_oldest_tombstone(const cake_orswot_t *set)
     return oldest;
 }
 
-/* ---- rules 1 and 2 ----------------------------------------------------------------------------------------------------- */
+/* ---- rules 1 and 2 ----------------------------------------------------------------------------------------------- */
 
 bool cake__dot_is_valid(cake_dot_t dot)
 {
@@ -177,7 +177,7 @@ cake_verdict_t cake__orswot_verdict(const cake_orswot_t *set, uint64_t wall_ms, 
     return cake__beats(operation, current) ? CAKE_VERDICT_NEWER : CAKE_VERDICT_OLDER;
 }
 
-/* ---- rule 4: stability --------------------------------------------------------------------------------------------------- */
+/* ---- rule 4: stability ------------------------------------------------------------------------------------------- */
 
 uint64_t cake__stable_seq(const cake__context_t *context, uint64_t actor, const cake__purge_t *policy)
 {

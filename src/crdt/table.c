@@ -43,7 +43,7 @@ void cake__table_free(cake__table_t *table)
     *table = (cake__table_t){.alloc = table->alloc};
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------------------ */
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
 
 cake__found_t cake__table_search(const cake__table_t *table, cake__id_pair_t id, uint64_t hash)
 {
@@ -108,7 +108,7 @@ cake__lane_t *cake__table_find_lane(const cake__table_t *table, uint64_t actor)
     return cake__table_lane(table, actor);
 }
 
-/* ---- staging, publishing, erasing ----------------------------------------------------------------------------------- */
+/* ---- staging, publishing, erasing -------------------------------------------------------------------------------- */
 
 static int stage(cake__table_t *table, const cake_record_t *record, cake__id_pair_t id, uint64_t hash, bool is_new,
                  uint32_t *slot)
@@ -203,7 +203,7 @@ int cake__table_upsert(cake__table_t *table, const cake_record_t *record)
     return cake__table_upsert_found(table, record, id, hash, cake__table_look_up(table, id, hash));
 }
 
-/* ---- in order ------------------------------------------------------------------------------------------------------- */
+/* ---- in order ---------------------------------------------------------------------------------------------------- */
 
 static inline void read_record(const cake__block_t *block, const uint8_t *at, uint64_t seq, bool is_tombstone,
                                cake__shape_t shape, cake_record_t *out)

@@ -7,7 +7,7 @@
 #define CAKE__PLACE_NEAR 64u /* a block that begins this close before its first record is dense */
 #define CAKE__PACK_AT    8u  /* a block of which only this part is left is packed */
 
-/* ---- ids ---------------------------------------------------------------------------------------------------------- */
+/* ---- ids --------------------------------------------------------------------------------------------------------- */
 
 static inline uint64_t cake__fold(uint64_t a, uint64_t b)
 {
@@ -46,7 +46,7 @@ static inline uint64_t cake__fingerprint_of_pair(cake__id_pair_t id, cake_dot_t 
     return cake__mix64(x + ((y << 32) | (y >> 32)));
 }
 
-/* ---- slots, lanes --------------------------------------------------------------------------------------------------- */
+/* ---- slots, lanes ------------------------------------------------------------------------------------------------ */
 
 static inline cake__block_t *cake__table_head(const cake__table_t *table, uint32_t number)
 {
@@ -126,7 +126,7 @@ static inline void cake__lane_note_tombstone(cake__lane_t *lane, uint64_t seq)
         lane->first_tombstones = at;
 }
 
-/* ---- records come and go ---------------------------------------------------------------------------------------------- */
+/* ---- records come and go ----------------------------------------------------------------------------------------- */
 
 /* The usual case: the next seq of a dense last block that has the room and the form. NULL: it is not. */
 CAKE__HOT cake__block_t *cake__table_tail(const cake__table_t *table, const cake_record_t *record, cake__id_pair_t id)
@@ -184,7 +184,7 @@ static inline void cake__table_settle(cake__table_t *table, cake__block_t *block
         cake__table_settle_now(table, block);
 }
 
-/* ---- finding ---------------------------------------------------------------------------------------------------------- */
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
 
 /* Where the index leads to an id, and where it would. */
 typedef struct cake__found {

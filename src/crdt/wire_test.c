@@ -26,7 +26,7 @@ static void are_equal(const cake_orswot_t *a, const cake_orswot_t *b)
     assert_true(cake_orswot_is_in_sync(a, b) && cake_orswot_fingerprint(a) == cake_orswot_fingerprint(b));
 }
 
-/* ---- COMPARE and COMPARED ------------------------------------------------------------------------------------------------ */
+/* ---- COMPARE and COMPARED ---------------------------------------------------------------------------------------- */
 
 static int decode_compare(const uint8_t *data, size_t len)
 {
@@ -270,7 +270,7 @@ static void summaries_are_joined_without_memory(void **state)
     }
 }
 
-/* ---- tables of retired actors ---------------------------------------------------------------------------------------------- */
+/* ---- tables of retired actors ------------------------------------------------------------------------------------ */
 
 static void a_reference_is_resolved_by_its_table_only(void **state)
 {
@@ -335,7 +335,7 @@ static void references_out_of_nowhere_end_the_session(void **state)
     }
 }
 
-/* ---- peers that do not keep to the protocol -------------------------------------------------------------------------------- */
+/* ---- peers that do not keep to the protocol ---------------------------------------------------------------------- */
 
 static void make_apart(cake_orswot_t *r, cake_orswot_t *z)
 {
@@ -652,7 +652,7 @@ static void a_clock_that_goes_back_during_a_repair_ends_it(void **state)
     cake_orswot_free(z);
 }
 
-/* ---- clocks ------------------------------------------------------------------------------------------------------------------ */
+/* ---- clocks ------------------------------------------------------------------------------------------------------ */
 
 static void defect_20_clocks_a_day_apart_lose_nothing(void **state)
 {

@@ -24,7 +24,7 @@
 #define ENTRY_DELETED 0x01u
 #define AGE_MAX_MS    (UINT64_C(1) << 40)
 
-/* ---- sealed frames -----------------------------------------------------------------------------------------------------
+/* ---- sealed frames --------------------------------------------------------------------------------------------------
  *
  *      "DS" | version 1 | 0 | box of the frame */
 
@@ -79,7 +79,7 @@ static bool seal_into_arena(cake__gossip_t *gossip, const cake__buf_t *frame)
     return gossip->sealer.seal(gossip->sealer.ctx, cake__slice(frame->data, frame->len), out + GOSSIP_SEAL_HEADER);
 }
 
-/* ---- frames -------------------------------------------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
 
 int cake__gossip_frame_open(cake__gossip_t *gossip, cake_slice_t bytes, bool is_stream, cake__gossip_frame_t *frame)
 {
@@ -191,7 +191,7 @@ size_t cake__gossip_varint_size(uint64_t value)
     return size;
 }
 
-/* ---- parts ----------------------------------------------------------------------------------------------------------- */
+/* ---- parts ------------------------------------------------------------------------------------------------------- */
 
 void cake__gossip_put_addr(cake__buf_t *frame, const cake_addr_t *addr)
 {
@@ -236,7 +236,7 @@ void cake__gossip_get_run(cake__reader_t *reader, cake__gossip_who_t *who)
         reader->err = CAKE_EPARSE;
 }
 
-/* ---- records --------------------------------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 void cake__gossip_put_record_head(const cake__gossip_t *gossip, cake__buf_t *frame, const cake__gossip_peer_t *peer,
                                   bool has_identity, bool has_keys)

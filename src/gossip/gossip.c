@@ -4,7 +4,7 @@
 
 #include "gossip/state.h"
 
-/* ---- create and free ------------------------------------------------------------------------------------------------------ */
+/* ---- create and free --------------------------------------------------------------------------------------------- */
 
 #define DEFAULT(field, value)                                                                                          \
     if (params->field == 0)                                                                                            \
@@ -156,7 +156,7 @@ void cake__gossip_free(cake__gossip_t *gossip)
     cake__free(gossip->alloc, gossip);
 }
 
-/* ---- actions ---------------------------------------------------------------------------------------------------------------- */
+/* ---- actions ----------------------------------------------------------------------------------------------------- */
 
 cake__gossip_action_t *cake__gossip_act(cake__gossip_t *gossip, cake__gossip_action_kind_t kind)
 {
@@ -191,7 +191,7 @@ static void finish_actions(cake__gossip_t *gossip)
     CAKE_ASSERT(at == gossip->arena.len);
 }
 
-/* ---- what is due -------------------------------------------------------------------------------------------------------------- */
+/* ---- what is due ------------------------------------------------------------------------------------------------- */
 
 static void run_timers(cake__gossip_t *gossip)
 {
@@ -256,7 +256,7 @@ static void notice_gap(cake__gossip_t *gossip)
         cake__gossip_discount_suspicions(gossip, gap_ns);
 }
 
-/* ---- events -------------------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------------------------------------ */
 
 /* Frames that only members may send. */
 static void receive_from_member(cake__gossip_t *gossip, cake__gossip_frame_t *frame, const cake_addr_t *from,
@@ -483,7 +483,7 @@ int cake__gossip_step(cake__gossip_t *gossip, uint64_t now_ns, const cake__gossi
     return err != 0 ? err : gossip->err;
 }
 
-/* ---- looking ------------------------------------------------------------------------------------------------------------------ */
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 uint64_t cake__gossip_deadline(const cake__gossip_t *gossip)
 {

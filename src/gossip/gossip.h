@@ -91,7 +91,7 @@ typedef struct cake__gossip_config {
     cake__gossip_params_t params;
 } cake__gossip_config_t;
 
-/* ---- members ------------------------------------------------------------------------------------------------------ */
+/* ---- members ----------------------------------------------------------------------------------------------------- */
 
 typedef enum cake__gossip_status {
     CAKE__GOSSIP_ALIVE,
@@ -130,7 +130,7 @@ bool cake__gossip_next_key(const cake__gossip_member_t *member, size_t *cursor, 
 /* The value of a key; false when there is none. */
 bool cake__gossip_get_key(const cake__gossip_member_t *member, cake_slice_t key, cake_slice_t *value);
 
-/* ---- events ------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------------------------------------ */
 
 typedef enum cake__gossip_event_kind {
     CAKE__GOSSIP_TICK,       /* cake__gossip_deadline was reached (an early tick is harmless) */
@@ -165,7 +165,7 @@ typedef struct cake__gossip_event {
     };
 } cake__gossip_event_t;
 
-/* ---- actions ------------------------------------------------------------------------------------------------------ */
+/* ---- actions ----------------------------------------------------------------------------------------------------- */
 
 typedef enum cake__gossip_action_kind {
     CAKE__GOSSIP_SEND,       /* a datagram of at most CAKE__GOSSIP_DATAGRAM_MAX bytes */
@@ -214,7 +214,7 @@ typedef struct cake__gossip_action {
     };
 } cake__gossip_action_t;
 
-/* ---- calls -------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
 
 /* CAKE_EINVAL (node id 0, address, names), CAKE_ENOMEM; *out is NULL then. Free with cake__gossip_free, which accepts NULL. */
 int cake__gossip_new(const cake__gossip_config_t *config, uint64_t now_ns, cake__gossip_t **out);

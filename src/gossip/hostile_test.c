@@ -230,7 +230,7 @@ static void strangers_are_not_amplified(void **state)
     }
 }
 
-/* ---- frames that were caught -------------------------------------------------------------------------------------------- */
+/* ---- frames that were caught ------------------------------------------------------------------------------------- */
 
 static void count_changes(virtual_t *cluster, uint32_t node, cake__gossip_change_t change,
                           const cake__gossip_member_t *member)
@@ -350,7 +350,7 @@ static void captured_frames_of_the_forgotten_change_nothing(void **state)
     virtual_free(&cluster);
 }
 
-/* ---- sealed ---------------------------------------------------------------------------------------------------------- */
+/* ---- sealed ------------------------------------------------------------------------------------------------------ */
 
 static void start_sealed(virtual_t *cluster, uint32_t count, uint64_t seed, uint64_t key)
 {
@@ -446,7 +446,7 @@ static void keys_rotate_without_an_outage(void **state)
     virtual_free(&cluster);
 }
 
-/* ---- memory --------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 typedef struct heap {
     int64_t blocks, calls, fail_at; /* fail_at: that call fails; -n: every nth fails by chance */

@@ -28,7 +28,7 @@
 #define COOKIE_NS       (UINT64_C(10000) * GOSSIP_NS_PER_MS) /* accepted in this span of time and in the next */
 #define CLAIM_ADDR      19u /* bytes, whatever the family: the answer to a claim is as large as the claim */
 
-/* ---- joining --------------------------------------------------------------------------------------------------------------- */
+/* ---- joining ----------------------------------------------------------------------------------------------------- */
 
 void cake__gossip_join_to(cake__gossip_t *gossip, const cake_addr_t *to, uint32_t tag, uint64_t cookie)
 {
@@ -268,7 +268,7 @@ void cake__gossip_send_who(cake__gossip_t *gossip, const cake__gossip_frame_t *f
         cake__gossip_frame_send(gossip, &gossip->frame, cake__gossip_sender(frame, from));
 }
 
-/* ---- one id, two runs ------------------------------------------------------------------------------------------------------- */
+/* ---- one id, two runs -------------------------------------------------------------------------------------------- */
 
 static void begin_held(cake__gossip_t *gossip, const cake__gossip_peer_t *holder)
 {
@@ -470,7 +470,7 @@ void cake__gossip_on_claim(cake__gossip_t *gossip, cake__gossip_frame_t *frame, 
         give_way(gossip, &addr);
 }
 
-/* ---- leaving ------------------------------------------------------------------------------------------------------------------ */
+/* ---- leaving ----------------------------------------------------------------------------------------------------- */
 
 void cake__gossip_leave_start(cake__gossip_t *gossip)
 {

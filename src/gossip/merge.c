@@ -12,7 +12,7 @@ static void who_of(const cake__gossip_record_t *record, cake__gossip_who_t *who)
     memcpy(who->nonce, record->nonce, sizeof who->nonce);
 }
 
-/* ---- about this node -------------------------------------------------------------------------------------------------- */
+/* ---- about this node --------------------------------------------------------------------------------------------- */
 
 void cake__gossip_raise_generation(cake__gossip_t *gossip, uint64_t above)
 {
@@ -61,7 +61,7 @@ static void merge_self(cake__gossip_t *gossip, const cake__gossip_record_t *reco
     }
 }
 
-/* ---- keys ------------------------------------------------------------------------------------------------------------- */
+/* ---- keys -------------------------------------------------------------------------------------------------------- */
 
 /* Brings keys to where the record's entries continue; false when they do not fit together. */
 static bool align_keys(cake__gossip_t *gossip, cake__gossip_keys_t *keys, const cake__gossip_record_t *record)
@@ -107,7 +107,7 @@ static void merge_keys(cake__gossip_t *gossip, cake__gossip_peer_t *peer, const 
     cake__gossip_sync_soon(gossip);
 }
 
-/* ---- about another ------------------------------------------------------------------------------------------------------ */
+/* ---- about another ----------------------------------------------------------------------------------------------- */
 
 static bool is_ended(const cake__gossip_record_t *record)
 {

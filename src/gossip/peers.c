@@ -30,7 +30,7 @@ uint32_t cake__gossip_log2(size_t n)
     return log;
 }
 
-/* ---- indexes -------------------------------------------------------------------------------------------------------- */
+/* ---- indexes ----------------------------------------------------------------------------------------------------- */
 
 static void slot_add(cake__gossip_peer_t **slots, size_t *count, cake__gossip_peer_t *peer)
 {
@@ -129,7 +129,7 @@ void cake__gossip_peer_touch(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
     cake__gossip_peer_retime(gossip, peer);
 }
 
-/* ---- coming and going ------------------------------------------------------------------------------------------------ */
+/* ---- coming and going -------------------------------------------------------------------------------------------- */
 
 void cake__gossip_peer_free(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
 {
@@ -271,7 +271,7 @@ size_t cake__gossip_draw(cake__gossip_t *gossip, const cake__gossip_peer_t *exce
     return drawn;
 }
 
-/* ---- what the owner is told ------------------------------------------------------------------------------------------- */
+/* ---- what the owner is told -------------------------------------------------------------------------------------- */
 
 void cake__gossip_peer_changed(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
 {

@@ -12,7 +12,7 @@
 
 #define RETRIES_MAX 2u /* at 25% loss one would leave an accusation per node in two minutes, each told to everyone */
 
-/* ---- rings ------------------------------------------------------------------------------------------------------------ */
+/* ---- rings ------------------------------------------------------------------------------------------------------- */
 
 /* How far from this node going up ring; never 0 for another node. */
 static uint64_t ring_distance(const cake__gossip_t *gossip, uint32_t ring, uint16_t node_id)
@@ -107,7 +107,7 @@ static void rebuild_edges(cake__gossip_t *gossip)
     gossip->are_edges_dirty = false;
 }
 
-/* ---- evidence ----------------------------------------------------------------------------------------------------------- */
+/* ---- evidence ---------------------------------------------------------------------------------------------------- */
 
 static double square_root(double x)
 {
@@ -171,7 +171,7 @@ void cake__gossip_edges_discount(cake__gossip_t *gossip, uint64_t gap_ns)
     }
 }
 
-/* ---- pings ------------------------------------------------------------------------------------------------------------- */
+/* ---- pings ------------------------------------------------------------------------------------------------------- */
 
 void cake__gossip_put_accusation(cake__gossip_t *gossip, cake__buf_t *frame, const cake__gossip_peer_t *peer)
 {
@@ -301,7 +301,7 @@ uint64_t cake__gossip_edges_due(const cake__gossip_t *gossip)
     return due_ns;
 }
 
-/* ---- what comes in ------------------------------------------------------------------------------------------------------ */
+/* ---- what comes in ----------------------------------------------------------------------------------------------- */
 
 static void send_ack(cake__gossip_t *gossip, cake__gossip_dest_t to, uint64_t seq, const cake__gossip_who_t *run,
                      const cake__gossip_peer_t *peer, bool is_accused)

@@ -35,7 +35,7 @@ static uint64_t first_seed(void)
     return text == NULL ? 1 : strtoull(text, NULL, 10);
 }
 
-/* ---- what a reader may see --------------------------------------------------------------------------------------------- */
+/* ---- what a reader may see --------------------------------------------------------------------------------------- */
 
 /* Values tell the write they come from; deletes are remembered: what is gone must not return. */
 static uint64_t write_count;
@@ -86,7 +86,7 @@ static void check_no_return(virtual_t *cluster)
             }
 }
 
-/* ---- deletes ----------------------------------------------------------------------------------------------------------------- */
+/* ---- deletes ----------------------------------------------------------------------------------------------------- */
 
 /* Deleted and collected while some are cut off; they come back with what they had, and with each other first. */
 static void run_deletes(uint64_t seed)
@@ -148,7 +148,7 @@ static void no_deleted_key_returns(void **state)
         run_deletes(seed);
 }
 
-/* ---- writes beyond the budget ------------------------------------------------------------------------------------------------- */
+/* ---- writes beyond the budget ------------------------------------------------------------------------------------ */
 
 /* Ten write more than any delta holds, all the time, and ten have written once; the last node hears of all that from the
  * one before it alone, which always has newer writes of the loud for it. How many deltas until the quiet are there too? */
@@ -233,7 +233,7 @@ static void large_values_go_over_streams(void **state)
     virtual_free(&cluster);
 }
 
-/* ---- five thousand members ----------------------------------------------------------------------------------------------- */
+/* ---- five thousand members --------------------------------------------------------------------------------------- */
 
 #define MANY 5000u
 static uint32_t frames_seen[2]; /* digests and deltas to those that are there */

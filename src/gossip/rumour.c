@@ -47,7 +47,7 @@ static size_t append(cake__gossip_t *gossip, cake__buf_t *frame, size_t limit)
     return told;
 }
 
-/* ---- notices of duplicate ids ------------------------------------------------------------------------------------------- */
+/* ---- notices of duplicate ids ------------------------------------------------------------------------------------ */
 
 void cake__gossip_notice_heard(cake__gossip_t *gossip, uint16_t node_id, const cake_addr_t *kept,
                                const cake_addr_t *refused)
@@ -110,7 +110,7 @@ void cake__gossip_rumours_append(cake__gossip_t *gossip, cake__buf_t *frame)
     (void)append(gossip, frame, count_rumours(gossip));
 }
 
-/* ---- batches ---------------------------------------------------------------------------------------------------------- */
+/* ---- batches ----------------------------------------------------------------------------------------------------- */
 
 static bool has_news(const cake__gossip_t *gossip)
 {

@@ -24,7 +24,7 @@
 #define OPS_MAX     80u
 #define SHRINKS_MAX 400 /* runs to make a list shorter */
 
-/* ---- schedules ------------------------------------------------------------------------------------------------------------- */
+/* ---- schedules --------------------------------------------------------------------------------------------------- */
 
 #define OPS(X)                                                                                                         \
     X(WRITE)                                                                                                           \
@@ -95,7 +95,7 @@ static void draw_schedule(schedule_t *schedule, uint64_t seed)
     }
 }
 
-/* ---- what has to hold ------------------------------------------------------------------------------------------------------ */
+/* ---- what has to hold -------------------------------------------------------------------------------------------- */
 
 static char violation[200]; /* the first; empty: none */
 static const schedule_t *running;
@@ -233,7 +233,7 @@ static bool is_converged(virtual_t *cluster)
     return true;
 }
 
-/* ---- operations ------------------------------------------------------------------------------------------------------------ */
+/* ---- operations -------------------------------------------------------------------------------------------------- */
 
 static void start(virtual_t *cluster, uint32_t index)
 {
@@ -367,7 +367,7 @@ static void apply(virtual_t *cluster, const op_t *op)
     }
 }
 
-/* ---- a run ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a run ------------------------------------------------------------------------------------------------------- */
 
 static void heal_all(virtual_t *cluster)
 {
@@ -452,7 +452,7 @@ static const char *run(const schedule_t *schedule)
     return violation[0] == '\0' ? NULL : violation;
 }
 
-/* ---- shrinking ------------------------------------------------------------------------------------------------------------- */
+/* ---- shrinking --------------------------------------------------------------------------------------------------- */
 
 /* The same promise, at whatever time. */
 static bool breaks(const schedule_t *schedule, const char *what)

@@ -41,7 +41,7 @@
 #define GOSSIP_WINDOW         256u /* frames of one sender that may overtake each other */
 #define GOSSIP_JOINS          32u  /* JOINs that an answer is taken to */
 
-/* ---- key/values of one member ------------------------------------------------------------------------------------- */
+/* ---- key/values of one member ------------------------------------------------------------------------------------ */
 
 typedef struct cake__gossip_entry {
     uint64_t version;
@@ -69,7 +69,7 @@ void cake__gossip_keys_collect(cake__gossip_keys_t *keys, const cake_alloc_t *al
 void cake__gossip_keys_reset(cake__gossip_keys_t *keys, const cake_alloc_t *alloc, uint64_t gc_version);
 size_t cake__gossip_keys_after(const cake__gossip_keys_t *keys, uint64_t version); /* index of the first above it */
 
-/* ---- members ------------------------------------------------------------------------------------------------------ */
+/* ---- members ----------------------------------------------------------------------------------------------------- */
 
 typedef struct cake__gossip_peer {
     cake__gossip_who_t who;
@@ -272,7 +272,7 @@ static inline uint64_t cake__gossip_rank(cake__gossip_status_t status, uint32_t 
     return (uint64_t)refutation * 2 + (status == CAKE__GOSSIP_DEAD ? 1 : 0);
 }
 
-/* ---- peers.c ------------------------------------------------------------------------------------------------------ */
+/* ---- peers.c ----------------------------------------------------------------------------------------------------- */
 
 cake__gossip_peer_t *cake__gossip_peer_find(const cake__gossip_t *gossip, uint16_t node_id);
 size_t cake__gossip_peer_index(const cake__gossip_t *gossip, uint16_t node_id); /* of the first not below it */
@@ -297,7 +297,7 @@ size_t cake__gossip_draw(cake__gossip_t *gossip, const cake__gossip_peer_t *exce
                          size_t count);
 uint32_t cake__gossip_log2(size_t n); /* rounded up; at least 1 */
 
-/* ---- frame.c ------------------------------------------------------------------------------------------------------ */
+/* ---- frame.c ----------------------------------------------------------------------------------------------------- */
 
 typedef enum cake__gossip_frame_type {
     GOSSIP_JOIN = 1,  /* flags, cookie, own record, padding to the largest datagram: the answer is never larger */
@@ -395,7 +395,7 @@ int cake__gossip_get_record(cake__reader_t *reader, cake__gossip_record_t *recor
 void cake__gossip_get_entry(cake__reader_t *reader, cake__gossip_wire_entry_t *entry);
 bool cake__gossip_are_records(cake__reader_t body); /* nothing but well-formed records up to the end */
 
-/* ---- the rest ------------------------------------------------------------------------------------------------------ */
+/* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
 cake__gossip_action_t *cake__gossip_act(cake__gossip_t *gossip, cake__gossip_action_kind_t kind); /* NULL: no memory */
 

@@ -14,7 +14,7 @@ bool cake__gossip_may_accuse(const cake__gossip_t *gossip)
     return gossip->now_ns >= gossip->quiet_until_ns && gossip->now_ns >= gossip->withhold_until_ns;
 }
 
-/* ---- time ------------------------------------------------------------------------------------------------------------- */
+/* ---- time -------------------------------------------------------------------------------------------------------- */
 
 /* log(c+1) / log(k+1) */
 static double confirmed_part(uint32_t c, uint32_t k)
@@ -80,7 +80,7 @@ uint64_t cake__gossip_peer_due(const cake__gossip_t *gossip, const cake__gossip_
     return due_ns;
 }
 
-/* ---- accusations ------------------------------------------------------------------------------------------------------ */
+/* ---- accusations ------------------------------------------------------------------------------------------------- */
 
 void cake__gossip_clear_suspicion(cake__gossip_peer_t *peer)
 {
@@ -177,7 +177,7 @@ void cake__gossip_hear_dead(cake__gossip_t *gossip, cake__gossip_peer_t *peer, c
         cake__gossip_rumour(gossip, peer);
 }
 
-/* ---- verdicts ---------------------------------------------------------------------------------------------------------- */
+/* ---- verdicts ---------------------------------------------------------------------------------------------------- */
 
 static void ping_last(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
 {
@@ -278,7 +278,7 @@ void cake__gossip_discount_suspicions(cake__gossip_t *gossip, uint64_t gap_ns)
     }
 }
 
-/* ---- flapping ------------------------------------------------------------------------------------------------------------ */
+/* ---- flapping ---------------------------------------------------------------------------------------------------- */
 
 void cake__gossip_note_refutation(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
 {

@@ -60,7 +60,7 @@ static uint16_t nonce16(const cake__gossip_who_t *who)
     return (uint16_t)cake__load_le(who->nonce, 2);
 }
 
-/* ---- digests ------------------------------------------------------------------------------------------------------------ */
+/* ---- digests ----------------------------------------------------------------------------------------------------- */
 
 static void put_digest_entry(cake__buf_t *frame, const cake__gossip_peer_t *peer)
 {
@@ -135,7 +135,7 @@ void cake__gossip_sync_with(cake__gossip_t *gossip, const cake__gossip_peer_t *t
     send_digest(gossip, to, UINT32_MAX);
 }
 
-/* ---- what differs --------------------------------------------------------------------------------------------------------- */
+/* ---- what differs ------------------------------------------------------------------------------------------------ */
 
 /* Has a holder of (gc, max) keys that one of (other_gc, other_max) can use? See merge.c for what is accepted. */
 static bool offers_keys(uint64_t gc, uint64_t max, uint64_t other_gc, uint64_t other_max)
@@ -205,7 +205,7 @@ static void compare(cake__gossip_t *gossip, size_t *stale, cake__buf_t *wants, c
         want(gossip, wants, peer, peer->who.node_id);
 }
 
-/* ---- deltas ---------------------------------------------------------------------------------------------------------------- */
+/* ---- deltas ------------------------------------------------------------------------------------------------------ */
 
 static size_t head_size(const cake__gossip_peer_t *peer, bool has_identity)
 {
@@ -343,7 +343,7 @@ static void send_delta(cake__gossip_t *gossip, cake__gossip_peer_t *to, size_t c
     stream_rest(gossip, to, count);
 }
 
-/* ---- rounds ---------------------------------------------------------------------------------------------------------------- */
+/* ---- rounds ------------------------------------------------------------------------------------------------------ */
 
 static void collect_own(cake__gossip_t *gossip)
 {

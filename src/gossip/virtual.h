@@ -84,7 +84,7 @@ struct virtual
     bool (*is_datagram_lost)(virtual_t * cluster, uint32_t from, uint32_t to, cake_slice_t frame);
 };
 
-/* ---- the queue -------------------------------------------------------------------------------------------------------- */
+/* ---- the queue --------------------------------------------------------------------------------------------------- */
 
 static inline bool virtual__before(const virtual_due_t *a, const virtual_due_t *b)
 {
@@ -139,7 +139,7 @@ static inline virtual_due_t virtual__pop(virtual_t *cluster)
     return top;
 }
 
-/* ---- the network ------------------------------------------------------------------------------------------------------- */
+/* ---- the network ------------------------------------------------------------------------------------------------- */
 
 /* The address number n: 10.x.y.z, 32 addresses per node so that a node may come back elsewhere. */
 static inline cake_addr_t virtual_addr(uint32_t n)
@@ -220,7 +220,7 @@ static inline void virtual__ping(virtual_t *cluster, uint32_t from, const cake__
     virtual__push(cluster, cluster->now_ns + took_ns, from, item);
 }
 
-/* ---- steps ---------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 static inline virtual_node_t *virtual_by_id(virtual_t *cluster, uint16_t node_id)
 {
@@ -331,7 +331,7 @@ static inline void virtual__deliver(virtual_t *cluster, virtual_due_t *due)
     free(item);
 }
 
-/* ---- keys: not secret at all, but as strict about what was altered ------------------------------------------------------ */
+/* ---- keys: not secret at all, but as strict about what was altered ----------------------------------------------- */
 
 static inline void virtual__mask(uint64_t key, uint64_t nonce, const uint8_t *from, size_t len, uint8_t *to)
 {
@@ -377,7 +377,7 @@ static inline bool virtual__open(void *ctx, cake_slice_t box, uint8_t *out)
     return false;
 }
 
-/* ---- the cluster ------------------------------------------------------------------------------------------------------------ */
+/* ---- the cluster ------------------------------------------------------------------------------------------------- */
 
 static inline void virtual_init(virtual_t *cluster, uint32_t count, uint64_t seed)
 {

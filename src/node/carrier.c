@@ -34,7 +34,7 @@ bool cake__carrier_read(cake_slice_t body, cake_addr_t *from, cake_slice_t *fram
     return true;
 }
 
-/* ---- routes ----------------------------------------------------------------------------------------------------------------*/
+/* ---- routes ------------------------------------------------------------------------------------------------------ */
 
 static void close_route(cake_node_t *node, cake__route_t *route)
 {
@@ -82,7 +82,7 @@ void cake__carrier_lend_tls(cake_node_t *node)
             cake__channel_lend_tls(node->carrier.routes[i].channel, node->tls);
 }
 
-/* ---- sending ---------------------------------------------------------------------------------------------------------------*/
+/* ---- sending ----------------------------------------------------------------------------------------------------- */
 
 static void on_carried(cake_reply_t *reply, void *arg)
 {

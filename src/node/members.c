@@ -6,7 +6,7 @@
 
 static void check_waits(cake_node_t *node);
 
-/* ---- records ------------------------------------------------------------------------------------------------------------*/
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 static cake_status_t public_status(cake__gossip_status_t status)
 {
@@ -36,7 +36,7 @@ static void public_record(const cake__gossip_member_t *member, cake_member_t *ou
     out->phi = member->phi;
 }
 
-/* ---- runs ---------------------------------------------------------------------------------------------------------------*/
+/* ---- runs -------------------------------------------------------------------------------------------------------- */
 
 static uint32_t run_of(const cake__gossip_who_t *who)
 {
@@ -56,7 +56,7 @@ bool cake__node_is_run(const cake_node_t *node, uint16_t id, uint32_t run)
     return cake__gossip_find_member(node->gossip, id, &member) && run_of(&member.who) == run;
 }
 
-/* ---- telling watchers ------------------------------------------------------------------------------------------------*/
+/* ---- telling watchers -------------------------------------------------------------------------------------------- */
 
 static void tell(cake_node_t *node, cake_membership_kind_t kind, const cake_member_t *member)
 {
@@ -179,7 +179,7 @@ void cake__tell_again(void *arg)
     cake__tell_watchers(node);
 }
 
-/* ---- watching, waiting, asking -----------------------------------------------------------------------------------------*/
+/* ---- watching, waiting, asking ----------------------------------------------------------------------------------- */
 
 static void stop_watch(cake_watch_t *base)
 {
@@ -347,7 +347,7 @@ void cake_members_free(cake_member_t *members)
     cake__free(&cake__libc_alloc, members);
 }
 
-/* ---- the end -----------------------------------------------------------------------------------------------------------*/
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 void cake__waits_close(cake_node_t *node)
 {

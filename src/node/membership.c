@@ -25,7 +25,7 @@ static int step(cake_node_t *node, const cake__gossip_event_t *event)
     return err;
 }
 
-/* ---- actions -------------------------------------------------------------------------------------------------------------*/
+/* ---- actions ----------------------------------------------------------------------------------------------------- */
 
 /* A ping over RPC under way. */
 typedef struct {
@@ -127,7 +127,7 @@ static void run_actions(cake_node_t *node, const cake__gossip_action_t *actions,
         cake__node_left(node);
 }
 
-/* ---- input ---------------------------------------------------------------------------------------------------------------*/
+/* ---- input ------------------------------------------------------------------------------------------------------- */
 
 /* What is of another cluster changes nothing, but is said. */
 static void receive(cake_node_t *node, const cake__gossip_event_t *event)
@@ -190,7 +190,7 @@ void cake__membership_seeds(cake_node_t *node, const cake_addr_t *addrs, size_t 
     step(node, &event);
 }
 
-/* ---- start and stop -----------------------------------------------------------------------------------------------------*/
+/* ---- start and stop ---------------------------------------------------------------------------------------------- */
 
 int cake__membership_start(cake_node_t *node)
 {
@@ -243,7 +243,7 @@ void cake__membership_free(cake_node_t *node)
     cake__gossip_free(node->gossip);
 }
 
-/* ---- published keys ---------------------------------------------------------------------------------------------------*/
+/* ---- published keys ---------------------------------------------------------------------------------------------- */
 
 typedef struct {
     cake_node_t *node;

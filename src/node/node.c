@@ -33,7 +33,7 @@ cake_env_t *cake_node_env(const cake_node_t *node)
     return node->env;
 }
 
-/* ---- clock ----------------------------------------------------------------------------------------------------------------*/
+/* ---- clock ------------------------------------------------------------------------------------------------------- */
 
 cake_clock_t *cake_node_clock(cake_node_t *node)
 {
@@ -56,7 +56,7 @@ int cake_node_observe(cake_node_t *node, cake_hlc_t ts)
     return cake_clock_observe(&node->clock, cake__wall_ms(node->env), ts);
 }
 
-/* ---- stopping -------------------------------------------------------------------------------------------------------------*/
+/* ---- stopping ---------------------------------------------------------------------------------------------------- */
 
 static void free_node(cake_node_t *node)
 {
@@ -141,7 +141,7 @@ void cake__node_stop(cake_node_t *node, cake_event_fn stopped, void *arg)
     cake__extensions_stop(node);
 }
 
-/* ---- starting -------------------------------------------------------------------------------------------------------------*/
+/* ---- starting ---------------------------------------------------------------------------------------------------- */
 
 static int parse_address(const char *text, cake_addr_t *out)
 {
@@ -376,7 +376,7 @@ int cake_node_stop(cake_node_t *node)
     return 0;
 }
 
-/* ---- services, selection, statistics -----------------------------------------------------------------------------------*/
+/* ---- services, selection, statistics ----------------------------------------------------------------------------- */
 
 int cake_node_add_service(cake_node_t *node, const cake_rpc_service_t *service)
 {

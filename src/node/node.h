@@ -193,7 +193,7 @@ bool cake__node_seeds_are_members(const cake_node_t *node);
 /* Chooses by the node's selector; nodes has room for count. rotation is filled in. */
 int cake__node_select(cake_node_t *node, cake_selection_t *selection);
 
-/* ---- parts of the node, for node.c ------------------------------------------------------------------------------------*/
+/* ---- parts of the node, for node.c ------------------------------------------------------------------------------- */
 cake__gossip_sealer_t cake__node_sealer(cake__node_keys_t *keys); /* lives as keys */
 int cake__node_keys_copy(cake__node_keys_t *keys, const uint8_t (*from)[CAKE_CLUSTER_KEY_LEN], size_t count);
 void cake__node_keys_wipe(cake__node_keys_t *keys);

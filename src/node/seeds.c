@@ -16,7 +16,7 @@
 #define STRANGER_NS     (10000 * CAKE_NS_PER_MS) /* least time between two lines about strangers */
 #define SEALED_HEAD_LEN 4u
 
-/* ---- names -------------------------------------------------------------------------------------------------------------*/
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 int cake__seeds_copy(cake_node_t *node, const cake_node_config_t *config)
 {
@@ -124,7 +124,7 @@ bool cake__node_seeds_are_members(const cake_node_t *node)
     return true;
 }
 
-/* ---- while no seed has answered ---------------------------------------------------------------------------------------*/
+/* ---- while no seed has answered ---------------------------------------------------------------------------------- */
 
 static void say_why(cake_node_t *node, const char *text, const char *why)
 {
@@ -216,7 +216,7 @@ static void ask_why(void *arg)
         end_question(node); /* no memory: it is asked again */
 }
 
-/* ---- strangers ---------------------------------------------------------------------------------------------------------*/
+/* ---- strangers --------------------------------------------------------------------------------------------------- */
 
 static const char *why_strange(cake_node_t *node, cake_slice_t frame)
 {
@@ -252,7 +252,7 @@ void cake__stranger_heard(cake_node_t *node, const cake_addr_t *from, cake_slice
     cake__log(node->log, CAKE_LOG_WARN, "%s is not heard: %s%s", text, why_strange(node, frame), more);
 }
 
-/* ---- start and stop ----------------------------------------------------------------------------------------------------*/
+/* ---- start and stop ---------------------------------------------------------------------------------------------- */
 
 void cake__seeds_start(cake_node_t *node)
 {

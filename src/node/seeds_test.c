@@ -34,7 +34,7 @@ static cake_member_t member_of(cake_node_t *node, uint16_t id)
     return found;
 }
 
-/* ---- seeds -------------------------------------------------------------------------------------------------------------*/
+/* ---- seeds ------------------------------------------------------------------------------------------------------- */
 
 /* A name service that can be changed: "seed:7000" is what it says now, all else what it is. */
 static const char *seed_is;
@@ -110,7 +110,7 @@ static void seeds_out_of_bounds_are_refused(void **state)
     close_net(&net);
 }
 
-/* ---- addresses ---------------------------------------------------------------------------------------------------------*/
+/* ---- addresses --------------------------------------------------------------------------------------------------- */
 
 static void behind_any_address_others_get_the_public_one(void **state)
 {
@@ -204,7 +204,7 @@ static void addresses_of_version_6_work(void **state)
     assert_int_equal(cake_node_stop(one), 0);
 }
 
-/* ---- statistics and watchers -------------------------------------------------------------------------------------------*/
+/* ---- statistics and watchers ------------------------------------------------------------------------------------- */
 
 static void statistics_say_what_there_is(void **state)
 {

@@ -254,7 +254,8 @@ static void members_come_and_go(void **state)
                     check_chosen(&scene);
             }
         }
-        /* Those that are forgotten, from the largest data centre on, are no longer counted, nor is a data centre without members. */
+        /* Those that are forgotten, from the largest data centre on, are no longer counted, nor is a data centre
+         * without members. */
         for (; scene.selection.count > 0; scene.count = --scene.selection.count) {
             for (size_t i = 0; i < scene.count; i++)
                 scene.candidates[i].status = CAKE_ALIVE;

@@ -71,7 +71,7 @@ void *tag_of(world_t *world, const cake_record_t *record)
     return (void *)(uintptr_t)write->value;
 }
 
-/* ---- eager operations and acknowledgements ------------------------------------------------------------------------- */
+/* ---- eager operations and acknowledgements ----------------------------------------------------------------------- */
 
 void broadcast_outbox(world_t *world, node_t *node)
 {
@@ -135,7 +135,7 @@ static bool on_batch(world_t *world, node_t *node, uint32_t writer, payload_t *b
     return true;
 }
 
-/* ---- sessions ---------------------------------------------------------------------------------------------------------- */
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
 static receiving_t *find_receiving(node_t *node, uint64_t session_id)
 {
@@ -367,7 +367,7 @@ void expire_sessions(world_t *world, node_t *node)
     }
 }
 
-/* ---- delivery ------------------------------------------------------------------------------------------------------------ */
+/* ---- delivery ---------------------------------------------------------------------------------------------------- */
 
 /* False: the node cannot take it now, and nothing has happened. */
 static bool dispatch(world_t *world, node_t *node, message_t message)

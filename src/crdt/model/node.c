@@ -177,7 +177,7 @@ void node_lose_disk(world_t *world, node_t *node)
     }
 }
 
-/* ---- the life of a change ------------------------------------------------------------------------------------------ */
+/* ---- the life of a change ---------------------------------------------------------------------------------------- */
 
 bool node_is_busy(const node_t *node)
 {
@@ -283,7 +283,7 @@ void node_settle(world_t *world, node_t *node)
     ended_durably(world, node);
 }
 
-/* ---- what a node does of itself -------------------------------------------------------------------------------------- */
+/* ---- what a node does of itself ---------------------------------------------------------------------------------- */
 
 void node_write(world_t *world, node_t *node, uint32_t key, bool is_tombstone)
 {
