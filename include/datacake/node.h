@@ -52,8 +52,6 @@ typedef struct cake_candidate {
     const char *data_center;
 } cake_candidate_t;
 
-#define CAKE_SELECT_MAX 65535u
-
 /* Chooses the nodes that a level waits for. candidates: every known replica but the local node, ordered by node id.
  * Fills nodes (room for count of them) with ids of candidates that are not DEAD or LEFT, no more than the level needs,
  * never one twice, and never the local node. CAKE_ENOTENOUGHNODES, with how many replicas (the local one counted where

@@ -186,10 +186,14 @@ static void ping_last(cake__gossip_t *gossip, cake__gossip_peer_t *peer)
     peer->last_ping_ns = gossip->now_ns;
     peer->has_last_ping_failed = false;
     gossip->counters.pings_last++;
-    if (action == NULL) /* no memory: the ping counts as sent, and will be missing at the verdict: ask again then */
-        peer->last_ping_token = 0, peer->verdict_ns = gossip->now_ns + cake__gossip_ms(gossip->params.suspicion_min_ms);
-    else
-        action->ping.to = peer->addr, action->ping.who = peer->who, action->ping.token = peer->last_ping_token;
+    if (action == NULL) { /* no memory: the ping counts as sent, and will be missing at the verdict: ask again then */
+        peer->last_ping_token = 0;
+        peer->verdict_ns = gossip->now_ns + cake__gossip_ms(gossip->params.suspicion_min_ms);
+    } else {
+        action->ping.to = peer->addr;
+        action->ping.who = peer->who;
+        action->ping.token = peer->last_ping_token;
+    }
     cake__gossip_peer_retime(gossip, peer);
 }
 
