@@ -172,6 +172,14 @@ static cake__peer_t *find_joined_peer(cake_store_t *store)
     return found;
 }
 
+void cake__join_leave(cake_store_t *store, uint16_t node_id)
+{
+    if (store->join_peer != node_id)
+        return;
+    store->join_peer = 0;
+    store->part_deadline_ns = 0;
+}
+
 void cake__join_try(cake_store_t *store)
 {
     if (store->is_declaring_joined || store->state != CAKE__STORE_RUNNING)
@@ -185,8 +193,7 @@ void cake__join_try(cake_store_t *store)
         cake__peer_t *peer = cake__peer_find(store, store->join_peer);
         if (peer == NULL || !cake__peer_is_there(peer)) {
             cake__drop_wants(store, store->join_peer);
-            store->join_peer = 0;
-            store->part_deadline_ns = 0;
+            cake__join_leave(store, store->join_peer);
         } else if (store->join_is_listed && !cake__has_wants(store, store->join_peer)) {
             become_part(store, peer);
         }

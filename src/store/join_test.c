@@ -251,6 +251,27 @@ static void waiting_for_one_who_dies_before_all_is_here_ends_with_a_time_out(voi
     cluster_close(&cluster);
 }
 
+/* Or it would be asked for again and again, for ever. */
+static void what_went_with_a_disk_is_not_asked_for_any_more(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    cluster_open(&cluster, 2, 88, NULL);
+    cluster_crash(&cluster, 1);
+    assert_int_equal(put_text(&cluster, 2, "a", "1", CAKE_NONE), 0);
+    cluster_start(&cluster, 1);
+    cluster_wait(&cluster, has_met_but_lacks, 20000);
+    cluster_crash(&cluster, 2);
+    cake_storage_close(cluster.members[2].storage);
+    cluster.members[2].storage = NULL;
+    cluster_start(&cluster, 2);
+    cluster_wait(&cluster, cluster_takes_levels, 30000);
+    assert_int_equal(put_text(&cluster, 2, "b", "2", CAKE_ALL), 0);
+    assert_int_equal(cake_store_sync(cluster.members[1].store), 0);
+    assert_true(cake__list_is_empty(&cluster.members[1].store->wanting));
+    cluster_close(&cluster);
+}
+
 /* ---- sessions whose receiver is gone ----------------------------------------------------------------------------------*/
 
 static uint32_t serving_count(cluster_t *cluster, int id)
@@ -500,6 +521,7 @@ int main(void)
         cmocka_unit_test(waiting_ends_when_the_others_are_met_and_what_they_had_is_here),
         cmocka_unit_test(waiting_for_one_who_is_not_there_ends_with_a_time_out),
         cmocka_unit_test(waiting_for_one_who_dies_before_all_is_here_ends_with_a_time_out),
+        cmocka_unit_test(what_went_with_a_disk_is_not_asked_for_any_more),
         cmocka_unit_test(a_session_ends_when_its_receiver_runs_anew),
         cmocka_unit_test(a_session_that_nobody_asks_for_any_more_is_given_up),
         cmocka_unit_test(a_node_id_used_again_while_its_owner_lives_harms_nobody),

@@ -192,7 +192,8 @@ void cake__peer_forget_acked(cake__peer_t *peer)
         cake__keyspace_forget_acked(keyspace, peer->node_id);
 }
 
-/* Model, rule 4: a node that shows up with another actor has acknowledged nothing. */
+/* Model, rule 4: a node that shows up with another actor has acknowledged nothing. Nor need it have what it told before: its disk may be
+ * lost, and nobody would ever stop asking for that. */
 static void begin_run(cake__peer_t *peer, uint64_t actor)
 {
     bool is_first = peer->actor == 0;
@@ -202,8 +203,11 @@ static void begin_run(cake__peer_t *peer, uint64_t actor)
     peer->unexplained = 0;
     peer->is_compared = false;
     cake__servings_end(peer->store, peer->node_id);
-    if (!is_first)
+    if (!is_first) {
         cake__peer_forget_acked(peer);
+        cake__drop_wants(peer->store, peer->node_id);
+        cake__join_leave(peer->store, peer->node_id);
+    }
     cake__pulse_peer(peer);
 }
 

@@ -278,12 +278,14 @@ static void answer(cake_rpc_call_t *call, cake_store_t *store, bool is_equal)
     cake__buf_free(&out);
 }
 
-/* Everything was told, digests differ, and nothing that we know of explains it: compare all keyspaces. */
-static void consider_listing(cake__peer_t *peer)
+/* Everything was told, digests differ, and nothing that we know of explains it: compare all keyspaces. So at the first meeting: what a
+ * pulse leaves out may have been told to the run of this node before, which may have lost it. */
+static void consider_listing(cake__peer_t *peer, bool is_complete)
 {
     bool is_explained = cake__has_wants(peer->store, peer->node_id) || peer->queue_count > 0 || peer->flight_count > 0;
-    peer->unexplained = is_explained ? 0 : peer->unexplained + 1;
-    if (peer->unexplained < UNEXPLAINED_MAX || peer->is_listing)
+    if (is_complete)
+        peer->unexplained = is_explained ? 0 : peer->unexplained + 1;
+    if ((peer->is_compared && peer->unexplained < UNEXPLAINED_MAX) || peer->is_listing)
         return;
     peer->unexplained = 0;
     (void)cake__list_peer(peer, NULL);
@@ -314,9 +316,8 @@ void cake__handle_pulse(cake_rpc_call_t *call, void *arg)
         cake_rpc_fail(call, err, NULL);
         return;
     }
-    if (!is_equal && is_complete && store->is_joined)
-        consider_listing(peer);
-    peer->is_compared |= is_complete && store->is_joined;
+    if (!is_equal && store->is_joined)
+        consider_listing(peer, is_complete);
     answer(call, store, is_equal);
     cake__join_try(store);
 }

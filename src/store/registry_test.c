@@ -177,7 +177,7 @@ static void new_nodes_that_are_cut_off_together_are_no_cluster(void **state)
         assert_takes_no_level(&cluster, 4);
 
         cake__world_heal(cluster.world);
-        cluster_wait(&cluster, cluster_has_joined, 60000);
+        cluster_wait(&cluster, cluster_takes_levels, 60000);
         cluster_wait(&cluster, cluster_is_equal, 60000);
         assert_int_equal(put_text(&cluster, 3, "a", "1", CAKE_ALL), 0);
         for (int id = 1; id <= 4; id++) {

@@ -478,6 +478,7 @@ int cake__wait_sent(cake_store_t *store, uint64_t timeout_ms); /* nothing waits 
 
 /* ---- join.c -----------------------------------------------------------------------------------------------------------*/
 void cake__join_start(cake_store_t *store);
+void cake__join_leave(cake_store_t *store, uint16_t node_id); /* whom it joins by: it looks for another one */
 void cake__join_try(cake_store_t *store);                     /* something has changed that may help */
 int cake__join_load(cake_store_t *store, cake_slice_t value); /* of meta "joined" */
 

@@ -59,8 +59,10 @@ static void drop_want(cake__keyspace_t *keyspace, cake__want_t *want)
 static void give_up_want(cake__keyspace_t *keyspace, cake__want_t *want)
 {
     cake__peer_t *peer = cake__peer_find(keyspace->store, want->node_id);
-    if (peer != NULL)
+    if (peer != NULL) {
         peer->is_compared = false;
+        peer->listed_registry = 0;
+    }
     drop_want(keyspace, want);
 }
 
