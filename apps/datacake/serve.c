@@ -480,8 +480,8 @@ static int run(const args_t *given)
         status = start_http(&server);
     atomic_store(&server.log.keeps_errors, false);
     if (status == 0) {
-        log_line(&server.log, CAKE_LOG_INFO, "node %u serves http://%s", cake_node_id(server.node),
-                 http_address(server.http));
+        log_line(&server.log, CAKE_LOG_INFO, "node %u serves http://%s, version %s", cake_node_id(server.node),
+                 http_address(server.http), cake_version());
         status = wait_for_end(&server, &signals);
         log_line(&server.log, CAKE_LOG_INFO, "node %u leaves", cake_node_id(server.node));
         pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second signal ends the process at once */
