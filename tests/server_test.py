@@ -274,6 +274,7 @@ def test_bad_requests_get_the_right_status(cluster):
         ("GET", "/kv/books?limit=0", None, {}, 400, "invalid_argument"),
         ("GET", "/kv/books?limit=x", None, {}, 400, "invalid_argument"),
         ("GET", "/kv/books?values=yes", None, {}, 400, "invalid_argument"),
+        ("GET", "/watch/books?values=yes", None, {}, 400, "invalid_argument"),
         ("GET", "/kv/books?prefix=%", None, {}, 400, "invalid_argument"),
         ("GET", "/kv/books/x", None, {"X-Datacake-Timestamp": "yesterday"}, 400, "invalid_argument"),
         ("GET", "/kv/books/x", None, {"X-Datacake-Timestamp": "2999-11-22T10:20:30.123Z+0042"}, 503, "clock_drift"),

@@ -272,15 +272,13 @@ static ssize_t read_listing(void *arg, uint64_t position, char *out, size_t max)
 
 static void take_range(request_t *request, listing_t *listing)
 {
-    const char *limit = request_query(request, "limit"), *values = request_query(request, "values");
+    const char *limit = request_query(request, "limit");
     if (request_query_bytes(request, "prefix", &listing->prefix) != 0 ||
         request_query_bytes(request, "after", &listing->after) != 0)
         return;
     if (limit != NULL && parse_number(limit, 1, UINT64_MAX / 2, &listing->left) != 0)
         request_refuse(request, 400, "invalid_argument", "limit is a number above 0");
-    if (values != NULL && strcmp(values, "0") != 0 && strcmp(values, "1") != 0)
-        request_refuse(request, 400, "invalid_argument", "values is 0 or 1");
-    listing->has_values = values != NULL && strcmp(values, "1") == 0;
+    listing->has_values = request_query_flag(request, "values");
 }
 
 enum MHD_Result list_documents(request_t *request)

@@ -97,6 +97,14 @@ int request_query_bytes(request_t *request, const char *name, text_t *out)
     return out->failed ? CAKE_ENOMEM : 0;
 }
 
+bool request_query_flag(request_t *request, const char *name)
+{
+    const char *value = request_query(request, name);
+    if (value != NULL && strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+        request_refuse(request, 400, "invalid_argument", "%s is 0 or 1", name);
+    return value != NULL && strcmp(value, "1") == 0;
+}
+
 /* Whether pattern fits path. Parts of path that stand for {} come out raw. */
 static bool path_fits(const char *pattern, const char *path, cake_slice_t parts[2])
 {

@@ -165,6 +165,7 @@ void request_refuse(request_t *request, unsigned status, const char *code, const
     __attribute__((format(printf, 4, 5)));
 const char *request_query(const request_t *request, const char *name); /* raw; NULL: not given */
 int request_query_bytes(request_t *request, const char *name, text_t *out);
+bool request_query_flag(request_t *request, const char *name); /* 1; refused when it is neither that nor 0 */
 
 /* ---- waiting for the store --------------------------------------------------------------------------------------- */
 void request_suspend(request_t *request);              /* before the store's call... */

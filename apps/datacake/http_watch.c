@@ -188,8 +188,8 @@ static void document_changed(void *arg, const cake_change_t *change)
 
 enum MHD_Result watch_keyspace(request_t *request)
 {
-    const char *values = request_query(request, "values");
-    watcher_t *watcher = watcher_new(request, false, values != NULL && strcmp(values, "1") == 0);
+    bool has_values = request_query_flag(request, "values");
+    watcher_t *watcher = request->refusal == 0 ? watcher_new(request, false, has_values) : NULL;
     if (watcher == NULL)
         return request_error(request, 0, NULL);
     cake_watch_t *watch = NULL;

@@ -193,7 +193,7 @@ bool is_utf8_name(const void *data, size_t len)
 {
     const unsigned char *bytes = data;
     for (size_t i = 0; i < len; i++)
-        if (bytes[i] < 0x20 || bytes[i] == 0x7f)
+        if (bytes[i] < 0x20 || bytes[i] == 0x7f || (bytes[i] == 0xc2 && i + 1 < len && bytes[i + 1] < 0xa0))
             return false;
     json_t *string = json_stringn(data, len);
     bool is_utf8 = string != NULL;

@@ -103,6 +103,7 @@ static void names_are_utf8_without_control_characters(void **state)
     assert_false(is_utf8_name("a\nb", 3));
     assert_false(is_utf8_name("a\0b", 3));
     assert_false(is_utf8_name("a\x7f", 2));
+    assert_false(is_utf8_name("a\xc2\x80", 3));
     assert_false(is_utf8_name("\xff\xfe", 2));
 }
 
