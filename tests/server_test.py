@@ -504,7 +504,8 @@ def test_usage_errors_are_one_line_with_status_2(cluster):
     refused(run("put", "k" * 128, "x", "y"), 2, "keyspace")
     refused(run("put", "books", "k" * 512, "y"), 2, "511")
     refused(run("put", "books", "x", "y", "--consistency", "most"), 2, "most")
-    refused(run("get", "books", "x", "--http", "nowhere"), 2, "nowhere")
+    for words in (("get", "books", "x"), ("import", "books", os.devnull), ("bench", "--duration-s", "1")):
+        refused(run(*words, "--http", "nowhere"), 2, "nowhere")
     refused(run("get", "books", "x", "--http", f"127.0.0.1:{free_port()}"), 3, "cannot reach")
     refused(run("import", "books", "/nonexistent"), 2, "/nonexistent")
     refused(run("serve"), 2, "--data-dir")

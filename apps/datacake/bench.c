@@ -48,6 +48,7 @@ typedef struct bench {
 
 typedef struct worker {
     bench_t *bench;
+    client_t *client;
     pthread_t thread;
     uint64_t random;
     histogram_t writes, reads;
@@ -138,14 +139,8 @@ static bool make_request(worker_t *worker, client_t *client)
 static void *run_worker(void *arg)
 {
     worker_t *worker = arg;
-    client_t *client = NULL;
-    int status = client_from_args(worker->bench->args, &client);
-    bool goes_on = status == 0;
-    if (status != 0)
-        worker->status = status;
-    while (goes_on && monotonic_ms() < worker->bench->end_ms)
-        goes_on = make_request(worker, client);
-    client_close(client);
+    while (monotonic_ms() < worker->bench->end_ms && make_request(worker, worker->client))
+        continue;
     return NULL;
 }
 
@@ -191,9 +186,7 @@ static int report(const bench_t *bench, const worker_t *workers, double spent_s)
         printf("errors  %10llu\n", (unsigned long long)errors);
     }
     free(totals);
-    if (failed == NULL)
-        return EXIT_DONE;
-    return failed->message[0] == 0 ? failed->status : fail(bench->args, failed->status, "%s", failed->message);
+    return failed == NULL ? EXIT_DONE : fail(bench->args, failed->status, "%s", failed->message);
 }
 
 static int read_bench_flags(bench_t *bench)
@@ -233,16 +226,22 @@ static int run_bench(const args_t *args)
         bench.value[i] = (char)('a' + i % 26);
     uint64_t began_us = monotonic_us(), started = 0;
     bench.end_ms = monotonic_ms() + bench.duration_s * 1000;
-    for (; started < bench.writers; started++) {
-        workers[started].bench = &bench;
-        workers[started].random = began_us + started;
-        if (pthread_create(&workers[started].thread, NULL, run_worker, &workers[started]) != 0)
-            break;
+    for (bool has_started = true; status == 0 && has_started && started < bench.writers; started += has_started) {
+        worker_t *worker = &workers[started];
+        worker->bench = &bench;
+        worker->random = began_us + started;
+        status = client_from_args(args, &worker->client);
+        has_started = status == 0 && pthread_create(&worker->thread, NULL, run_worker, worker) == 0;
+        if (!has_started)
+            client_close(worker->client);
     }
-    for (uint64_t i = 0; i < started; i++)
+    for (uint64_t i = 0; i < started; i++) {
         pthread_join(workers[i].thread, NULL);
+        client_close(workers[i].client);
+    }
     bench.writers = started;
-    status = report(&bench, workers, (double)(monotonic_us() - began_us) / 1e6);
+    if (status == 0)
+        status = report(&bench, workers, (double)(monotonic_us() - began_us) / 1e6);
     free(workers);
     free(bench.value);
     return status;

@@ -12,7 +12,7 @@ bool cake__buf_reserve(cake__buf_t *buf, size_t more)
     size_t need;
     if (buf->err != 0)
         return false;
-    if (__builtin_add_overflow(buf->len, more, &need) || (buf->max != 0 && need > buf->max)) {
+    if (__builtin_add_overflow(buf->len, more, &need) || need > SIZE_MAX / 2 || (buf->max != 0 && need > buf->max)) {
         buf->err = CAKE_ETOOBIG;
         return false;
     }

@@ -88,6 +88,11 @@ static void a_limit_or_a_failed_allocation_is_remembered(void **state)
     assert_non_null(cake__buf_extend(&buf, 4));
     assert_null(cake__buf_extend(&buf, SIZE_MAX));
     assert_int_equal(buf.err, CAKE_ETOOBIG);
+    cake__buf_clear(&buf);
+    buf.max = 0;
+    assert_false(cake__buf_reserve(&buf, SIZE_MAX - 100));
+    assert_int_equal(buf.err, CAKE_ETOOBIG);
+    buf.max = 4;
     cake__buf_free(&buf);
     assert_int_equal(buf.max, 4);
     cake__buf_free(&buf);
