@@ -169,7 +169,7 @@ static void on_back(void *arg)
     if (!node->trial->is_chaotic || node->state == CAKE__IS_UP || node->state == CAKE__IS_STARTING)
         return;
     if (node->state == CAKE__IS_DOWN)
-        cake__node_up(node, true);
+        cake__node_up_and_wait(node);
     else
         later(node->trial, 500, on_back, happening); /* it is still leaving */
 }
@@ -345,6 +345,24 @@ static bool has_room(const cake__trial_t *trial)
     return trial->node_count < trial->first_count + 3 && trial->node_count < CAKE__TRIAL_NODES_MAX;
 }
 
+/* The worst moment to lose whom it has joined: as it begins to count. */
+static void on_joining(void *arg)
+{
+    happening_t happening = take(arg);
+    cake__trial_t *trial = happening.trial;
+    cake__trial_node_t *node = happening.node, *other = any_node(trial, CAKE__IS_UP);
+    if (!trial->is_chaotic || node->starts != happening.starts || node->state == CAKE__IS_DOWN)
+        return;
+    if (node->state != CAKE__IS_UP || !node->store->is_joined) {
+        later(trial, 1 + below(trial, 20), on_joining, happening);
+    } else if (other != NULL && other != node) {
+        cake__note_of(node, CAKE__MARK_EVENT, "has joined, as node %u dies", other->id);
+        trial->result->crashes++;
+        cake__node_crash(other, CAKE__CRASH_DRAWN);
+        come_back(other);
+    }
+}
+
 static void join_one(cake__trial_t *trial, uint64_t *side)
 {
     cake__trial_node_t *node = cake__cluster_add(trial);
@@ -371,8 +389,13 @@ static void join(cake__trial_t *trial)
         trial->result->partitions++;
         later(trial, 2000 + below(trial, trial->plan.partition_len_ms), on_mended, (happening_t){.trial = trial});
     }
-    for (uint32_t i = first; i < trial->node_count; i++)
-        cake__node_up(trial->nodes[i], true);
+    bool is_worst = trial->plan.crash_ms > 0 && below(trial, 2) == 0;
+    for (uint32_t i = first; i < trial->node_count; i++) {
+        cake__trial_node_t *node = trial->nodes[i];
+        cake__node_up(node, true);
+        if (is_worst)
+            later(trial, 1, on_joining, (happening_t){.trial = trial, .node = node, .starts = node->starts});
+    }
 }
 
 /* ---- beginning and end --------------------------------------------------------------------------------------------------*/

@@ -7,7 +7,7 @@
 
 static bool is_quiet(const cake_store_t *store)
 {
-    return cake__list_is_empty(&store->writes) && store->pulls_running == 0;
+    return cake__list_is_empty(&store->writes) && store->pulls_running == 0 && cake__list_is_empty(&store->wanting);
 }
 
 bool cake__is_converged(cake__trial_t *trial, char *why, size_t size)

@@ -146,7 +146,7 @@ void cake__check_condition(cake__trial_t *trial, const cake__op_t *op, cake_hlc_
     if (!op->has_condition || (!is_done && op->err != CAKE_ECONFLICT))
         return;
     bool was_live = before->hlc != 0 && !before->is_tombstone && !before->was_killed && !now->was_killed;
-    bool was_deleted = trial->deleted[cake__place(op, 0)] > before->hlc;
+    bool was_deleted = trial->deleted[cake__place(op, 0)] >= before->hlc; /* two nodes may stamp alike */
     if (!is_done && found == op->expected)
         cake__violation(trial, "conditions", "operation %u is refused, and finds what it expects", op->number);
     else if (!is_done)

@@ -320,6 +320,19 @@ bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__s
     return out->hlc != 0;
 }
 
+void cake__disk_damage(cake__disk_t *disk, uint32_t keyspace, uint32_t key)
+{
+    char name[32];
+    cake__keyspace_name(keyspace, name);
+    unsigned lane = lane_of(disk, cake__slice_str(name));
+    const cake_write_t write = {
+        .kind = CAKE_WRITE_ERASE, .keyspace = cake__slice_str(name), .id = disk->trial->key_ids[key]};
+    const cake_batch_t batch = {disk->rows != NULL ? lane : 0, &write, 1, NULL, 0};
+    int err = disk->lanes[lane]->ops->write(disk->lanes[lane], &batch);
+    CAKE_ASSERT(err == 0);
+    cake__note_of(disk->node, CAKE__MARK_EVENT, "key %u of %s is damaged", (unsigned)key, name);
+}
+
 /* ---- life -------------------------------------------------------------------------------------------------------------------*/
 
 static void make_lanes(cake__disk_t *disk)

@@ -144,6 +144,7 @@ static void draw_added(cake__trial_t *trial)
     static const uint8_t shares[] = {0, 5, 20, 50};
     cake__plan_t *plan = &trial->plan;
     plan->condition_share = shares[cake__below(trial, CAKE__TRIAL_DRAW_ADDED, CAKE_COUNT_OF(shares))];
+    plan->wait_share = shares[cake__below(trial, CAKE__TRIAL_DRAW_ADDED, CAKE_COUNT_OF(shares))];
     bool fills = cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 2) == 0;
     plan->full_ms = 4000 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 16000);
     plan->full_len_ms = 500 + (uint32_t)cake__below(trial, CAKE__TRIAL_DRAW_ADDED, 12000);

@@ -57,6 +57,19 @@ static bool is_whole(cake__trial_t *trial, char *why, size_t size)
     return cake__is_converged(trial, why, size) && cake__is_membership_exact(trial, why, size);
 }
 
+/* And nothing is on its way to a disk: what is checked is this instant. */
+static bool is_still(cake__trial_t *trial, char *why, size_t size)
+{
+    return is_whole(trial, why, size) && cake__are_queues_empty(trial, why, size);
+}
+
+/* All at once: what a disk had refused at the end may turn up elsewhere, late, and be a delete. */
+static bool is_all_over(cake__trial_t *trial, char *why, size_t size)
+{
+    return cake__are_tombstones_gone(trial, why, size) && cake__are_followers_told(trial, why, size) &&
+           cake__are_calls_over(trial, why, size) && is_still(trial, why, size);
+}
+
 static bool has_stopped(cake__trial_t *trial, char *why, size_t size)
 {
     for (uint32_t i = 0; i < trial->node_count; i++) {
@@ -91,7 +104,7 @@ static bool has_last_round(cake__trial_t *trial)
             return false;
         step -= trial->is_step_late; /* once more */
     }
-    return await(trial, "convergence", is_whole, convergence_ns(trial));
+    return await(trial, "convergence", is_still, convergence_ns(trial));
 }
 
 /* All at once: nobody is left to take anything over. */
@@ -115,13 +128,14 @@ static bool stop_all(cake__trial_t *trial)
 void cake__settle(cake__trial_t *trial)
 {
     uint64_t began_ns = cake__world_now_ns(trial->world);
+    cake__verify_some(trial);
     if (!await(trial, "convergence", is_whole, convergence_ns(trial)))
         return;
     trial->result->converged_ms = (cake__world_now_ns(trial->world) - began_ns) / CAKE_NS_PER_MS;
     cake__note(trial, "the replicas are equal");
     bool has_lost = cake__has_lost_disks(trial); /* positions that are ahead for good wait for a minute */
     if (!await(trial, "watch", cake__are_followers_told, has_lost ? 90 * CAKE__SECOND_NS : FOLLOWER_NS) ||
-        !await(trial, "convergence", is_whole, convergence_ns(trial))) /* once more: what is checked is this instant */
+        !await(trial, "convergence", is_still, convergence_ns(trial)))
         return;
     cake__check_final(trial);
     cake__check_told(trial);
@@ -133,16 +147,19 @@ void cake__settle(cake__trial_t *trial)
         !await(trial, "watch", cake__are_followers_told, FOLLOWER_NS) ||
         !await(trial, "resources", cake__are_queues_empty, QUEUE_NS) ||
         !await(trial, "calls", cake__are_calls_over, QUEUE_NS) ||
-        !await(trial, "convergence", is_whole, convergence_ns(trial)))
+        !await(trial, "convergence", is_all_over, convergence_ns(trial)))
         return;
     cake__note(trial, "the tombstones are gone");
     cake__check_final(trial);
     cake__check_purged(trial);
     if (!has_last_round(trial))
         return;
-    cake__check_final(trial);
     cake__check_told(trial);
     cake__check_strict(trial);
+    cake__verify_damaged(trial);
+    if (!await(trial, "convergence", is_still, convergence_ns(trial)))
+        return;
+    cake__check_final(trial);
     sum_up(trial);
     if (cake__has_failed(trial) || trial->options.no_shutdown_check || !stop_all(trial))
         return;
@@ -151,7 +168,7 @@ void cake__settle(cake__trial_t *trial)
     cake__note(trial, "all start again");
     trial->is_over = false;
     keep_up(trial);
-    if (!await(trial, "restart", is_whole, CONVERGENCE_NS))
+    if (!await(trial, "restart", is_still, CONVERGENCE_NS))
         return;
     cake__check_final(trial);
     if (has_last_round(trial))

@@ -4,6 +4,7 @@
  *   cluster.c   nodes: start, stop, crash, lost disks   chaos.c     makes the faults happen in time
  *   disk.c      storages that survive their host        clients.c   operations and what came of them
  *   settle.c    healing, and what must hold then        check_*.c   the checkers, one each
+ *   operators.c waiting for others, looking for damage
  *   last.c      all levels, asked for once more
  *   workload.c  code of users: services, clients        picture.c   what happened, drawn
  *   calls.c     calls between the nodes                 files.c     SQLite on a disk that fails
@@ -62,6 +63,7 @@ typedef struct cake__plan {
     uint32_t levels; /* bits of cake_consistency_t that clients use */
     uint32_t max_value_bytes;
     uint32_t data_centers, chunk_records, calls, follower_credit; /* follower_credit 0: no followers */
+    uint32_t wait_share;                                          /* percent of the starts */
     bool has_fetches;
     bool all_have_seeds; /* the first one, too: the cluster begins cold */
     uint64_t unpacked;   /* bits of nodes that do not compress */
@@ -115,6 +117,7 @@ void cake__disk_lose(cake__disk_t *disk);
 int cake__disk_open(cake__disk_t *disk); /* what was undecided is drawn now; fails as the storage does */
 void cake__disk_crash(cake__disk_t *disk, bool with_power); /* the process is gone, or its machine, too */
 bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b);
+void cake__disk_damage(cake__disk_t *disk, uint32_t keyspace, uint32_t key); /* the row is gone, and nobody is told */
 /* Whether the last batch of the keyspace's lane failed, and how many were written there. */
 bool cake__disk_is_refusing(cake__disk_t *disk, uint32_t keyspace, uint64_t *batches);
 /* The row of a key as the disk has it now; false: none. */
@@ -282,6 +285,12 @@ void cake__chaos_start(cake__trial_t *trial);
 void cake__chaos_free(cake__trial_t *trial);
 void cake__chaos_end(cake__trial_t *trial); /* mends everything, starts whoever is down */
 void cake__settle(cake__trial_t *trial);    /* waits, and demands */
+
+/* ---- operators.c ----------------------------------------------------------------------------------------------------------*/
+
+void cake__node_up_and_wait(cake__trial_node_t *node);
+void cake__verify_some(cake__trial_t *trial);
+void cake__verify_damaged(cake__trial_t *trial);
 
 /* ---- last.c ----------------------------------------------------------------------------------------------------------------*/
 

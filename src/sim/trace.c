@@ -117,6 +117,8 @@ static void dump_node(cake__trial_t *trial, cake__trial_node_t *node)
             (unsigned long long)cake_orswot_tombstones(keyspace->set), (unsigned long long)summary->horizon,
             (unsigned long long)cake__orswot_oldest_tombstone(keyspace->set), keyspace->is_purging ? ", purging" : "",
             keyspace->pull != NULL ? ", pulling" : "", keyspace->serving_count > 0 ? ", serving" : "");
+        for (uint32_t i = 0; i < keyspace->want_count; i++)
+            cake__note_detail(trial, "    wanted of node %u", (unsigned)keyspace->wants[i].node_id);
         dump_context(trial, &summary->context, "C");
         for (uint32_t i = 0; i < keyspace->acked_count; i++) {
             char whose[32];
@@ -127,13 +129,13 @@ static void dump_node(cake__trial_t *trial, cake__trial_node_t *node)
     CAKE_LIST_FOR_EACH(link, &node->store->peers)
     {
         const cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
-        cake__note_detail(trial,
-                          "    peer %u: %s%s%s, actor %04llx, %zu queued, %u under way, equal %llu told %llu of %llu%s",
-                          peer->node_id, cake_status_name(peer->status), peer->has_store ? ", store" : "",
-                          peer->is_replica ? ", replica" : "", (unsigned long long)peer->actor >> 48, peer->queue_count,
-                          (unsigned)peer->flight_count, (unsigned long long)peer->equal_version,
-                          (unsigned long long)peer->told_version, (unsigned long long)node->store->version,
-                          peer->is_pulsing ? ", pulsing" : "");
+        cake__note_detail(
+            trial, "    peer %u: %s%s%s, actor %04llx, %zu queued, %u under way, equal %llu told %llu of %llu%s%s",
+            peer->node_id, cake_status_name(peer->status), peer->has_store ? ", store" : "",
+            peer->is_replica ? ", replica" : "", (unsigned long long)peer->actor >> 48, peer->queue_count,
+            (unsigned)peer->flight_count, (unsigned long long)peer->equal_version,
+            (unsigned long long)peer->told_version, (unsigned long long)node->store->version,
+            peer->is_pulsing ? ", pulsing" : "", peer->is_listing ? ", listing" : "");
     }
 }
 
