@@ -125,6 +125,43 @@ def full_disk(cluster, storage):
         disk.end()
 
 
+def delete_all_and_put(cluster, storage, size):
+    """Values of `size` until the disk is full. All can be deleted, and their room is used again, without any other."""
+    disk = SmallDisk(cluster.dir / "node-1", 64)
+    if not disk.is_there:
+        print(f"skipped: {storage}: a tmpfs cannot be mounted here")
+        return
+    try:
+        node, count = cluster.add("--storage", storage), 0
+        while node.put("docs", f"old-{count}", os.urandom(size)).status == 200:
+            count += 1
+        for i in range(count):
+            answer = node.delete("docs", f"old-{i}")
+            assert answer.status == 200, (i, count, answer.body)
+        for i in range(count // 2):
+            answer = node.put("docs", f"new-{i}", os.urandom(size))
+            assert answer.status == 200, (i, count, answer.body)
+        node.stop()
+    except BaseException:
+        print(cluster.logs())
+        raise
+    finally:
+        cluster.abandon()
+        disk.end()
+
+
+def test_a_full_disk_is_emptied_sqlite(cluster):
+    delete_all_and_put(cluster, "sqlite", 100000)
+
+
+def test_large_values_on_a_full_disk_sqlite(cluster):
+    delete_all_and_put(cluster, "sqlite", 1000000)
+
+
+def test_a_full_disk_is_emptied_lmdb(cluster):
+    delete_all_and_put(cluster, "lmdb", 100000)
+
+
 def test_a_full_disk_sqlite(cluster):
     full_disk(cluster, "sqlite")
 

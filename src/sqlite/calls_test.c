@@ -11,12 +11,13 @@
 #include "sqlite/version_test.h"
 #include "storage/power_test.h"
 
-#define CHECKPOINT_PAGES 40 /* so that the log is merged and starts over within a few batches */
+#define CHECKPOINT_PAGES 40    /* so that the log is merged and starts over within a few batches */
+#define ROOM_STEP        16384 /* few calls each time */
 
 static int open_dir(const char *dir, cake_storage_t **storage)
 {
     cake_log_t log = {cake__test_log, NULL, CAKE_LOG_WARN};
-    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema, CHECKPOINT_PAGES};
+    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema, CHECKPOINT_PAGES, ROOM_STEP};
     settings.given.log = &log;
     return cake__sqlite_open(dir, &settings, storage);
 }

@@ -31,6 +31,8 @@ const cake__sqlite_schema_t cake__sqlite_schema = {steps, CAKE_COUNT_OF(steps)};
 
 int cake__sqlite_err(sqlite3 *db, int code)
 {
+    if (code == SQLITE_IOERR_SHMSIZE) /* of the file beside the log that grows with it */
+        return CAKE_ENOSPC;
     switch (code & 0xff) {
     case SQLITE_OK:
     case SQLITE_ROW:

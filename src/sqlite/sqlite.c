@@ -242,6 +242,7 @@ static int open_lanes(const char *dir, const cake__sqlite_settings_t *settings, 
     sqlite->schema = settings->schema;
     sqlite->checkpoint_pages =
         settings->checkpoint_pages != 0 ? settings->checkpoint_pages : CAKE__SQLITE_CHECKPOINT_PAGES;
+    sqlite->room_step = settings->room_step != 0 ? settings->room_step : CAKE__SQLITE_ROOM_STEP;
     sqlite->lock_fd = -1;
     sqlite->lane_count = lanes;
     if (options->log != NULL)
@@ -267,23 +268,31 @@ static int open_lanes(const char *dir, const cake__sqlite_settings_t *settings, 
     return 0;
 }
 
+static int open_dir(const char *dir, const cake__sqlite_settings_t *settings, int lock_fd, cake_storage_t **storage)
+{
+    const cake__sqlite_way_t way = {settings->given.log, settings->given.vfs, settings->schema};
+    unsigned lanes;
+    int err = settle_dir(dir, settings->given.lanes, &way, &lanes);
+    return err != 0 ? err : open_lanes(dir, settings, lanes, lock_fd, storage);
+}
+
 int cake__sqlite_open(const char *dir, const cake__sqlite_settings_t *settings, cake_storage_t **storage)
 {
     const cake_sqlite_options_t *options = &settings->given;
-    const cake__sqlite_way_t way = {options->log, options->vfs, settings->schema};
-    unsigned lanes;
     int lock_fd;
     *storage = NULL;
     if (dir == NULL || dir[0] == '\0' || options->lanes > CAKE_STORAGE_LANES_MAX || sqlite3_threadsafe() == 0)
         return CAKE_EINVAL;
-    if (way.vfs != NULL && (strlen(way.vfs) >= CAKE__SQLITE_VFS_MAX || sqlite3_vfs_find(way.vfs) == NULL))
+    const char *vfs = options->vfs;
+    if (vfs != NULL && (strlen(vfs) >= CAKE__SQLITE_VFS_MAX || sqlite3_vfs_find(vfs) == NULL))
         return CAKE_EINVAL;
-    int err = cake__dir_lock(dir, way.log, &lock_fd);
+    int err = cake__dir_lock(dir, options->log, &lock_fd);
     if (err != 0)
         return err;
-    err = settle_dir(dir, options->lanes, &way, &lanes);
-    if (err == 0)
-        err = open_lanes(dir, settings, lanes, lock_fd, storage);
+    err = open_dir(dir, settings, lock_fd, storage);
+    /* SQLite makes 32 KiB of files beside each lane: on a full disk in the room of the reserves. */
+    if (err == CAKE_ENOSPC && cake__reserves_give_up(dir))
+        err = open_dir(dir, settings, lock_fd, storage);
     if (err != 0)
         cake__dir_unlock(&lock_fd);
     return err;
@@ -291,7 +300,7 @@ int cake__sqlite_open(const char *dir, const cake__sqlite_settings_t *settings, 
 
 int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_storage_t **storage)
 {
-    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema, 0};
+    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema, 0, 0};
     if (given != NULL)
         memcpy(&settings.given, given, given->size < sizeof settings.given ? given->size : sizeof settings.given);
     return cake__sqlite_open(dir, &settings, storage);

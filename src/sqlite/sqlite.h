@@ -28,6 +28,7 @@
 /* The log is merged when it has so many pages, 16 MiB. Syncing a log that is written over costs half of one that grows, and pages that
  * change often are merged once for many changes; up to 4,062 pages its index is one table. */
 #define CAKE__SQLITE_CHECKPOINT_PAGES 4000
+#define CAKE__SQLITE_ROOM_STEP        (1 << 20) /* bytes by which the files grow */
 
 typedef enum cake__read_statement {
     CAKE__READ_BEGIN,
@@ -64,6 +65,7 @@ typedef enum cake__write_statement {
     CAKE__WRITE_KEYSPACE,
     CAKE__WRITE_META,
     CAKE__WRITE_META_REMOVAL,
+    CAKE__WRITE_PAGES,
     CAKE__WRITE_STATEMENTS
 } cake__write_statement_t;
 
@@ -74,6 +76,9 @@ typedef struct cake__sqlite_lane {
     sqlite3 *db; /* the writer */
     sqlite3_stmt *statements[CAKE__WRITE_STATEMENTS];
     int wal_pages, checkpoint_at;
+    int64_t page_bytes;
+    int64_t room_pages; /* the database's file has room for so many, since it was last merged into; 0: not known */
+    int64_t log_bytes;  /* the log's file has been made at least so long */
     cake__reserve_t reserve;
     atomic_uint_fast64_t commits; /* begun and ended: odd while one is under way */
     cake__lock_t pool_lock;
@@ -96,7 +101,7 @@ typedef struct cake__sqlite {
     bool is_relaxed;                /* synchronous=NORMAL */
     char vfs[CAKE__SQLITE_VFS_MAX]; /* "": SQLite's own */
     const cake__sqlite_schema_t *schema;
-    int checkpoint_pages;
+    int checkpoint_pages, room_step;
     int lock_fd;
     unsigned lane_count;
     cake__names_t names;
@@ -120,6 +125,7 @@ typedef struct cake__sqlite_settings {
     cake_sqlite_options_t given;
     const cake__sqlite_schema_t *schema; /* for tests: one with other versions */
     int checkpoint_pages;                /* for tests: when the log is merged; 0: as usual */
+    int room_step;                       /* for tests: bytes by which files grow; 0: as usual */
 } cake__sqlite_settings_t;
 
 int cake__sqlite_open(const char *dir, const cake__sqlite_settings_t *settings, cake_storage_t **storage);

@@ -13,7 +13,7 @@ static inline int version_open(const char *dir, const char *const *more, int cou
     const char *steps[VERSION_STEPS_MAX];
     int ours = cake__sqlite_schema.version;
     cake__sqlite_schema_t schema = {steps, ours + count};
-    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &schema, 0};
+    cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &schema, 0, 0};
     settings.given.log = log;
     assert_in_range(schema.version, 1, VERSION_STEPS_MAX);
     memcpy(steps, cake__sqlite_schema.steps, (size_t)ours * sizeof *steps);

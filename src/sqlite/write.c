@@ -1,6 +1,9 @@
 /* The writer of a lane: a batch is a transaction, so that its one sync covers every write in it (group commit is what the
  * caller puts into a batch).
  *
+ * A batch commits only once the database's file has room for all of its pages. So the log can be merged on a full disk, too,
+ * and begins anew in its own place: there, deletes go on without any room.
+ *
  * The log is merged into the database here, by the lane's thread, every so many pages; SQLite's own trigger is off.
  * A reader that stays in one snapshot for long keeps the log from starting over; past WAL_PAGES_MAX we wait a little for
  * it, in the hope that the log can be cut. */
@@ -11,6 +14,7 @@
 #define CHECKPOINT_WAIT_MS 200
 #define JOURNAL_BYTES_KEPT "67108864"
 #define WRITER_CACHE_KIB   "65536"
+#define FRAME_HEAD_BYTES   24
 
 static const char *const texts[CAKE__WRITE_STATEMENTS] = {
     [CAKE__WRITE_BEGIN] = "BEGIN IMMEDIATE",
@@ -25,6 +29,7 @@ static const char *const texts[CAKE__WRITE_STATEMENTS] = {
     [CAKE__WRITE_META] = ("INSERT INTO metas (name, value) VALUES (?1, ?2)"
                           " ON CONFLICT (name) DO UPDATE SET value = excluded.value"),
     [CAKE__WRITE_META_REMOVAL] = "DELETE FROM metas WHERE name = ?1",
+    [CAKE__WRITE_PAGES] = "PRAGMA page_count",
 };
 
 static int step(cake__sqlite_lane_t *lane, cake__write_statement_t which)
@@ -140,6 +145,7 @@ static bool checkpoint(cake__sqlite_lane_t *lane)
     int code = sqlite3_wal_checkpoint_v2(lane->db, NULL, mode, &pages, &merged);
     sqlite3_busy_timeout(lane->db, CAKE__SQLITE_BUSY_MS);
     bool is_finished = code == SQLITE_OK && pages == merged;
+    lane->room_pages = 0; /* SQLite has cut the file to what it needs */
     lane->checkpoint_at = is_finished ? lane->storage->checkpoint_pages : lane->wal_pages + CHECKPOINT_RETRY;
     if (code != SQLITE_OK && code != SQLITE_BUSY)
         cake__log(&lane->storage->log, CAKE_LOG_WARN, "%s: checkpoint: %s", lane->path, sqlite3_errmsg(lane->db));
@@ -157,7 +163,61 @@ static int note_wal_pages(void *arg, sqlite3 *db, const char *name, int pages)
     return SQLITE_OK;
 }
 
-static int commit_batch(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
+/* Ahead of need. In the database's file it is also for batches that only remove, which may split a few pages. */
+static int64_t spare_bytes(const cake__sqlite_lane_t *lane)
+{
+    return lane->storage->room_step / 4;
+}
+
+/* The log grows ahead of the commits: one that lengthens its file has the file system write its own log as well, which takes
+ * as long as the commit. Where there is no room for it, the commit says so. */
+static void lengthen_log(cake__sqlite_lane_t *lane)
+{
+    int64_t bytes = lane->wal_pages * (lane->page_bytes + FRAME_HEAD_BYTES) + spare_bytes(lane);
+    int step_bytes = lane->storage->room_step;
+    sqlite3_file *log = NULL;
+    if (bytes <= lane->log_bytes)
+        return;
+    lane->log_bytes = (bytes + step_bytes - 1) / step_bytes * step_bytes;
+    int code = sqlite3_file_control(lane->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+    if (code != SQLITE_OK || log == NULL || log->pMethods == NULL)
+        return;
+    (void)log->pMethods->xFileControl(log, SQLITE_FCNTL_CHUNK_SIZE, &step_bytes);
+    (void)log->pMethods->xFileControl(log, SQLITE_FCNTL_SIZE_HINT, &bytes);
+}
+
+static int64_t pages_of_file(cake__sqlite_lane_t *lane)
+{
+    sqlite3_file *file = NULL;
+    sqlite3_int64 bytes = 0;
+    int code = sqlite3_file_control(lane->db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    if (code == SQLITE_OK && file != NULL && file->pMethods != NULL)
+        code = file->pMethods->xFileSize(file, &bytes);
+    return code == SQLITE_OK ? bytes / lane->page_bytes : 0;
+}
+
+/* Room in the database's file for what the transaction under way has made of it. On a full disk without any to spare. */
+static int make_room(cake__sqlite_lane_t *lane)
+{
+    sqlite3_stmt *statement = lane->statements[CAKE__WRITE_PAGES];
+    int code = sqlite3_step(statement);
+    int64_t pages = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_reset(statement);
+    if (code != SQLITE_ROW)
+        return cake__sqlite_err(lane->db, code);
+    if (pages <= lane->room_pages)
+        return 0;
+    sqlite3_int64 bytes = pages * lane->page_bytes + spare_bytes(lane);
+    bool has_grown = sqlite3_file_control(lane->db, "main", SQLITE_FCNTL_SIZE_HINT, &bytes) == SQLITE_OK;
+    lane->room_pages = has_grown ? bytes / lane->page_bytes : pages_of_file(lane);
+    if (pages <= lane->room_pages)
+        return 0;
+    int number = 0;
+    (void)sqlite3_file_control(lane->db, "main", SQLITE_FCNTL_LAST_ERRNO, &number);
+    return number == 0 || number == ENOSPC || number == EDQUOT ? CAKE_ENOSPC : CAKE_EIO;
+}
+
+static int commit_batch(cake__sqlite_lane_t *lane, const cake_batch_t *batch, bool only_removes)
 {
     bool has_new_names = false;
     int err = step(lane, CAKE__WRITE_BEGIN);
@@ -166,6 +226,8 @@ static int commit_batch(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
     err = write_rows(lane, batch, &has_new_names);
     if (err == 0)
         err = write_metas(lane, batch);
+    if (err == 0 && !only_removes)
+        err = make_room(lane);
     if (err == 0) {
         atomic_fetch_add(&lane->commits, 1);
         err = step(lane, CAKE__WRITE_COMMIT);
@@ -184,11 +246,12 @@ static int write_batch(cake__sqlite_lane_t *lane, const cake_batch_t *batch)
     bool only_removes = cake__batch_only_removes(batch);
     if (!only_removes && !cake__reserve_hold(&lane->reserve))
         return CAKE_ENOSPC;
-    int err = commit_batch(lane, batch);
+    lengthen_log(lane);
+    int err = commit_batch(lane, batch, only_removes);
     if (err == CAKE_ENOSPC && checkpoint(lane))
-        err = commit_batch(lane, batch);
+        err = commit_batch(lane, batch, only_removes);
     if (err == CAKE_ENOSPC && only_removes && cake__reserve_give_up(&lane->reserve))
-        err = commit_batch(lane, batch);
+        err = commit_batch(lane, batch, only_removes);
     return err;
 }
 
@@ -234,15 +297,19 @@ static int load_names(cake__sqlite_lane_t *lane)
 int cake__sqlite_writer_open(cake__sqlite_lane_t *lane)
 {
     const cake_log_t *log = &lane->storage->log;
+    (void)sqlite3_file_control(lane->db, "main", SQLITE_FCNTL_CHUNK_SIZE, &lane->storage->room_step);
     int err = cake__sqlite_exec(lane->db,
                                 lane->storage->is_relaxed ? "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
                                                           : "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL",
                                 log);
     if (err == 0)
         err = cake__sqlite_exec(lane->db,
-                                "PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = " JOURNAL_BYTES_KEPT
+                                "PRAGMA wal_autocheckpoint = 0; PRAGMA secure_delete = FAST;"
+                                " PRAGMA journal_size_limit = " JOURNAL_BYTES_KEPT
                                 "; PRAGMA cache_size = -" WRITER_CACHE_KIB,
                                 log);
+    if (err == 0)
+        err = cake__sqlite_number(lane->db, "PRAGMA page_size", &lane->page_bytes);
     if (err == 0)
         err = cake__sqlite_prepare(lane->db, texts, CAKE__WRITE_STATEMENTS, lane->statements, log);
     lane->checkpoint_at = lane->storage->checkpoint_pages;

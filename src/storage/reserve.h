@@ -34,12 +34,17 @@ static inline bool cake__reserve_hold(cake__reserve_t *reserve)
     return reserve->is_held;
 }
 
-/* At opening. Without room for it the storage can still be read, and what it holds deleted. */
-static inline int cake__reserve_open(cake__reserve_t *reserve, const char *dir, unsigned lane)
+static inline int cake__reserve_path(const char *dir, unsigned lane, char out[CAKE__PATH_MAX])
 {
     char name[32];
     snprintf(name, sizeof name, "reserve-%03u", lane);
-    int err = cake__path_join(reserve->path, dir, name);
+    return cake__path_join(out, dir, name);
+}
+
+/* At opening. Without room for it the storage can still be read, and what it holds deleted. */
+static inline int cake__reserve_open(cake__reserve_t *reserve, const char *dir, unsigned lane)
+{
+    int err = cake__reserve_path(dir, lane, reserve->path);
     if (err == 0)
         (void)cake__reserve_hold(reserve);
     return err;
@@ -50,6 +55,16 @@ static inline bool cake__reserve_give_up(cake__reserve_t *reserve)
 {
     bool was_there = unlink(reserve->path) == 0;
     reserve->is_held = false;
+    return was_there;
+}
+
+/* Of all lanes, for opening that needs room; they are made again when there is some. False: there were none. */
+static inline bool cake__reserves_give_up(const char *dir)
+{
+    char path[CAKE__PATH_MAX];
+    bool was_there = false;
+    for (unsigned i = 0; i < CAKE_STORAGE_LANES_MAX; i++)
+        was_there |= cake__reserve_path(dir, i, path) == 0 && unlink(path) == 0;
     return was_there;
 }
 
