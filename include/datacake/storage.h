@@ -168,10 +168,7 @@ typedef struct cake_memory_options {
     uint64_t max_bytes;        /* of keys and values; 0: no cap. Above it writes fail with CAKE_ENOSPC. */
 } cake_memory_options_t;
 
-#define CAKE_MEMORY_OPTIONS_INIT                                                                                       \
-    {                                                                                                                  \
-        .size = sizeof(cake_memory_options_t)                                                                          \
-    }
+#define CAKE_MEMORY_OPTIONS_INIT CAKE_SIZED(cake_memory_options_t)
 
 CAKE_API int cake_memory_open(cake_storage_t **storage);
 CAKE_API int cake_memory_open_with(const cake_memory_options_t *options, cake_storage_t **storage);
@@ -198,10 +195,7 @@ typedef struct cake_storage_suite_options {
     int (*break_disk)(void *arg, int err);
 } cake_storage_suite_options_t;
 
-#define CAKE_STORAGE_SUITE_OPTIONS_INIT                                                                                \
-    {                                                                                                                  \
-        .size = sizeof(cake_storage_suite_options_t)                                                                   \
-    }
+#define CAKE_STORAGE_SUITE_OPTIONS_INIT CAKE_SIZED(cake_storage_suite_options_t)
 
 CAKE_API int cake_storage_suite_run_with(const cake_storage_suite_options_t *options, cake_storage_factory_fn factory,
                                          void *arg, FILE *report);
@@ -228,10 +222,7 @@ typedef struct cake_instrument_options {
     FILE *file; /* when call is NULL: one line per call goes here */
 } cake_instrument_options_t;
 
-#define CAKE_INSTRUMENT_OPTIONS_INIT                                                                                   \
-    {                                                                                                                  \
-        .size = sizeof(cake_instrument_options_t)                                                                      \
-    }
+#define CAKE_INSTRUMENT_OPTIONS_INIT CAKE_SIZED(cake_instrument_options_t)
 
 CAKE_API int cake_storage_instrument(cake_storage_t *inner, const cake_instrument_options_t *options,
                                      cake_storage_t **storage);

@@ -47,10 +47,7 @@ typedef struct cake_store_options {
     bool no_compression; /* (false) messages over 1 KiB are packed (zstd) for peers that do not say this either */
 } cake_store_options_t;
 
-#define CAKE_STORE_OPTIONS_INIT                                                                                        \
-    {                                                                                                                  \
-        .size = sizeof(cake_store_options_t)                                                                           \
-    }
+#define CAKE_STORE_OPTIONS_INIT CAKE_SIZED(cake_store_options_t)
 
 /* Loads what the storage holds and starts replicating. The storage becomes the store's, which closes it; after an error it is
  * still the caller's. options may be NULL. CAKE_ECONFLICT (the data is of another node id or cluster), CAKE_EDUPLICATE (the node
@@ -241,10 +238,7 @@ typedef struct cake_verify_options {
     void *arg;
 } cake_verify_options_t;
 
-#define CAKE_VERIFY_OPTIONS_INIT                                                                                       \
-    {                                                                                                                  \
-        .size = sizeof(cake_verify_options_t)                                                                          \
-    }
+#define CAKE_VERIFY_OPTIONS_INIT CAKE_SIZED(cake_verify_options_t)
 
 typedef struct cake_verify_report {
     uint64_t keyspaces, documents; /* of this node */
@@ -295,10 +289,7 @@ typedef struct cake_watch_options {
     uint64_t credit;       /* (1,024) */
 } cake_watch_options_t;
 
-#define CAKE_WATCH_OPTIONS_INIT                                                                                        \
-    {                                                                                                                  \
-        .size = sizeof(cake_watch_options_t)                                                                           \
-    }
+#define CAKE_WATCH_OPTIONS_INIT CAKE_SIZED(cake_watch_options_t)
 
 /* CAKE_EINVAL (also a position of another keyspace), CAKE_EPARSE, CAKE_EVERSION (position), CAKE_ENOMEM, CAKE_ECLOSED. */
 CAKE_API int cake_store_watch_from(cake_store_t *store, const cake_watch_options_t *options, cake_change_fn fn,

@@ -328,8 +328,8 @@ int cake__lmdb_open(const char *dir, const cake__lmdb_settings_t *settings, cake
 int cake_lmdb_open(const char *dir, const cake_lmdb_options_t *given, cake_storage_t **storage)
 {
     cake__lmdb_settings_t settings = {.given = CAKE_LMDB_OPTIONS_INIT};
-    if (given != NULL)
-        memcpy(&settings.given, given, given->size < sizeof settings.given ? given->size : sizeof settings.given);
+    if (given != NULL && cake__options_copy(&settings.given, sizeof settings.given, given) != 0)
+        return CAKE_EINVAL;
     return cake__lmdb_open(dir, &settings, storage);
 }
 

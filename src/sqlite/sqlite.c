@@ -301,8 +301,8 @@ int cake__sqlite_open(const char *dir, const cake__sqlite_settings_t *settings, 
 int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_storage_t **storage)
 {
     cake__sqlite_settings_t settings = {CAKE_SQLITE_OPTIONS_INIT, &cake__sqlite_schema, 0, 0};
-    if (given != NULL)
-        memcpy(&settings.given, given, given->size < sizeof settings.given ? given->size : sizeof settings.given);
+    if (given != NULL && cake__options_copy(&settings.given, sizeof settings.given, given) != 0)
+        return CAKE_EINVAL;
     return cake__sqlite_open(dir, &settings, storage);
 }
 

@@ -506,8 +506,8 @@ int cake_memory_open_with(const cake_memory_options_t *options, cake_storage_t *
 {
     cake_memory_options_t chosen = CAKE_MEMORY_OPTIONS_INIT;
     *storage = NULL;
-    if (options != NULL)
-        memcpy(&chosen, options, options->size < sizeof chosen ? options->size : sizeof chosen);
+    if (options != NULL && cake__options_copy(&chosen, sizeof chosen, options) != 0)
+        return CAKE_EINVAL;
     cake_alloc_t alloc = *cake__alloc_or_default(chosen.alloc);
     memory_t *memory = cake__malloc(&alloc, sizeof *memory);
     if (memory == NULL)

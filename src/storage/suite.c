@@ -331,11 +331,13 @@ int cake_storage_suite_run_with(const cake_storage_suite_options_t *options, cak
                                           cake__suite_size_cases, cake__suite_thread_cases, cake__suite_crash_cases};
     cake__suite_t suite = {.factory = factory, .arg = arg, .report = report};
     unsigned passed = 0, failed = 0, skipped = 0;
-    memcpy(&suite.options, options, options->size < sizeof suite.options ? options->size : sizeof suite.options);
+    int err = cake__options_copy(&suite.options, sizeof suite.options, options);
+    if (err != 0)
+        return err;
     suite.options.rows = suite.options.rows == 0 ? 100000 : suite.options.rows;
     suite.options.kills = suite.options.kills == 0 ? 8 : suite.options.kills;
     suite.options.steps = suite.options.steps == 0 ? 2000 : suite.options.steps;
-    int err = probe(&suite);
+    err = probe(&suite);
     if (err != 0) {
         if (report != NULL)
             fprintf(report, "FAILED   the factory returned %s\n", cake_err_name(err));

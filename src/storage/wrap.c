@@ -187,7 +187,9 @@ int cake_storage_instrument(cake_storage_t *inner, const cake_instrument_options
 {
     cake_instrument_options_t options = CAKE_INSTRUMENT_OPTIONS_INIT;
     *storage = NULL;
-    memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
+    int err = cake__options_copy(&options, sizeof options, given);
+    if (err != 0)
+        return err;
     const cake_alloc_t *alloc = cake__alloc_or_default(options.alloc);
     instrumented_t *wrapper = cake__malloc(alloc, sizeof *wrapper);
     if (wrapper == NULL)

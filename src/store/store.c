@@ -318,8 +318,7 @@ static cake_store_t *make_store(cake_node_t *node, cake_storage_t *storage, cons
     store->alloc = &env->alloc;
     store->log = &env->log;
     store->storage = storage;
-    if (options != NULL)
-        store->options = *options;
+    store->options = *options;
     fill_options(&store->options);
     store->is_inline = (storage->ops->flags & CAKE_STORAGE_INLINE) != 0;
     store->storage_fetches = (storage->ops->flags & CAKE_STORAGE_FETCHES) != 0;
@@ -402,12 +401,14 @@ int cake_store_open(cake_node_t *node, cake_storage_t *storage, const cake_store
 {
     static const cake_extension_t extension = {CAKE__STORE_EXTENSION, start_store, stop_store};
     *out = NULL;
-    if (node == NULL || storage == NULL || (options != NULL && options->size != sizeof *options))
+    cake_store_options_t chosen = CAKE_STORE_OPTIONS_INIT;
+    if (node == NULL || storage == NULL ||
+        (options != NULL && cake__options_copy(&chosen, sizeof chosen, options) != 0))
         return CAKE_EINVAL;
     bool is_on_loop = node->env->ops->on_loop(node->env);
     if (is_on_loop && (storage->ops->flags & CAKE_STORAGE_INLINE) == 0)
         return CAKE_EDEADLK;
-    cake_store_t *store = make_store(node, storage, options);
+    cake_store_t *store = make_store(node, storage, &chosen);
     if (store == NULL)
         return CAKE_ENOMEM;
     int err = load_store(store);

@@ -25,8 +25,8 @@ void cake__verify_tell(cake__verifying_t *verifying, cake_damage_kind_t kind, ui
     cake__log(verifying->store->log, CAKE_LOG_WARN, "verify: a document of %s is %s%s", verifying->keyspace->name,
               cake_damage_name(kind), is_healed ? ", and mended" : "");
     const cake_damage_t damage = {kind, verifying->keyspace->name, key, *id, node_id, is_healed};
-    if (verifying->options->found != NULL)
-        verifying->options->found(verifying->options->arg, &damage);
+    if (verifying->options.found != NULL)
+        verifying->options.found(verifying->options.arg, &damage);
 }
 
 /* ---- in the lane ----------------------------------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ static bool heal(cake__verifying_t *verifying, const look_t *look)
     cake__comparison_t answer;
     cake__compared_row_t row;
     cake_slice_t none = cake__slice(NULL, 0);
-    if (verifying->options->only_report)
+    if (verifying->options.only_report)
         return false;
     if (!look->has_record)
         return mend_row(look, none, none) == 0;
@@ -491,11 +491,11 @@ static int end(void *arg)
 
 int cake_store_verify(cake_store_t *store, const cake_verify_options_t *options, cake_verify_report_t *report)
 {
-    static const cake_verify_options_t defaults = CAKE_VERIFY_OPTIONS_INIT;
-    cake__verifying_t verifying = {.store = store, .options = options == NULL ? &defaults : options, .report = report};
+    cake__verifying_t verifying = {.store = store, .report = report};
     beginning_t beginning = {.verifying = &verifying};
     cake__buf_init(&verifying.own, store->alloc);
-    if (report == NULL || verifying.options->size != sizeof *options)
+    if (report == NULL ||
+        (options != NULL && cake__options_copy(&verifying.options, sizeof verifying.options, options) != 0))
         return CAKE_EINVAL;
     *report = (cake_verify_report_t){0};
     int err = cake_store_sync(store);

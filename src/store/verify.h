@@ -21,7 +21,7 @@ typedef enum cake__compare_kind { CAKE__COMPARE_SUMS, CAKE__COMPARE_LIST, CAKE__
 /* A call of verify. Invariant: store->reads_running counts it, so that the store outlives it. */
 typedef struct cake__verifying {
     cake_store_t *store;
-    const cake_verify_options_t *options;
+    cake_verify_options_t options;
     cake_verify_report_t *report;
     cake__keyspace_t *keyspace;             /* the one that is looked at; keyspaces live as long as the store */
     uint16_t peers[CAKE__VERIFY_PEERS_MAX]; /* live replicas */

@@ -146,7 +146,7 @@ static void tell_difference(cake__verifying_t *verifying, uint16_t node_id, cons
 {
     cake__compared_row_t row = {0};
     cake__comparison_t answer = {0};
-    bool is_healed = !verifying->options->only_report && heal(verifying, ours, theirs, &row, &answer);
+    bool is_healed = !verifying->options.only_report && heal(verifying, ours, theirs, &row, &answer);
     cake__verify_tell(verifying, CAKE_DAMAGE_DIFFERENT, node_id, ours != NULL ? &ours->id : &theirs->id, row.value.key,
                       is_healed);
     cake__compare_end(&answer);

@@ -550,12 +550,13 @@ static int add_watch(void *arg)
     return 0;
 }
 
-int cake_store_watch_from(cake_store_t *store, const cake_watch_options_t *options, cake_change_fn fn, void *arg,
+int cake_store_watch_from(cake_store_t *store, const cake_watch_options_t *given, cake_change_fn fn, void *arg,
                           cake_watch_t **out)
 {
     *out = NULL;
-    if (fn == NULL || options == NULL || options->size != sizeof *options || options->keyspace == NULL ||
-        !cake__is_name(cake__slice_str(options->keyspace), CAKE_KEYSPACE_NAME_MAX))
+    cake_watch_options_t options;
+    if (fn == NULL || given == NULL || cake__options_copy(&options, sizeof options, given) != 0 ||
+        options.keyspace == NULL || !cake__is_name(cake__slice_str(options.keyspace), CAKE_KEYSPACE_NAME_MAX))
         return CAKE_EINVAL;
     from_watch_t *watch = cake__calloc(store->alloc, 1, sizeof *watch);
     if (watch == NULL)
@@ -563,12 +564,12 @@ int cake_store_watch_from(cake_store_t *store, const cake_watch_options_t *optio
     watch->base = (cake_watch_t){store->env, stop_watch};
     watch->fn = fn;
     watch->arg = arg;
-    watch->credit = options->credit != 0 ? options->credit : CREDIT_DEFAULT;
+    watch->credit = options.credit != 0 ? options.credit : CREDIT_DEFAULT;
     cake__list_init(&watch->link);
     cake__context_init(&watch->seen, store->alloc);
     cake__summary_init(&watch->target, store->alloc);
     cake__buf_init(&watch->bytes, store->alloc);
-    watch_request_t request = {.store = store, .options = options, .watch = watch, .out = out};
+    watch_request_t request = {.store = store, .options = &options, .watch = watch, .out = out};
     int err = cake__run_on_loop(store->env, add_watch, &request);
     if (err != 0)
         cake__free(store->alloc, watch);
