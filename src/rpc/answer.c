@@ -107,22 +107,6 @@ static cake_slice_t status_text(int err)
     }
 }
 
-static cake_slice_t decimal_text(char *out, size_t size, int64_t value)
-{
-    char digits[20];
-    size_t count = 0, len = 0;
-    uint64_t left = value < 0 ? (uint64_t)-value : (uint64_t)value;
-    do {
-        digits[count++] = (char)('0' + left % 10);
-    } while ((left /= 10) != 0);
-    CAKE_ASSERT(count + 1 <= size);
-    if (value < 0)
-        out[len++] = '-';
-    while (count > 0)
-        out[len++] = digits[--count];
-    return cake__slice(out, len);
-}
-
 /* Sends the head, with what stands in stream.out as the body or its beginning. */
 static void respond(cake_rpc_call_t *call, int err)
 {
@@ -131,7 +115,7 @@ static void respond(cake_rpc_call_t *call, int err)
     size_t count = 0, body_len = call->stream.out.pending;
     headers[count++] = cake__header(CAKE__LITERAL(":status"), status_text(err), false);
     if (err != 0) {
-        cake_slice_t text = decimal_text(call->error_text, sizeof call->error_text, err);
+        cake_slice_t text = cake__decimal_write(err, call->error_text);
         headers[count++] = cake__header(CAKE__NAME_ERROR, text, false);
     }
     if (server->hooks.stamp != NULL) {
@@ -139,7 +123,7 @@ static void respond(cake_rpc_call_t *call, int err)
         headers[count++] = cake__header(CAKE__NAME_CLOCK, cake__slice(call->clock_text, CAKE__HEX_BYTES), true);
     }
     if (call->stream.out.is_ended && body_len >= CAKE__COPY_BELOW) { /* the receiver can make room at once */
-        cake_slice_t text = decimal_text(call->length_text, sizeof call->length_text, (int64_t)body_len);
+        cake_slice_t text = cake__decimal_write((int64_t)body_len, call->length_text);
         headers[count++] = cake__header(CAKE__LITERAL("content-length"), text, true);
     }
     if (call->reply_headers.count > 0)
@@ -163,7 +147,7 @@ static void finish_reply(cake_rpc_call_t *call, int err)
         return;
     }
     if (err != 0 && call->has_begun_reply) {
-        cake_slice_t text = decimal_text(call->error_text, sizeof call->error_text, err);
+        cake_slice_t text = cake__decimal_write(err, call->error_text);
         call->trailers[0] = cake__header(CAKE__NAME_ERROR, text, false);
         call->trailers[1] = cake__header(CAKE__NAME_MESSAGE, cake__slice_str(cake_strerror(err)), false);
         call->stream.trailers = call->trailers;

@@ -175,13 +175,21 @@ static void add_slice(cake__batch_t *batch, const void *data, size_t len, cake__
     batch->bytes += len;
 }
 
-/* Room for len more bytes in the tail: behind the last slice where that lies there, else as a slice of its own. */
-static uint8_t *add_room(cake__batch_t *batch, size_t len)
+uint8_t *cake__batch_room(cake__batch_t *batch, size_t len)
 {
     cake__block_t *tail = batch->tail;
+    CAKE_ASSERT(len <= CAKE__BLOCK_BYTES);
+    if (tail == NULL || CAKE__BLOCK_BYTES - tail->len < len) {
+        cake__block_t *fresh = cake__block_get(batch->pool);
+        if (fresh == NULL)
+            return NULL;
+        if (tail != NULL)
+            cake__block_unref(tail);
+        batch->tail = tail = fresh;
+    }
     uint8_t *to = tail->data + tail->len;
     tail->len += len;
-    if (batch->count > 0 && batch->blocks[batch->count - 1] == tail) {
+    if (batch->count > 0 && batch->blocks[batch->count - 1] == tail) { /* behind the last slice, which grows */
         batch->iov[batch->count - 1].len += len;
         batch->bytes += len;
     } else {
@@ -194,17 +202,12 @@ int cake__batch_copy(cake__batch_t *batch, const void *data, size_t len)
 {
     const uint8_t *from = data;
     while (len > 0) {
-        cake__block_t *tail = batch->tail;
-        if (tail == NULL || tail->len == CAKE__BLOCK_BYTES) {
-            cake__block_t *fresh = cake__block_get(batch->pool);
-            if (fresh == NULL)
-                return CAKE_ENOMEM;
-            if (tail != NULL)
-                cake__block_unref(tail);
-            batch->tail = tail = fresh;
-        }
-        size_t step = cake__min_u64(len, CAKE__BLOCK_BYTES - tail->len);
-        memcpy(add_room(batch, step), from, step);
+        size_t left = batch->tail == NULL ? 0 : CAKE__BLOCK_BYTES - batch->tail->len;
+        size_t step = cake__min_u64(len, left > 0 ? left : CAKE__BLOCK_BYTES);
+        uint8_t *to = cake__batch_room(batch, step);
+        if (to == NULL)
+            return CAKE_ENOMEM;
+        memcpy(to, from, step);
         from += step;
         len -= step;
     }

@@ -90,6 +90,7 @@ static inline bool cake__batch_has_room(const cake__batch_t *batch)
     return batch->bytes < CAKE__BATCH_BYTES && batch->count < CAKE_STREAM_IOV_MAX - 8;
 }
 
+uint8_t *cake__batch_room(cake__batch_t *batch, size_t len); /* in one piece, to be filled; NULL: no memory */
 int cake__batch_copy(cake__batch_t *batch, const void *data, size_t len);   /* CAKE_ENOMEM */
 int cake__batch_take(cake__batch_t *batch, cake__body_t *body, size_t len); /* the next len bytes; CAKE_ENOMEM */
 void cake__batch_clear(cake__batch_t *batch);                               /* releases what it holds */

@@ -296,15 +296,6 @@ int cake_channel_call(cake_channel_t *channel, const char *path, const void *dat
 
 /* ---- the request ---- */
 
-static cake_slice_t decimal_text(char out[20], uint64_t value)
-{
-    size_t at = 20;
-    do {
-        out[--at] = (char)('0' + value % 10);
-    } while ((value /= 10) != 0);
-    return cake__slice(out + at, 20 - at);
-}
-
 static size_t fill_headers(cake_call_t *call, uint64_t now_ns, cake__h2_header_t *headers)
 {
     const cake_channel_t *channel = call->channel;
@@ -319,7 +310,7 @@ static size_t fill_headers(cake_call_t *call, uint64_t now_ns, cake__h2_header_t
         /* the same text for each call as long as none had to wait: it has a place in the peer's table then */
         uint64_t left_ms = call->deadline_ns > now_ns ? (call->deadline_ns - now_ns) / CAKE_NS_PER_MS : 0;
         bool has_waited = call->timeout_ms - cake__min_u64(left_ms, call->timeout_ms) > call->timeout_ms / 16;
-        cake_slice_t text = decimal_text(call->timeout_text, has_waited ? left_ms : call->timeout_ms);
+        cake_slice_t text = cake__decimal_write((int64_t)(has_waited ? left_ms : call->timeout_ms), call->timeout_text);
         headers[count++] = cake__header(CAKE__NAME_TIMEOUT, text, has_waited);
     }
     if (channel->hooks.stamp != NULL) {
@@ -328,7 +319,7 @@ static size_t fill_headers(cake_call_t *call, uint64_t now_ns, cake__h2_header_t
     }
     size_t body_len = call->stream.out.pending;
     if (!call->is_streaming && body_len >= CAKE__COPY_BELOW) {
-        cake_slice_t text = decimal_text(call->length_text, body_len);
+        cake_slice_t text = cake__decimal_write((int64_t)body_len, call->length_text);
         headers[count++] = cake__header(CAKE__LITERAL("content-length"), text, true);
     }
     return count + cake__headers_fill(&call->headers, headers + count);

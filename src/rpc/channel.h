@@ -19,12 +19,10 @@
 #include "rpc/headers.h"
 #include "rpc/rpc.h"
 
-#define CAKE__ATTEMPTS_MAX  3u /* of one call, when peers refuse it unseen */
-#define CAKE__SMALL_REPLY   256u
-#define CAKE__ADDRS_MAX     8u /* of one name */
-#define CAKE__MESSAGE_MAX   1000u
-#define CAKE__STREAM_BUFFER (1u << 20) /* written and not sent: cake_call_write gives CAKE_EBUSY beyond */
-#define CAKE__REPLY_FIRST   (1u << 20)
+#define CAKE__ATTEMPTS_MAX 3u /* of one call, when peers refuse it unseen */
+#define CAKE__SMALL_REPLY  256u
+#define CAKE__ADDRS_MAX    8u /* of one name */
+#define CAKE__REPLY_FIRST  (1u << 20)
 
 typedef enum cake__channel_state {
     CAKE__CHANNEL_IDLE,
@@ -112,7 +110,7 @@ struct cake_call {
     cake_stream_events_t events; /* of a stream, as the next */
     cake_deferred_t writable;
     cake_post_t post, cancel_post;
-    char clock_text[CAKE__HEX_BYTES], timeout_text[20], length_text[20];
+    char clock_text[CAKE__HEX_BYTES], timeout_text[CAKE__DECIMAL_MAX], length_text[CAKE__DECIMAL_MAX];
     uint8_t small[CAKE__SMALL_REPLY];
     char tail[];
 };

@@ -106,6 +106,18 @@ bool cake__hex_read(cake_slice_t text, uint64_t *out)
     return text.len == CAKE__HEX_BYTES;
 }
 
+cake_slice_t cake__decimal_write(int64_t value, char room[CAKE__DECIMAL_MAX])
+{
+    uint64_t left = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    size_t at = CAKE__DECIMAL_MAX;
+    do {
+        room[--at] = (char)('0' + left % 10);
+    } while ((left /= 10) != 0);
+    if (value < 0)
+        room[--at] = '-';
+    return cake__slice(room + at, CAKE__DECIMAL_MAX - at);
+}
+
 bool cake__decimal_read(cake_slice_t text, uint64_t *out)
 {
     const char *at = text.data;

@@ -12,6 +12,7 @@
 #define CAKE__HEADERS_MAX 64u /* a user's, per message */
 #define CAKE__PATH_MAX    (2 * CAKE_RPC_NAME_MAX + 2)
 #define CAKE__HEX_BYTES   16u
+#define CAKE__DECIMAL_MAX 20u /* bytes */
 
 typedef struct cake__headers {
     cake__buf_t buf;
@@ -27,7 +28,8 @@ bool cake__is_rpc_name(const char *name);   /* of services and methods */
 bool cake__is_cluster_id(const char *text); /* or NULL: none is wanted */
 
 void cake__hex_write(uint64_t value, char out[CAKE__HEX_BYTES]);
-bool cake__hex_read(cake_slice_t text, uint64_t *out);     /* 16 lower-case digits */
+bool cake__hex_read(cake_slice_t text, uint64_t *out); /* 16 lower-case digits */
+cake_slice_t cake__decimal_write(int64_t value, char room[CAKE__DECIMAL_MAX]);
 bool cake__decimal_read(cake_slice_t text, uint64_t *out); /* 1 to 19 digits */
 
 static inline cake__h2_header_t cake__header(cake_slice_t name, cake_slice_t value, bool is_unique)

@@ -10,6 +10,9 @@
 
 #include <datacake/rpc.h>
 
+#define CAKE__MESSAGE_MAX   1000u      /* bytes of an error's text */
+#define CAKE__STREAM_BUFFER (1u << 20) /* written to a stream and not sent: writing gives CAKE_EBUSY beyond */
+
 /* The non-blocking twins of cake_rpc_close and cake_channel_close: closed(arg) is the last that is heard of it, and is never
  * called inside. Only for a server or channel with a borrowed environment (CAKE_EINVAL else). Any thread. */
 int cake__rpc_server_close(cake_rpc_server_t *server, cake_event_fn closed, void *arg);

@@ -16,13 +16,11 @@
 #include "rpc/headers.h"
 #include "rpc/rpc.h"
 
-#define CAKE__LANES_MAX     64u
-#define CAKE__SMALL_BODY    256u  /* kept in the call itself */
-#define CAKE__PIN_BELOW     2048u /* bodies from here on are read in the receive buffer when they lie there whole */
-#define CAKE__MESSAGE_MAX   1000u
-#define CAKE__DISCARD_MAX   65536u /* a refused call may finish its body up to here: not all clients hear us before */
-#define CAKE__CALL_COST     512u   /* counted for each reply waiting, beside its bytes */
-#define CAKE__STREAM_BUFFER (1u << 20) /* written and not sent: cake_rpc_write gives CAKE_EBUSY beyond */
+#define CAKE__LANES_MAX   64u
+#define CAKE__SMALL_BODY  256u   /* kept in the call itself */
+#define CAKE__PIN_BELOW   2048u  /* bodies from here on are read in the receive buffer when they lie there whole */
+#define CAKE__DISCARD_MAX 65536u /* a refused call may finish its body up to here: not all clients hear us before */
+#define CAKE__CALL_COST   512u   /* counted for each reply waiting, beside its bytes */
 
 typedef struct cake__method {
     cake_rpc_method_t method;
@@ -116,7 +114,7 @@ struct cake_rpc_call {
     cake_work_t work;
     cake__server_lane_t *lane;
     cake_stream_events_t events_copy;
-    char clock_text[CAKE__HEX_BYTES], error_text[12], length_text[20];
+    char clock_text[CAKE__HEX_BYTES], error_text[CAKE__DECIMAL_MAX], length_text[CAKE__DECIMAL_MAX];
     cake__h2_header_t trailers[2];
     char path[CAKE__PATH_MAX];
     uint8_t small[CAKE__SMALL_BODY];

@@ -17,18 +17,25 @@ _Static_assert(sizeof(gate_t) <= sizeof(cake_gate_t), "a gate holds a semaphore"
 
 /* ---- clocks and random numbers ---- */
 
+static struct timespec read_clock(clockid_t clock)
+{
+    struct timespec now;
+    int err = clock_gettime(clock, &now);
+    CAKE_ASSERT(err == 0);
+    return now;
+}
+
 static uint64_t now_ns(cake_env_t *env)
 {
     (void)env;
-    return uv_hrtime();
+    struct timespec now = read_clock(CLOCK_MONOTONIC); /* the clock of the loop's timer */
+    return (uint64_t)now.tv_sec * 1000 * CAKE_NS_PER_MS + (uint64_t)now.tv_nsec;
 }
 
 static uint64_t wall_ms(cake_env_t *env)
 {
     (void)env;
-    struct timespec now;
-    int err = clock_gettime(CLOCK_REALTIME, &now);
-    CAKE_ASSERT(err == 0);
+    struct timespec now = read_clock(CLOCK_REALTIME);
     return now.tv_sec < 0 ? 0 : (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / CAKE_NS_PER_MS;
 }
 
@@ -163,11 +170,6 @@ void cake__uv_to_addr(const struct sockaddr *from, cake_addr_t *out)
 static bool on_loop(cake_env_t *env)
 {
     return pthread_equal(pthread_self(), cake__uvenv(env)->thread) != 0;
-}
-
-void cake__uv_check_on_loop(cake__uvenv_t *env)
-{
-    CAKE_ASSERT(pthread_equal(pthread_self(), env->thread));
 }
 
 int cake__uv_thread(pthread_t *out, void *(*fn)(void *arg), void *arg)

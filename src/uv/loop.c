@@ -7,6 +7,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "env/env.h"
 #include "uv/loop.h"
 
 #define TURN_STEPS_MAX  4096u /* deferred calls and later steps before sockets get their turn again */
@@ -42,60 +43,32 @@ void cake__uv_unwatch(cake__uvenv_t *env, cake__watch_t *watch)
 
 /* ---- timers ---- */
 
-static cake_timer_t *timer_of(const cake__heap_node_t *node)
-{
-    return (cake_timer_t *)(uintptr_t)((uintptr_t)node - offsetof(cake_timer_t, node));
-}
-
-static cake__heap_node_t *node_of(cake_timer_t *timer)
-{
-    return (cake__heap_node_t *)(void *)timer->node;
-}
-
-static bool fires_before(const cake__heap_node_t *a, const cake__heap_node_t *b)
-{
-    const cake_timer_t *one = timer_of(a), *other = timer_of(b);
-    return one->deadline_ns != other->deadline_ns ? one->deadline_ns < other->deadline_ns
-                                                  : one->sequence < other->sequence;
-}
-
 void cake__uv_timer_arm(cake_env_t *base, cake_timer_t *timer, uint64_t deadline_ns)
 {
     cake__uvenv_t *env = cake__uvenv(base);
     cake__uv_check_on_loop(env);
-    CAKE_ASSERT(timer->fn != NULL);
-    if (timer->is_armed)
-        cake__heap_remove(&env->timers, node_of(timer));
-    timer->is_armed = true;
-    timer->deadline_ns = deadline_ns;
-    timer->sequence = env->timer_sequence++;
-    cake__heap_insert(&env->timers, node_of(timer));
+    cake__timers_arm(&env->timers, timer, deadline_ns);
 }
 
 void cake__uv_timer_cancel(cake_env_t *base, cake_timer_t *timer)
 {
     cake__uvenv_t *env = cake__uvenv(base);
     cake__uv_check_on_loop(env);
-    if (!timer->is_armed)
-        return;
-    cake__heap_remove(&env->timers, node_of(timer));
-    timer->is_armed = false;
+    cake__timers_cancel(&env->timers, timer);
 }
 
 /* Timers that were armed by these callbacks wait for the next turn, so that one armed for the past cannot hold it. */
 static void run_due_timers(cake__watch_t *watch, uint32_t events)
 {
     cake__uvenv_t *env = CAKE_CONTAINER_OF(watch, cake__uvenv_t, timer);
-    uint64_t now_ns = uv_hrtime(), sequence = env->timer_sequence;
-    cake__heap_node_t *least;
+    uint64_t now_ns = cake__now_ns(&env->base), sequence = env->timers.sequence;
+    cake_timer_t *timer;
     (void)events;
     env->timer_set_for_ns = CAKE_NEVER;
-    while ((least = cake__heap_least(&env->timers)) != NULL) {
-        cake_timer_t *timer = timer_of(least);
+    while ((timer = cake__timers_least(&env->timers)) != NULL) {
         if (timer->deadline_ns > now_ns || timer->sequence >= sequence)
             break;
-        cake__heap_remove(&env->timers, least);
-        timer->is_armed = false;
+        cake__timers_cancel(&env->timers, timer);
         timer->fn(timer->arg);
     }
 }
@@ -104,8 +77,7 @@ static void run_due_timers(cake__watch_t *watch, uint32_t events)
  * One that was put off is not set anew: it fires for nothing, once. */
 static void set_timer(cake__uvenv_t *env)
 {
-    cake__heap_node_t *least = cake__heap_least(&env->timers);
-    uint64_t deadline_ns = least == NULL ? CAKE_NEVER : timer_of(least)->deadline_ns;
+    uint64_t deadline_ns = cake__timers_deadline_ns(&env->timers);
     if (deadline_ns >= env->timer_set_for_ns)
         return;
     env->timer_set_for_ns = deadline_ns;
@@ -122,29 +94,14 @@ void cake__uv_defer(cake_env_t *base, cake_deferred_t *deferred)
 {
     cake__uvenv_t *env = cake__uvenv(base);
     cake__uv_check_on_loop(env);
-    if (deferred->is_queued)
-        return;
-    deferred->is_queued = true;
-    deferred->next = NULL;
-    *env->last_deferred = deferred;
-    env->last_deferred = &deferred->next;
+    cake__deferreds_add(&env->deferreds, deferred);
 }
 
 void cake__uv_defer_cancel(cake_env_t *base, cake_deferred_t *deferred)
 {
     cake__uvenv_t *env = cake__uvenv(base);
     cake__uv_check_on_loop(env);
-    if (!deferred->is_queued)
-        return;
-    cake_deferred_t **at = &env->first_deferred;
-    while (*at != deferred) {
-        CAKE_ASSERT(*at != NULL);
-        at = &(*at)->next;
-    }
-    *at = deferred->next;
-    if (*at == NULL)
-        env->last_deferred = at;
-    deferred->is_queued = false;
+    cake__deferreds_cancel(&env->deferreds, deferred);
 }
 
 void cake__uv_later(cake__uvenv_t *env, cake__later_t *later)
@@ -155,19 +112,6 @@ void cake__uv_later(cake__uvenv_t *env, cake__later_t *later)
 void cake__uv_next_turn(cake__uvenv_t *env, cake__later_t *later)
 {
     cake__list_push_back(&env->next_turn, &later->node);
-}
-
-static bool run_one_deferred(cake__uvenv_t *env)
-{
-    cake_deferred_t *deferred = env->first_deferred;
-    if (deferred == NULL)
-        return false;
-    env->first_deferred = deferred->next;
-    if (env->first_deferred == NULL)
-        env->last_deferred = &env->first_deferred;
-    deferred->is_queued = false;
-    deferred->fn(deferred->arg);
-    return true;
 }
 
 static bool run_one_later(cake__uvenv_t *env)
@@ -247,7 +191,7 @@ static void on_inner(cake__watch_t *watch, uint32_t events)
 
 static bool is_left(const cake__uvenv_t *env)
 {
-    return env->first_deferred != NULL || !cake__list_is_empty(&env->later) || !cake__list_is_empty(&env->next_turn) ||
+    return env->deferreds.first != NULL || !cake__list_is_empty(&env->later) || !cake__list_is_empty(&env->next_turn) ||
            env->has_inner_work || atomic_load_explicit(&env->posts, memory_order_relaxed) != NULL;
 }
 
@@ -261,7 +205,7 @@ static void end_turn(cake__uvenv_t *env)
         env->has_inner_work = false;
         uv_run(&env->loop, UV_RUN_NOWAIT);
     }
-    while (steps < TURN_STEPS_MAX && (run_one_deferred(env) || run_one_later(env)))
+    while (steps < TURN_STEPS_MAX && (cake__deferreds_run_one(&env->deferreds) || run_one_later(env)))
         steps++;
     set_timer(env);
 }
@@ -323,10 +267,9 @@ static bool open_files(cake__uvenv_t *env)
 
 int cake__uv_loop_init(cake__uvenv_t *env)
 {
-    _Static_assert(sizeof(cake__heap_node_t) == sizeof(((cake_timer_t *)0)->node), "the node is the heap's");
-    cake__heap_init(&env->timers, fires_before);
+    cake__timers_init(&env->timers);
+    cake__deferreds_init(&env->deferreds);
     env->timer_set_for_ns = CAKE_NEVER;
-    env->last_deferred = &env->first_deferred;
     cake__list_init(&env->later);
     cake__list_init(&env->next_turn);
     int err = open_files(env) ? 0 : CAKE_EINTERNAL;

@@ -28,8 +28,8 @@
 
 #include <datacake/uv.h>
 
-#include "base/heap.h"
 #include "base/list.h"
+#include "env/schedule.h"
 #include "uv/tls.h"
 
 typedef struct cake__later {
@@ -55,9 +55,9 @@ typedef struct cake__uvenv {
     pthread_t thread;    /* set by itself before cake_uv_env_new returns */
     cake_gate_t started;
     char thread_name[16];
-    cake__heap_t timers;
-    uint64_t timer_sequence, timer_set_for_ns;
-    cake_deferred_t *first_deferred, **last_deferred;
+    cake__timers_t timers;
+    uint64_t timer_set_for_ns;
+    cake__deferreds_t deferreds;
     cake__list_t later, next_turn;
     _Atomic(cake_post_t *) posts; /* the newest first */
     atomic_size_t posting;        /* threads inside of post: the loop stays until they have left */
@@ -73,9 +73,13 @@ static inline cake__uvenv_t *cake__uvenv(cake_env_t *env)
     return CAKE_CONTAINER_OF(env, cake__uvenv_t, base);
 }
 
+static inline void cake__uv_check_on_loop(const cake__uvenv_t *env)
+{
+    CAKE_ASSERT(pthread_equal(pthread_self(), env->thread));
+}
+
 /* ---- env.c ---- */
 
-void cake__uv_check_on_loop(cake__uvenv_t *env);
 int cake__uv_err(int status); /* a libuv status as a code of ours */
 int cake__uv_errno(void);     /* errno as one */
 socklen_t cake__uv_from_addr(const cake_addr_t *addr, struct sockaddr_storage *out);

@@ -8,6 +8,8 @@
  * All of it lies in buffers of the loop's pool: an idle connection has none. */
 #include "uv/stream.h"
 
+#include "env/env.h"
+
 struct cake__secure {
     cake__tls_t *tls;
     cake_stream_t *stream;
@@ -20,7 +22,7 @@ struct cake__secure {
     bool is_client, is_ready, is_sending, wants_shutdown, is_shutdown_sent, has_failed, has_ended, is_gone;
 };
 
-#define LINGER_NS (500 * CAKE_NS_PER_MS)
+#define LINGER_MS 500u
 
 static void advance(cake_stream_t *stream);
 
@@ -292,7 +294,7 @@ bool cake__secure_lingers(cake_stream_t *stream)
     if (!secure->is_shutdown_sent)
         cake__uv_shut(stream);
     cake__uv_read_on(stream);
-    cake__uv_timer_arm(&stream->env->base, &secure->linger, uv_hrtime() + LINGER_NS);
+    cake__timer_arm_ms(&stream->env->base, &secure->linger, LINGER_MS);
     return true;
 }
 

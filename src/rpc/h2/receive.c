@@ -555,22 +555,37 @@ static void on_window_update(cake__h2_t *h2, const uint8_t *data, size_t len)
 
 /* ---- frames ---- */
 
+/* A header block is not interrupted, and each type belongs to a stream, or to none. */
+static bool may_come(const cake__h2_t *h2)
+{
+    bool is_in_block = h2->block_id != 0, is_of_stream = h2->frame_id != 0;
+    switch (h2->type) {
+    case NGHTTP2_DATA:
+    case NGHTTP2_HEADERS:
+    case NGHTTP2_PRIORITY:
+    case NGHTTP2_RST_STREAM:
+        return !is_in_block && is_of_stream;
+    case NGHTTP2_CONTINUATION:
+        return is_in_block && h2->block_id == h2->frame_id;
+    case NGHTTP2_SETTINGS:
+    case NGHTTP2_PING:
+    case NGHTTP2_GOAWAY:
+        return !is_in_block && !is_of_stream;
+    case NGHTTP2_PUSH_PROMISE:
+        return false;
+    default:
+        return !is_in_block;
+    }
+}
+
 /* What can be told from the head alone. */
 static void begin_frame(cake__h2_t *h2)
 {
-    bool is_of_stream = h2->type <= NGHTTP2_RST_STREAM || h2->type == NGHTTP2_CONTINUATION;
-    bool is_of_connection_only = h2->type == NGHTTP2_SETTINGS || h2->type == NGHTTP2_PING || h2->type == NGHTTP2_GOAWAY;
-    bool goes_on = h2->block_id != 0;
-    if (h2->frame_len > CAKE__H2_FRAME_MAX) {
+    bool is_early = !h2->has_settings && (h2->type != NGHTTP2_SETTINGS || (h2->flags & NGHTTP2_FLAG_ACK) != 0);
+    if (h2->frame_len > CAKE__H2_FRAME_MAX)
         fail(h2, NGHTTP2_FRAME_SIZE_ERROR);
-    } else if (!h2->has_settings && (h2->type != NGHTTP2_SETTINGS || (h2->flags & NGHTTP2_FLAG_ACK) != 0)) {
+    else if (is_early || !may_come(h2))
         fail(h2, NGHTTP2_PROTOCOL_ERROR);
-    } else if (goes_on != (h2->type == NGHTTP2_CONTINUATION) || (goes_on && h2->block_id != h2->frame_id)) {
-        fail(h2, NGHTTP2_PROTOCOL_ERROR);
-    } else if ((is_of_stream && h2->frame_id == 0) || (is_of_connection_only && h2->frame_id != 0) ||
-               h2->type == NGHTTP2_PUSH_PROMISE) {
-        fail(h2, NGHTTP2_PROTOCOL_ERROR);
-    }
     h2->continuations = h2->type == NGHTTP2_CONTINUATION ? h2->continuations + 1 : 0;
     if (h2->continuations > CAKE__H2_CONTINUATIONS_MAX)
         cake__h2_fail(h2, CAKE_EBUSY, NGHTTP2_ENHANCE_YOUR_CALM);

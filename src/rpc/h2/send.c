@@ -255,7 +255,6 @@ static bool has_bodies(const cake__h2_t *h2)
 static int send_some(cake__h2_t *h2, cake__h2_stream_t *stream, cake__batch_t *batch)
 {
     cake__body_t *body = &stream->out;
-    uint8_t head[CAKE__H2_HEAD_BYTES];
     int64_t window = stream->send_left < h2->send_left ? stream->send_left : h2->send_left;
     size_t most =
         window > 0 ? cake__min_u64(cake__min_u64(h2->peer_frame_max, CAKE__H2_FRAME_MAX), (uint64_t)window) : 0;
@@ -268,10 +267,11 @@ static int send_some(cake__h2_t *h2, cake__h2_stream_t *stream, cake__batch_t *b
         return 0;
     }
     if (len > 0 || (!has_trailers && !stream->is_end_in_head)) {
+        uint8_t *head = cake__batch_room(batch, CAKE__H2_HEAD_BYTES);
+        if (head == NULL)
+            return CAKE_ENOMEM;
         write_head(head, len, NGHTTP2_DATA, is_end && !has_trailers ? NGHTTP2_FLAG_END_STREAM : 0, stream->id);
-        int err = cake__batch_copy(batch, head, sizeof head);
-        if (err == 0)
-            err = cake__batch_take(batch, body, len);
+        int err = cake__batch_take(batch, body, len);
         if (err != 0)
             return err;
         stream->send_left -= (int64_t)len;

@@ -204,9 +204,9 @@ cake_env_t *cake__host_start(cake__host_t *host)
     if (world->options.log != NULL)
         env->base.log = (cake_log_t){write_log, host, world->options.log->least};
     env->host = host;
-    cake__sim_timers_init(env);
+    cake__timers_init(&env->timers);
+    cake__deferreds_init(&env->deferreds);
     env->last_post = &env->first_post;
-    env->last_deferred = &env->first_deferred;
     cake__list_init(&env->listeners);
     cake__list_init(&env->sockets);
     host->incarnation++;

@@ -15,35 +15,11 @@ struct cake_lane {
 
 /* ---- timers: the least of a host's has one event in the world's queue ---- */
 
-static cake_timer_t *timer_of(const cake__heap_node_t *node)
-{
-    return (cake_timer_t *)(uintptr_t)((uintptr_t)node - offsetof(cake_timer_t, node));
-}
-
-static cake__heap_node_t *node_of(cake_timer_t *timer)
-{
-    return (cake__heap_node_t *)(void *)timer->node;
-}
-
-static bool fires_before(const cake__heap_node_t *a, const cake__heap_node_t *b)
-{
-    const cake_timer_t *one = timer_of(a), *other = timer_of(b);
-    return one->deadline_ns != other->deadline_ns ? one->deadline_ns < other->deadline_ns
-                                                  : one->sequence < other->sequence;
-}
-
-void cake__sim_timers_init(cake__simenv_t *env)
-{
-    _Static_assert(sizeof(cake__heap_node_t) == sizeof(((cake_timer_t *)0)->node), "the node is the heap's");
-    cake__heap_init(&env->timers, fires_before);
-}
-
 static void schedule_least(cake__simenv_t *env)
 {
     cake__host_t *host = env->host;
     uint64_t now_ns = host->monotonic_base_ns + host->world->now_ns;
-    cake__heap_node_t *least = cake__heap_least(&env->timers);
-    uint64_t deadline_ns = least == NULL ? CAKE_NEVER : timer_of(least)->deadline_ns;
+    uint64_t deadline_ns = cake__timers_deadline_ns(&env->timers);
     if (env->timer_event != NULL) {
         bool both_due = env->timer_event_deadline_ns <= now_ns && deadline_ns <= now_ns;
         if (both_due || env->timer_event_deadline_ns == deadline_ns)
@@ -61,13 +37,7 @@ void cake__sim_timer_arm(cake_env_t *base, cake_timer_t *timer, uint64_t deadlin
 {
     cake__simenv_t *env = cake__simenv(base);
     cake__sim_check_on_loop(env);
-    CAKE_ASSERT(timer->fn != NULL);
-    if (timer->is_armed)
-        cake__heap_remove(&env->timers, node_of(timer));
-    timer->is_armed = true;
-    timer->deadline_ns = deadline_ns;
-    timer->sequence = env->timer_sequence++;
-    cake__heap_insert(&env->timers, node_of(timer));
+    cake__timers_arm(&env->timers, timer, deadline_ns);
     schedule_least(env);
 }
 
@@ -77,8 +47,7 @@ void cake__sim_timer_cancel(cake_env_t *base, cake_timer_t *timer)
     cake__sim_check_on_loop(env);
     if (!timer->is_armed)
         return;
-    cake__heap_remove(&env->timers, node_of(timer));
-    timer->is_armed = false;
+    cake__timers_cancel(&env->timers, timer);
     schedule_least(env);
 }
 
@@ -86,12 +55,9 @@ void cake__sim_run_timer(cake__world_t *world, cake__host_t *host, void *object)
 {
     cake__simenv_t *env = object;
     env->timer_event = NULL;
-    cake__heap_node_t *least = cake__heap_least(&env->timers);
-    CAKE_ASSERT(least != NULL);
-    cake_timer_t *timer = timer_of(least);
-    CAKE_ASSERT(timer->deadline_ns <= host->monotonic_base_ns + world->now_ns);
-    cake__heap_remove(&env->timers, least);
-    timer->is_armed = false;
+    cake_timer_t *timer = cake__timers_least(&env->timers);
+    CAKE_ASSERT(timer != NULL && timer->deadline_ns <= host->monotonic_base_ns + world->now_ns);
+    cake__timers_cancel(&env->timers, timer);
     schedule_least(env);
     timer->fn(timer->arg);
 }
@@ -122,42 +88,21 @@ void cake__sim_defer(cake_env_t *base, cake_deferred_t *deferred)
 {
     cake__simenv_t *env = cake__simenv(base);
     cake__sim_check_on_loop(env);
-    if (deferred->is_queued)
-        return;
-    deferred->is_queued = true;
-    deferred->next = NULL;
-    *env->last_deferred = deferred;
-    env->last_deferred = &deferred->next;
+    cake__deferreds_add(&env->deferreds, deferred);
 }
 
 void cake__sim_defer_cancel(cake_env_t *base, cake_deferred_t *deferred)
 {
     cake__simenv_t *env = cake__simenv(base);
     cake__sim_check_on_loop(env);
-    if (!deferred->is_queued)
-        return;
-    cake_deferred_t **at = &env->first_deferred;
-    while (*at != deferred) {
-        CAKE_ASSERT(*at != NULL);
-        at = &(*at)->next;
-    }
-    *at = deferred->next;
-    if (*at == NULL)
-        env->last_deferred = at;
-    deferred->is_queued = false;
+    cake__deferreds_cancel(&env->deferreds, deferred);
 }
 
 void cake__sim_run_deferred(cake__simenv_t *env)
 {
-    for (unsigned count = 0; env->first_deferred != NULL; count++) {
-        CAKE_ASSERT(count < DEFERRED_MAX && "deferred calls that defer each other for ever");
-        cake_deferred_t *deferred = env->first_deferred;
-        env->first_deferred = deferred->next;
-        if (env->first_deferred == NULL)
-            env->last_deferred = &env->first_deferred;
-        deferred->is_queued = false;
-        deferred->fn(deferred->arg);
-    }
+    unsigned count = 0;
+    while (cake__deferreds_run_one(&env->deferreds))
+        CAKE_ASSERT(++count < DEFERRED_MAX && "deferred calls that defer each other for ever");
 }
 
 bool cake__sim_on_loop(cake_env_t *base)

@@ -13,6 +13,7 @@
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/random.h"
+#include "env/schedule.h"
 #include "sim/env/simenv.h"
 
 /* kind, handler. Events of the net have no host: they happen whether or not a host can run. */
@@ -110,12 +111,11 @@ struct cake__world {
 typedef struct cake__simenv {
     cake_env_t base;
     cake__host_t *host;
-    cake__heap_t timers;
-    uint64_t timer_sequence;
+    cake__timers_t timers;
     cake__sim_event_t *timer_event; /* for the least of the timers */
     uint64_t timer_event_deadline_ns;
     cake_post_t *first_post, **last_post;
-    cake_deferred_t *first_deferred, **last_deferred;
+    cake__deferreds_t deferreds;
     cake__list_t listeners, sockets;
     size_t open_count; /* listeners, streams, lanes, datagram sockets, resolves: 0 when it is closed */
 } cake__simenv_t;
@@ -263,7 +263,6 @@ extern const cake_env_ops_t cake__sim_ops;
 
 /* ---- loop.c ---- */
 
-void cake__sim_timers_init(cake__simenv_t *env);
 void cake__sim_run_deferred(cake__simenv_t *env);
 void cake__sim_run_timer(cake__world_t *world, cake__host_t *host, void *object);
 void cake__sim_run_post(cake__world_t *world, cake__host_t *host, void *object);
