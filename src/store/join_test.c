@@ -251,28 +251,6 @@ static void waiting_for_one_who_dies_before_all_is_here_ends_with_a_time_out(voi
     cluster_close(&cluster);
 }
 
-/* What the run before had been told, and not got, its peer does not tell again until it has heard of the new run. */
-static void waiting_is_not_over_with_what_the_run_before_was_told(void **state)
-{
-    (void)state;
-    static const uint16_t ids[] = {2};
-    for (uint64_t seed = 201; seed <= 220; seed++) {
-        cluster_t cluster = {0};
-        cluster_open(&cluster, 2, seed, NULL);
-        cluster_crash(&cluster, 1);
-        assert_int_equal(put_text(&cluster, 2, "a", "1", CAKE_NONE), 0);
-        cluster_start(&cluster, 1);
-        cluster_wait(&cluster, has_met_but_lacks, 20000);
-        cake__world_run_for(cluster.world, 20 * CAKE_NS_PER_MS);
-        assert_true(has_met_but_lacks(&cluster));
-        cluster_crash(&cluster, 1);
-        cluster_start(&cluster, 1);
-        assert_int_equal(cake_store_wait_for(cluster.members[1].store, ids, 1, 20000), 0);
-        assert_text(&cluster, 1, "a", "1");
-        cluster_close(&cluster);
-    }
-}
-
 /* Or it would be asked for again and again, for ever. */
 static void what_went_with_a_disk_is_not_asked_for_any_more(void **state)
 {
@@ -544,7 +522,6 @@ int main(void)
         cmocka_unit_test(waiting_for_one_who_is_not_there_ends_with_a_time_out),
         cmocka_unit_test(waiting_for_one_who_dies_before_all_is_here_ends_with_a_time_out),
         cmocka_unit_test(what_went_with_a_disk_is_not_asked_for_any_more),
-        cmocka_unit_test(waiting_is_not_over_with_what_the_run_before_was_told),
         cmocka_unit_test(a_session_ends_when_its_receiver_runs_anew),
         cmocka_unit_test(a_session_that_nobody_asks_for_any_more_is_given_up),
         cmocka_unit_test(a_node_id_used_again_while_its_owner_lives_harms_nobody),
