@@ -82,7 +82,6 @@ int cake__uv_datagram_open(cake_env_t *base, const cake_addr_t *addr, cake_datag
     socket->fn = fn;
     socket->arg = arg;
     uv_udp_init(&env->loop, &socket->udp);
-    env->has_inner_work = true;
     socket->udp.data = socket;
     env->open_count++;
     int err = bind_and_receive(socket, addr);
@@ -131,7 +130,6 @@ void cake__uv_datagram_close(cake_datagram_t *socket, cake_event_fn closed, void
     socket->closed = closed;
     socket->closed_arg = arg;
     uv_close((uv_handle_t *)&socket->udp, on_datagram_closed);
-    socket->env->has_inner_work = true;
 }
 
 /* ---- names: getaddrinfo blocks, so libuv asks it on its own workers, which it shares among all loops ---- */
@@ -183,7 +181,6 @@ static int start_resolve(cake_resolve_t *resolve, const char *host_port)
     int err = cake__split_host_port(host_port, host, &resolve->addr.port);
     if (err != 0)
         return err;
-    resolve->env->has_inner_work = true;
     return cake__uv_err(uv_getaddrinfo(&resolve->env->loop, &resolve->request, on_resolved, host, NULL, &hints));
 }
 

@@ -127,12 +127,7 @@ int cake__uv_err(int status)
     }
 }
 
-int cake__uv_errno(void)
-{
-    return cake__uv_err(uv_translate_sys_error(errno));
-}
-
-socklen_t cake__uv_from_addr(const cake_addr_t *addr, struct sockaddr_storage *out)
+void cake__uv_from_addr(const cake_addr_t *addr, struct sockaddr_storage *out)
 {
     memset(out, 0, sizeof *out);
     if (addr->family == 6) {
@@ -140,13 +135,12 @@ socklen_t cake__uv_from_addr(const cake_addr_t *addr, struct sockaddr_storage *o
         to->sin6_family = AF_INET6;
         to->sin6_port = htons(addr->port);
         memcpy(&to->sin6_addr, addr->ip, 16);
-        return sizeof *to;
+    } else {
+        struct sockaddr_in *to = (struct sockaddr_in *)out;
+        to->sin_family = AF_INET;
+        to->sin_port = htons(addr->port);
+        memcpy(&to->sin_addr, addr->ip, 4);
     }
-    struct sockaddr_in *to = (struct sockaddr_in *)out;
-    to->sin_family = AF_INET;
-    to->sin_port = htons(addr->port);
-    memcpy(&to->sin_addr, addr->ip, 4);
-    return sizeof *to;
 }
 
 void cake__uv_to_addr(const struct sockaddr *from, cake_addr_t *out)
@@ -191,7 +185,7 @@ static void *run_loop(void *arg)
     pthread_setname_np(pthread_self(), env->thread_name);
     env->thread = pthread_self();
     cake__uv_gate_open(&env->base, &env->started);
-    cake__uv_loop_run(env);
+    uv_run(&env->loop, UV_RUN_DEFAULT);
     return NULL;
 }
 
@@ -294,12 +288,14 @@ int cake_uv_env_new(const cake_uv_options_t *options, cake_env_t **out)
     int err = cake__uv_loop_init(env);
     if (err != 0) {
         cake__free(alloc, env);
-        return err;
+        return err == UV_ENOMEM ? CAKE_ENOMEM : CAKE_EINTERNAL;
     }
     pthread_t thread;
     cake__uv_gate_init(&env->base, &env->started);
     err = cake__uv_thread(&thread, run_loop, env);
     if (err != 0) {
+        cake__uv_loop_close_handles(env);
+        uv_run(&env->loop, UV_RUN_DEFAULT);
         cake__uv_gate_destroy(&env->base, &env->started);
         end_loop(env);
         return err;

@@ -1,21 +1,17 @@
-/* uv: the environment of a real machine. The only layer that touches clocks, sockets, threads and random numbers of the
- * machine; it knows nothing of what runs on it.
+/* uv: the environment of a real machine, on libuv. The only layer that touches clocks, sockets, threads and random
+ * numbers of the machine; it knows nothing of what runs on it.
  *
  *   env.c    start and close, clocks, random numbers, gates, errors    lane.c      a thread per lane
- *   loop.c   events, timers, posts, deferred calls: one turn           datagram.c  datagrams, names
+ *   loop.c   timers, posts, deferred calls: one turn of the loop       datagram.c  datagrams, names
  *   tls.c    TLS as a machine without sockets          secure.c    streams with it
  *   stream.c listeners, connects, streams. A stream with TLS has its bytes go through secure.c.
  *
- * The loop is ours, on epoll; libuv's loop lies in it as one more descriptor, for datagrams and names. A call that goes alone pays for each
- * turn of the loop on both sides: libuv's, and readiness that is asked for anew before each sleep, would be 1.5 us of it.
+ * One turn of the loop: due timers, callbacks of libuv (posts and sockets among them), then end_turn before it sleeps:
  *
- * One turn of the loop: events (sockets, due timers, libuv's), then end_turn before it sleeps:
- *
- *      [ posts ] [ deferred calls until none is left ] [ one later step ] [ deferred calls ] [ one later step ] ...
+ *      [ deferred calls until none is left ] [ one later step ] [ deferred calls ] [ one later step ] ...
  *
  * A later step is a callback that a call asked for and that was ready at once, as the end of a write that the socket
- * took whole: no callback runs inside the call that asked for it. What is closed is freed by one, so that no event of the
- * same turn finds it gone.
+ * took whole: no callback runs inside the call that asked for it.
  *
  * All threads made here block all signals but those of faults: signals are the application's, and a write to a
  * socket that the peer closed is an error and never a SIGPIPE. */
@@ -37,33 +33,26 @@ typedef struct cake__later {
     void (*fn)(struct cake__later *later);
 } cake__later_t;
 
-/* A descriptor whose events the loop waits for. */
-typedef struct cake__watch {
-    int file; /* -1: none */
-    void (*fn)(struct cake__watch *watch, uint32_t events);
-} cake__watch_t;
-
 typedef struct cake__uvenv {
     cake_env_t base;
-    int epoll;
-    cake__watch_t wake;  /* an eventfd, for posts and for the end */
-    cake__watch_t timer; /* a timerfd for the least of the timers, see set_timer */
-    cake__watch_t inner; /* libuv's loop */
     uv_loop_t loop;
-    uv_prepare_t alive;  /* libuv's loop looks at nothing when it holds nothing */
-    bool has_inner_work; /* it has been asked for something, and must run before the loop sleeps */
-    pthread_t thread;    /* set by itself before cake_uv_env_new returns */
+    uv_poll_t wake;       /* for posts and for the end: a pipe of ours, see wake_loop */
+    uv_file wake_fds[2];  /* the end that is read, the end that is written */
+    uv_prepare_t prepare; /* end_turn */
+    uv_idle_t idle;       /* runs while end_turn left something: the loop does not sleep then */
+    uv_poll_t timer;      /* for the least of the timers, see set_timer */
+    uv_file timer_fd;
+    pthread_t thread; /* set by itself before cake_uv_env_new returns */
     cake_gate_t started;
     char thread_name[16];
     cake__timers_t timers;
     uint64_t timer_set_for_ns;
     cake__deferreds_t deferreds;
-    cake__list_t later, next_turn;
+    cake__list_t later;
     _Atomic(cake_post_t *) posts; /* the newest first */
     atomic_size_t posting;        /* threads inside of post: the loop stays until they have left */
     atomic_bool is_ending;
     size_t open_count; /* listeners, streams, lanes, datagram sockets, resolves: 0 when it is closed */
-    int spare_file;    /* closed to take, and refuse, a connection when there are no more descriptors */
     cake__tls_pool_t tls_pool;
     uint8_t *datagram_buffer; /* one is enough: a datagram is handed over before the next is received */
 } cake__uvenv_t;
@@ -81,8 +70,7 @@ static inline void cake__uv_check_on_loop(const cake__uvenv_t *env)
 /* ---- env.c ---- */
 
 int cake__uv_err(int status); /* a libuv status as a code of ours */
-int cake__uv_errno(void);     /* errno as one */
-socklen_t cake__uv_from_addr(const cake_addr_t *addr, struct sockaddr_storage *out);
+void cake__uv_from_addr(const cake_addr_t *addr, struct sockaddr_storage *out);
 void cake__uv_to_addr(const struct sockaddr *from, cake_addr_t *out);
 int cake__uv_thread(pthread_t *out, void *(*fn)(void *arg), void *arg); /* with signals blocked */
 void cake__uv_gate_init(cake_env_t *env, cake_gate_t *gate);
@@ -93,18 +81,11 @@ void cake__uv_gate_destroy(cake_env_t *env, cake_gate_t *gate);
 /* ---- loop.c ---- */
 
 int cake__uv_loop_init(cake__uvenv_t *env);
-void cake__uv_loop_run(cake__uvenv_t *env);  /* until its end */
-void cake__uv_loop_end(cake__uvenv_t *env);  /* any thread: it runs what was posted, and returns */
-void cake__uv_loop_free(cake__uvenv_t *env); /* after it has returned */
-
-/* events: of epoll. Those with EPOLLET come once for what is there. CAKE_ENOMEM. */
-int cake__uv_watch(cake__uvenv_t *env, cake__watch_t *watch, uint32_t events);
-void cake__uv_watch_for(cake__uvenv_t *env, cake__watch_t *watch,
-                        uint32_t events);                        /* from now on; what is there comes again */
-void cake__uv_unwatch(cake__uvenv_t *env, cake__watch_t *watch); /* and closes the descriptor */
-
-void cake__uv_later(cake__uvenv_t *env, cake__later_t *later);     /* once; cake__list_remove takes it back */
-void cake__uv_next_turn(cake__uvenv_t *env, cake__later_t *later); /* likewise, when others had their turn */
+void cake__uv_loop_close_handles(cake__uvenv_t *env); /* then run the loop until nothing is left */
+void cake__uv_loop_end(cake__uvenv_t *env);           /* any thread: it runs what was posted, and returns */
+void cake__uv_loop_free(cake__uvenv_t *env);          /* after it has returned */
+void cake__uv_run_posts(cake__uvenv_t *env);
+void cake__uv_later(cake__uvenv_t *env, cake__later_t *later); /* once; cake__list_remove takes it back */
 void cake__uv_timer_arm(cake_env_t *env, cake_timer_t *timer, uint64_t deadline_ns);
 void cake__uv_timer_cancel(cake_env_t *env, cake_timer_t *timer);
 void cake__uv_defer(cake_env_t *env, cake_deferred_t *deferred);

@@ -14,8 +14,8 @@ struct cake__secure {
     cake__tls_t *tls;
     cake_stream_t *stream;
     cake__later_t deliver;
-    struct iovec *rest; /* while the write is under way: the writer's, or a copy of ours once it waits for the socket */
-    size_t rest_at, rest_count;
+    uv_buf_t *rest; /* while the write is under way: the writer's, or a copy of ours once it waits for the socket */
+    unsigned rest_at, rest_count;
     bool is_rest_ours;
     uint8_t *pending;
     cake_timer_t linger;
@@ -89,10 +89,14 @@ const char *cake__uv_stream_reason(cake_stream_t *stream)
 
 bool cake__secure_wants_bytes(const cake_stream_t *stream)
 {
-    const cake__secure_t *secure = stream->secure;
-    if (stream->is_closing)
-        return !secure->is_gone; /* it lingers */
-    return !stream->is_read_over && !is_full(secure) && (!stream->is_paused || !secure->is_ready);
+    return !stream->secure->is_ready && !stream->secure->has_failed;
+}
+
+uv_buf_t cake__secure_buffer(cake_stream_t *stream)
+{
+    bool is_wanted = !is_full(stream->secure) || stream->is_closing;
+    uint8_t *buffer = is_wanted ? cake__tls_buffer(&stream->env->tls_pool) : NULL;
+    return uv_buf_init((char *)buffer, buffer != NULL ? CAKE__TLS_INPUT_BYTES : 0);
 }
 
 /* ---- out ---- */
@@ -109,51 +113,65 @@ static void end_rest(cake_stream_t *stream, int err)
     cake__uv_later(stream->env, &stream->written);
 }
 
-static void on_sent(cake_stream_t *stream, int err)
+static void on_sent(uv_write_t *request, int status)
 {
+    cake_stream_t *stream = request->data;
     cake__secure_t *secure = stream->secure;
+    if (stream->is_closing)
+        return;
     cake__tls_give(&stream->env->tls_pool, secure->pending);
     secure->pending = NULL;
     secure->is_sending = false;
-    if (err != 0)
-        end_rest(stream, err);
+    if (status != 0)
+        end_rest(stream, cake__uv_err(status));
     else
         flush(stream);
 }
 
-/* The records, or what the socket takes of them at once; the rest when it has room. */
+/* The records, or what the socket takes of them at once; the rest by libuv. */
 static int send_records(cake_stream_t *stream, cake_slice_t records)
 {
     cake__secure_t *secure = stream->secure;
-    struct iovec part = {(void *)(uintptr_t)records.data, records.len};
-    int sent = cake__uv_send(stream, &part, 1, on_sent);
+    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)records.data, (unsigned)records.len);
+    intptr_t sent = cake__uv_send(stream, &buf, 1);
     if (sent < 0)
-        return sent;
-    if (sent == 1) {
+        return cake__uv_err((int)sent);
+    size_t taken = (size_t)sent;
+    if (taken == records.len) {
         cake__tls_sent(secure->tls);
         return 0;
     }
     secure->pending = cake__tls_take(secure->tls);
-    secure->is_sending = true;
-    return 0;
+    buf.base += taken;
+    buf.len -= taken;
+    stream->write.data = stream;
+    int err = uv_write(&stream->write, (uv_stream_t *)&stream->tcp, &buf, 1, on_sent);
+    secure->is_sending = err == 0;
+    return cake__uv_err(err);
 }
 
 static int encrypt_some(cake__secure_t *secure)
 {
     size_t done = 0;
     while (secure->rest_at < secure->rest_count && done < CAKE__TLS_WRITE_MAX) {
-        struct iovec *part = &secure->rest[secure->rest_at];
-        size_t step = cake__min_u64(part->iov_len, CAKE__TLS_WRITE_MAX - done);
-        int err = cake__tls_write(secure->tls, part->iov_base, step);
+        uv_buf_t *buf = &secure->rest[secure->rest_at];
+        size_t step = cake__min_u64(buf->len, CAKE__TLS_WRITE_MAX - done);
+        int err = cake__tls_write(secure->tls, buf->base, step);
         if (err != 0)
             return err;
-        part->iov_base = (uint8_t *)part->iov_base + step;
-        part->iov_len -= step;
+        buf->base += step;
+        buf->len -= step;
         done += step;
-        if (part->iov_len == 0)
+        if (buf->len == 0)
             secure->rest_at++;
     }
     return 0;
+}
+
+static void on_shut(uv_shutdown_t *request, int status)
+{
+    (void)request;
+    (void)status;
 }
 
 static void flush(cake_stream_t *stream)
@@ -178,28 +196,28 @@ static void flush(cake_stream_t *stream)
         if (secure->is_ready)
             cake__tls_shut(secure->tls);
         flush(stream);
-        cake__uv_shut(stream);
+        uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut);
     }
 }
 
-void cake__secure_write(cake_stream_t *stream, struct iovec *parts, size_t count)
+void cake__secure_write(cake_stream_t *stream, uv_buf_t *bufs, unsigned count)
 {
     cake__secure_t *secure = stream->secure;
-    secure->rest = parts;
+    secure->rest = bufs;
     secure->rest_at = 0;
     secure->rest_count = count;
     flush(stream);
-    size_t left = secure->rest_count - secure->rest_at; /* the socket takes no more for now */
+    unsigned left = secure->rest_count - secure->rest_at; /* the socket takes no more for now */
     secure->rest = NULL;
     secure->rest_at = secure->rest_count = 0;
     if (left == 0)
         return;
-    secure->rest = cake__malloc(&stream->env->base.alloc, left * sizeof parts[0]);
+    secure->rest = cake__malloc(&stream->env->base.alloc, left * sizeof bufs[0]);
     if (secure->rest == NULL) {
         end_rest(stream, CAKE_ENOMEM);
         return;
     }
-    memcpy(secure->rest, parts + count - left, left * sizeof parts[0]);
+    memcpy(secure->rest, bufs + count - left, left * sizeof bufs[0]);
     secure->rest_count = left;
     secure->is_rest_ours = true;
 }
@@ -219,6 +237,7 @@ static void fail(cake_stream_t *stream, int err)
         return;
     secure->has_failed = true;
     stream->is_read_over = true;
+    uv_read_stop((uv_stream_t *)&stream->tcp);
     flush(stream); /* an alert tells the peer */
     if (secure->is_client && !secure->is_ready)
         stream->handlers.on_connect(stream->arg, err == CAKE_ENOMEM ? err : CAKE_ECONNECTION);
@@ -268,7 +287,12 @@ static void hand_over(cake_stream_t *stream)
         if (got == 0)
             break;
     }
-    cake__uv_read_on(stream);
+    if (stream->is_closing)
+        return;
+    if (stream->is_read_over)
+        uv_read_stop((uv_stream_t *)&stream->tcp);
+    else if (!is_full(secure))
+        cake__uv_start_reading(stream);
 }
 
 static void advance(cake_stream_t *stream)
@@ -291,9 +315,9 @@ bool cake__secure_lingers(cake_stream_t *stream)
     cake__list_remove(&secure->deliver.node);
     if (!secure->has_failed || secure->is_client || secure->is_gone || secure->is_sending)
         return false;
-    if (!secure->is_shutdown_sent)
-        cake__uv_shut(stream);
-    cake__uv_read_on(stream);
+    if (!secure->is_shutdown_sent && uv_shutdown(&stream->shutdown, (uv_stream_t *)&stream->tcp, on_shut) != 0)
+        return false;
+    cake__uv_read(stream);
     cake__timer_arm_ms(&stream->env->base, &secure->linger, LINGER_MS);
     return true;
 }
@@ -310,28 +334,32 @@ void cake__secure_deliver(cake_stream_t *stream)
         cake__uv_later(stream->env, &secure->deliver);
 }
 
-void cake__secure_got(cake_stream_t *stream, void *data, intptr_t got)
+void cake__secure_got(cake_stream_t *stream, void *data, ssize_t count)
 {
     cake__secure_t *secure = stream->secure;
-    cake__tls_pool_t *pool = &stream->env->tls_pool;
-    if (got <= 0 || stream->is_closing)
-        cake__tls_give(pool, data);
-    secure->is_gone = got <= 0;
-    if (stream->is_closing && secure->is_gone)
+    if (count <= 0 || stream->is_closing)
+        cake__tls_give(&stream->env->tls_pool, data);
+    if (stream->is_closing && count < 0)
         cake__uv_close_now(stream); /* it lingered for this */
-    if (stream->is_closing)
+    if (stream->is_closing || count == 0)
         return;
-    if (secure->is_gone) { /* without a goodbye: it may have been cut */
-        if (!secure->is_ready)
-            cake__tls_fail(secure->tls, "TLS: the peer closed the connection before it was secured");
-        fail(stream, got == CAKE_ENOMEM ? CAKE_ENOMEM : CAKE_ECONNECTION);
+    if (count > 0) {
+        int err = cake__tls_feed(secure->tls, data, (size_t)count);
+        if (err != 0)
+            fail(stream, err);
+        else
+            advance(stream);
+        if (!cake__tls_keep(secure->tls, data))
+            cake__tls_give(&stream->env->tls_pool, data);
         return;
     }
-    int err = cake__tls_feed(secure->tls, data, (size_t)got);
-    if (err != 0)
-        fail(stream, err);
-    else
-        advance(stream);
-    if (!cake__tls_keep(secure->tls, data))
-        cake__tls_give(pool, data);
+    if (count == UV_ENOBUFS &&
+        is_full(secure)) { /* who wants no more mostly does again before the loop sleeps, and is asked once more */
+        uv_read_stop((uv_stream_t *)&stream->tcp);
+        return;
+    }
+    secure->is_gone = true;
+    if (!secure->is_ready)
+        cake__tls_fail(secure->tls, "TLS: the peer closed the connection before it was secured");
+    fail(stream, count == UV_ENOBUFS ? CAKE_ENOMEM : CAKE_ECONNECTION); /* without a goodbye: it may have been cut */
 }
