@@ -8,10 +8,12 @@
 
 /* ---- keys and values ------------------------------------------------------------------------------------------------------*/
 
-/* Every fifth key is too long for its id to hold it. */
+/* Every fifth key is too long for its id to hold it, and every fifth one is a UUID, which it holds in another form. */
 size_t cake__key_text(uint32_t key, char out[64])
 {
-    int len = snprintf(out, 64, key % 5 == 4 ? "k%05u-longer-than-an-id-can-hold" : "k%05u", (unsigned)key);
+    static const char *const formats[] = {"k%05u", "k%05u", "k%05u", "k%05u-longer-than-an-id-can-hold",
+                                          "000%05u-7dec-41d0-a765-00a0c91e6bf6"};
+    int len = snprintf(out, 64, formats[key % 5], (unsigned)key);
     return (size_t)len;
 }
 
@@ -22,7 +24,7 @@ bool cake__key_parse(cake_slice_t text, uint32_t *key)
     if (text.len < 6)
         return false;
     *key = 0;
-    for (size_t i = 1; i < 6; i++)
+    for (size_t i = text.len == 36 ? 3 : 1, end = i + 5; i < end; i++)
         *key = *key * 10 + (uint32_t)(at[i] - '0');
     return *key < CAKE__TRIAL_KEYS_MAX && cake__key_text(*key, expected) == text.len &&
            memcmp(expected, at, text.len) == 0;

@@ -400,7 +400,7 @@ static int read_hail(cake_store_t *to, cake_store_t *from, size_t at, uint64_t v
 static void what_another_process_says_under_a_known_id_is_not_heard(void **state)
 {
     (void)state;
-    enum { NODE_ID_AT = 1, RUN_AT = 3 };
+    enum { VERSION_AT, NODE_ID_AT, RUN_AT = 3 };
     cluster_t cluster = {0};
     cluster_open(&cluster, 3, 80, NULL);
     cake_store_t *one = cluster.members[1].store, *two = cluster.members[2].store;
@@ -409,6 +409,9 @@ static void what_another_process_says_under_a_known_id_is_not_heard(void **state
     assert_int_equal(read_hail(one, two, NODE_ID_AT, 3, 2), CAKE_EBUSY); /* another that is known */
     assert_int_equal(read_hail(one, two, NODE_ID_AT, 9, 2), CAKE_EBUSY); /* one that is not */
     assert_int_equal(read_hail(one, two, NODE_ID_AT, 1, 2), CAKE_EPARSE);
+    assert_int_equal(one->foreign_told_ns, 0);
+    assert_int_equal(read_hail(one, two, VERSION_AT, 0, 1), CAKE_EVERSION);
+    assert_true(one->foreign_told_ns > 0); /* the log has it */
     cluster_close(&cluster);
 }
 

@@ -277,6 +277,7 @@ struct cake_store {
     uint16_t join_peer; /* whom the first session is with; 0: nobody yet */
     bool join_is_listed;
     bool sees_new;             /* of a cluster that is all new, as far as this node knows (join.c) */
+    uint64_t foreign_told_ns;  /* when it was logged last that another speaks another version of the protocol */
     uint64_t all_new_since_ns; /* and all others said so, too; 0: they do not */
     uint64_t join_deadline_ns,
         part_deadline_ns; /* for finding whom to join; for becoming part of the cluster, 0: later */

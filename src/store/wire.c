@@ -6,6 +6,7 @@
 #include "store/store.h"
 
 #define WIRE_VERSION      4u
+#define FOREIGN_EVERY_NS  (60u * 1000u * CAKE_NS_PER_MS)
 #define HAIL_JOINED       1u
 #define HAIL_READS_PACKED 2u
 #define HAIL_SEES_NEW     4u
@@ -49,6 +50,19 @@ void cake__put_hail(cake_store_t *store, cake__buf_t *out)
     cake__put_u64(out, store->digest);
 }
 
+static int refuse_version(cake_store_t *store, uint16_t node_id, uint8_t version)
+{
+    uint64_t now_ns = cake__now_ns(store->env);
+    if (store->foreign_told_ns != 0 && now_ns - store->foreign_told_ns < FOREIGN_EVERY_NS)
+        return CAKE_EVERSION;
+    cake__log(store->log, CAKE_LOG_ERROR,
+              "node %u speaks version %u of the store's protocol, this one %u: neither gets what the other has; "
+              "upgrade the older one",
+              (unsigned)node_id, (unsigned)version, WIRE_VERSION);
+    store->foreign_told_ns = now_ns;
+    return CAKE_EVERSION;
+}
+
 /* What a second process says under a taken id is not heard, whichever of the two it is told about: its copies are of no replica, and
  * its contexts no acknowledgements. Who is new is heard as soon as membership has it: within a gossip round. */
 int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out)
@@ -65,7 +79,7 @@ int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *ou
     out->registry = cake__get_u32(reader);
     out->digest = cake__get_u64(reader);
     if (reader->err == 0 && version != WIRE_VERSION)
-        return CAKE_EVERSION;
+        return refuse_version(store, out->node_id, version);
     bool is_valid = out->node_id != 0 && out->node_id != cake_node_id(store->node) && out->actor != 0;
     if (reader->err != 0 || !is_valid)
         return CAKE_EPARSE;
