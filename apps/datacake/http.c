@@ -148,15 +148,15 @@ static int open_socket(const char *address, const struct addrinfo *where, char m
     return err;
 }
 
-static void note_address(http_t *http)
+void http_address(int socket, char out[HTTP_ADDRESS_MAX])
 {
     struct sockaddr_storage bound;
     socklen_t len = sizeof(bound);
     char host[64] = "?", port[8] = "?";
-    if (getsockname(http->listen_socket, (struct sockaddr *)&bound, &len) == 0)
+    if (getsockname(socket, (struct sockaddr *)&bound, &len) == 0)
         getnameinfo((struct sockaddr *)&bound, len, host, sizeof(host), port, sizeof(port),
                     NI_NUMERICHOST | NI_NUMERICSERV);
-    snprintf(http->address, sizeof(http->address), bound.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+    snprintf(out, HTTP_ADDRESS_MAX, bound.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
 int http_listen(const char *address, char message[HTTP_MESSAGE_MAX])
@@ -224,7 +224,7 @@ int http_start(const http_options_t *options, int socket, http_t **out)
     }
     http->options = *options;
     http->listen_socket = socket;
-    note_address(http);
+    http_address(socket, http->address);
     http->started_ms = monotonic_ms();
     http->node_id = cake_node_id(options->node);
     pthread_condattr_t monotonic;
@@ -252,11 +252,6 @@ int http_start(const http_options_t *options, int socket, http_t **out)
     http_quiesce(http);
     http_stop(http);
     return err;
-}
-
-const char *http_address(const http_t *http)
-{
-    return http->address;
 }
 
 /* ---- end --------------------------------------------------------------------------------------------------------- */

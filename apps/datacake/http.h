@@ -35,10 +35,11 @@ typedef struct http_options {
 /* Binds the address, before the node makes itself known: returns the socket, or CAKE_EADDRINUSE, CAKE_EPARSE, CAKE_EINVAL
  * (no address of this machine), CAKE_EIO and message: one line. */
 int http_listen(const char *address, char message[HTTP_MESSAGE_MAX]);
+/* Of such a socket: with the port it has; a wildcard stays one. */
+void http_address(int socket, char out[HTTP_ADDRESS_MAX]);
 
 /* The socket becomes the server's, also after an error. CAKE_ENOMEM, CAKE_EINTERNAL. */
 int http_start(const http_options_t *options, int socket, http_t **out);
-const char *http_address(const http_t *http); /* with the port it has; a wildcard stays one */
 
 /* Whether this node takes writes, and the levels of all nodes count it: it has joined, and has exchanged words with the store of
  * every live member (or tried for HTTP_GREETING_MS: one may be out of reach). Once true it stays true. */

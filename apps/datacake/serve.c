@@ -68,6 +68,7 @@ typedef struct server {
     cake_store_t *store;
     http_t *http;
     int http_socket; /* -1: none, or the HTTP side's */
+    char http_address[HTTP_ADDRESS_MAX];
     const char *storage_name;
     char token[TOKEN_MAX + 2];
     security_t security; /* of the start */
@@ -332,6 +333,7 @@ static int open_http(server_t *server)
     if (err < 0)
         return fail(server->args, err == CAKE_EPARSE ? EXIT_USAGE : EXIT_OTHER, "%s", message);
     server->http_socket = err;
+    http_address(err, server->http_address);
     return 0;
 }
 
@@ -346,7 +348,7 @@ static int fail_duplicate(server_t *server)
 static void tell_address(const server_t *server, char out[HTTP_ADDRESS_MAX])
 {
     cake_addr_t http, node;
-    snprintf(out, HTTP_ADDRESS_MAX, "%s", http_address(server->http));
+    snprintf(out, HTTP_ADDRESS_MAX, "%s", server->http_address);
     if (!is_any_address(out) || cake_addr_parse(out, &http) != 0 ||
         cake_addr_parse(cake_node_address(server->node), &node) != 0)
         return;
@@ -367,13 +369,12 @@ static int start_http(server_t *server)
         .idle_s = (uint32_t)server->idle_s,
         .storage_name = server->storage_name,
     };
-    int socket = server->http_socket;
-    server->http_socket = -1;
     char address[HTTP_ADDRESS_MAX];
-    int err = http_start(&options, socket, &server->http);
+    tell_address(server, address);
+    int err = cake_node_publish(server->node, "http", address, strlen(address)); /* first: whoever asks finds it */
     if (err == 0) {
-        tell_address(server, address);
-        err = cake_node_publish(server->node, "http", address, strlen(address));
+        err = http_start(&options, server->http_socket, &server->http);
+        server->http_socket = -1;
     }
     if (err != 0 && cake_node_is_duplicate(server->node))
         return fail_duplicate(server);
@@ -392,10 +393,10 @@ static void raise_file_limit(void)
 static void say_ready(const server_t *server)
 {
     printf("datacake: node %u is ready: listen %s, http http://%s\n", cake_node_id(server->node),
-           cake_node_address(server->node), http_address(server->http));
+           cake_node_address(server->node), server->http_address);
     fflush(stdout);
     log_line(&server->log, CAKE_LOG_INFO, "node %u is ready: listen %s, http http://%s, storage %s",
-             cake_node_id(server->node), cake_node_address(server->node), http_address(server->http),
+             cake_node_id(server->node), cake_node_address(server->node), server->http_address,
              server->storage_name);
 }
 
@@ -481,7 +482,7 @@ static int run(const args_t *given)
     atomic_store(&server.log.keeps_errors, false);
     if (status == 0) {
         log_line(&server.log, CAKE_LOG_INFO, "node %u serves http://%s, version %s", cake_node_id(server.node),
-                 http_address(server.http), cake_version());
+                 server.http_address, cake_version());
         status = wait_for_end(&server, &signals);
         log_line(&server.log, CAKE_LOG_INFO, "node %u leaves", cake_node_id(server.node));
         pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* a second signal ends the process at once */
