@@ -243,26 +243,6 @@ static void a_member_that_has_just_joined_counts_before_its_store_is_heard(void 
     }
 }
 
-static void a_handle_does_what_the_store_does_in_its_keyspace(void **state)
-{
-    (void)state;
-    cluster_t cluster = {0};
-    cake_keyspace_t *keyspace;
-    cake_doc_t *doc;
-    cluster_open(&cluster, 2, 11, NULL);
-    assert_int_equal(cake_keyspace_open(cluster.members[1].store, "", &keyspace), CAKE_EINVAL);
-    assert_null(keyspace);
-    assert_int_equal(cake_keyspace_open(cluster.members[1].store, "ks", &keyspace), 0);
-    assert_int_equal(cake_keyspace_put(keyspace, cake_key_str("a"), "1", 1, CAKE_ALL), 0);
-    assert_text(&cluster, 2, "a", "1");
-    assert_int_equal(cake_keyspace_get(keyspace, cake_key_str("a"), &doc), 0);
-    cake_doc_free(doc);
-    assert_int_equal(cake_keyspace_del(keyspace, cake_key_str("a"), CAKE_ALL), 0);
-    assert_text(&cluster, 2, "a", NULL);
-    cake_keyspace_close(keyspace);
-    cluster_close(&cluster);
-}
-
 static void a_read_at_a_level_after_a_restart_alone_does_not_take_replicas_for_documents(void **state)
 {
     (void)state;
@@ -292,7 +272,6 @@ int main(void)
         cmocka_unit_test(a_read_with_a_level_finds_the_newest_and_mends_the_others),
         cmocka_unit_test(a_read_at_a_level_after_a_restart_alone_does_not_take_replicas_for_documents),
         cmocka_unit_test(a_member_that_has_just_joined_counts_before_its_store_is_heard),
-        cmocka_unit_test(a_handle_does_what_the_store_does_in_its_keyspace),
         cmocka_unit_test(bad_input_is_refused_and_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

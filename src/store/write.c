@@ -306,15 +306,19 @@ static bool does_condition_hold(cake__write_t *write, const cake__change_t *chan
     return write->found == write->expected;
 }
 
+/* The clock, for all documents of a write: the last must still be one that it gives. (A single one it refuses itself.) */
+static bool is_clock_too_far_ahead(const cake__write_t *write)
+{
+    const cake_clock_t *clock = cake_node_clock(write->store->node);
+    return write->count > 1 &&
+           cake_clock_is_too_far_ahead(clock, cake__wall_ms(write->store->env), cake_clock_last(clock) + write->count);
+}
+
 /* All or nothing: the clock is asked before the first document, with room for the last. */
 static int stage_write(cake__task_t *task, cake__change_t *change)
 {
     cake__write_t *write = CAKE_CONTAINER_OF(task, cake__write_t, task);
-    cake_store_t *store = write->store;
-    cake_clock_t *clock = cake_node_clock(store->node);
-    uint64_t wall_ms = cake__wall_ms(store->env);
-    cake_hlc_t last = cake_clock_last(clock) + write->count;
-    write->stage_err = cake_clock_is_too_far_ahead(clock, wall_ms, last) ? CAKE_EDRIFT : 0;
+    write->stage_err = is_clock_too_far_ahead(write) ? CAKE_EDRIFT : 0;
     if (write->stage_err == 0 && write->has_condition && !does_condition_hold(write, change))
         write->stage_err = CAKE_ECONFLICT;
     for (size_t i = 0; i < write->count && write->stage_err == 0; i++) {
@@ -422,6 +426,12 @@ void cake__writes_send_ahead(cake_store_t *store, cake__list_t *batch)
     }
 }
 
+/* A node alone has nobody to encode it for: who comes later gets it by a session. */
+static bool is_for_nobody(const cake__write_t *write)
+{
+    return cake__list_is_empty(&write->store->peers) && is_reached(write);
+}
+
 static void finish_write(cake__task_t *task, int err)
 {
     cake__write_t *write = CAKE_CONTAINER_OF(task, cake__write_t, task);
@@ -433,7 +443,7 @@ static void finish_write(cake__task_t *task, int err)
         return;
     }
     write->phase = CAKE__WRITE_WAITING;
-    if (!cake__list_is_linked(&write->keyspace_link))
+    if (!cake__list_is_linked(&write->keyspace_link) && !is_for_nobody(write))
         publish(write);
     else if (write->unit != NULL && write->has_new_peer)
         cake__distribute(store, write->unit);
