@@ -195,9 +195,97 @@ static void options_are_checked(void **state)
     cake_sim_result_t result;
     options.nodes = 1000;
     assert_int_equal(cake_sim_run(1, &options, &result), CAKE_EINVAL);
+    assert_int_equal(cake_sim_run_range(&(cake_sim_range_t){.size = sizeof(cake_sim_range_t), .count = 1}, &options),
+                     1);
     options.nodes = 3;
-    options.size--;
+    options.size = 1;
     assert_int_equal(cake_sim_run(1, &options, &result), CAKE_EINVAL);
+}
+
+static uint64_t hash_of(const cake_sim_options_t *options)
+{
+    cake_sim_result_t result;
+    assert_int_equal(cake_sim_run(1, options, &result), 0);
+    assert_true(result.ok);
+    return result.trace_hash;
+}
+
+/* Whether a member was read shows in the run. */
+static void options_of_older_and_newer_programs_are_understood(void **state)
+{
+    struct {
+        cake_sim_options_t known;
+        uint64_t later;
+    } options = {.known = CAKE_SIM_OPTIONS_INIT};
+    struct {
+        cake_sim_workload_t known;
+        uint64_t later;
+    } workload = {{.size = sizeof workload, .name = "newer"}, 0};
+    cake_sim_result_t result;
+    options.known.nodes = 2;
+    options.known.seconds = 10;
+    options.known.faults = CAKE_SIM_NOTHING;
+    uint64_t hash = hash_of(&options.known);
+    options.known.size = offsetof(cake_sim_options_t, storage);
+    options.known.storage = (cake_sim_storage_t)99;
+    assert_true(hash_of(&options.known) == hash);
+    options.known.storage = CAKE_SIM_STORAGE_DRAWN;
+    options.known.size = sizeof options;
+    assert_true(hash_of(&options.known) == hash);
+    options.later = 1;
+    assert_int_equal(cake_sim_run(1, &options.known, &result), CAKE_EINVAL);
+    options.later = 0;
+
+    options.known.workload = &workload.known;
+    hash = hash_of(&options.known);
+    workload.known.size = offsetof(cake_sim_workload_t, check);
+    workload.known.check = (void (*)(void *, cake_sim_t *))(uintptr_t)1;
+    assert_true(hash_of(&options.known) == hash);
+    workload.known.check = NULL;
+    workload.known.size = sizeof workload;
+    workload.later = 1;
+    assert_int_equal(cake_sim_run(1, &options.known, &result), CAKE_EINVAL);
+}
+
+static void ranges_of_older_and_newer_programs_are_understood(void **state)
+{
+    struct {
+        cake_sim_range_t known;
+        uint64_t later;
+    } range = {{.size = offsetof(cake_sim_range_t, done), .from = 1, .count = 1}, 0};
+    cake_sim_options_t options = CAKE_SIM_OPTIONS_INIT;
+    cake_sim_result_t result;
+    options.nodes = 2;
+    options.seconds = 10;
+    options.size = offsetof(cake_sim_options_t, steps);
+    range.known.done = (int (*)(void *, const cake_sim_result_t *))(uintptr_t)1;
+    assert_int_equal(cake_sim_run_range(&range.known, &options), 0);
+    options.steps = 77;
+    assert_int_equal(cake_sim_shrink(1, &options, &result, 1), 1);
+    assert_int_equal(options.steps, 77); /* of the program's, behind the end of what it has as options */
+    range.known.done = NULL;
+    range.known.size = sizeof range;
+    assert_int_equal(cake_sim_run_range(&range.known, &options), 0);
+    range.later = 1;
+    assert_int_equal(cake_sim_run_range(&range.known, &options), 1);
+}
+
+static void cases_of_older_and_newer_programs_are_understood(void **state)
+{
+    struct {
+        cake_sim_explore_options_t known;
+        uint64_t later;
+    } options = {.known = CAKE_SIM_EXPLORE_OPTIONS_INIT};
+    cake_sim_explore_result_t result;
+    options.known.max_states = UINT64_MAX;
+    assert_int_equal(cake_sim_explore(&options.known, &result), CAKE_EINVAL);
+    options.known.size = offsetof(cake_sim_explore_options_t, max_states);
+    assert_int_equal(cake_sim_explore(&options.known, &result), 0);
+    options.known.size = sizeof options;
+    options.known.max_states = 100;
+    assert_int_equal(cake_sim_explore(&options.known, &result), 0);
+    options.later = 1;
+    assert_int_equal(cake_sim_explore(&options.known, &result), CAKE_EINVAL);
 }
 
 static void faults_have_names(void **state)
@@ -222,6 +310,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_are_checked),
+        cmocka_unit_test(options_of_older_and_newer_programs_are_understood),
+        cmocka_unit_test(ranges_of_older_and_newer_programs_are_understood),
+        cmocka_unit_test(cases_of_older_and_newer_programs_are_understood),
         cmocka_unit_test(faults_have_names),
         cmocka_unit_test(old_bugs_stay_away),
         cmocka_unit_test(a_seed_gives_one_run),

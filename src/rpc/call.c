@@ -45,7 +45,7 @@ static bool is_path(const char *path, size_t len)
 
 static int add_headers(cake_call_t *call, const cake_call_options_t *options)
 {
-    for (size_t i = 0; options != NULL && i < options->header_count; i++) {
+    for (size_t i = 0; i < options->header_count; i++) {
         const cake_header_t *header = &options->headers[i];
         int err = cake__headers_check(header->name, header->value);
         if (err == 0)
@@ -56,12 +56,14 @@ static int add_headers(cake_call_t *call, const cake_call_options_t *options)
     return 0;
 }
 
-static int make(cake_channel_t *channel, const char *path, const cake_call_options_t *options, cake_call_t **out)
+static int make(cake_channel_t *channel, const char *path, const cake_call_options_t *given, cake_call_t **out)
 {
     cake_env_t *env = channel->env;
+    cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     size_t path_len = path == NULL ? 0 : strnlen(path, CAKE__PATH_MAX + 1);
     *out = NULL;
-    if (path == NULL || !is_path(path, path_len) || (options != NULL && options->size < sizeof *options))
+    if (path == NULL || !is_path(path, path_len) ||
+        (given != NULL && cake__options_copy(&options, sizeof options, given) != 0))
         return CAKE_EINVAL;
     cake_call_t *call = cake__malloc(&env->alloc, sizeof *call + path_len + 1);
     if (call == NULL)
@@ -75,7 +77,7 @@ static int make(cake_channel_t *channel, const char *path, const cake_call_optio
     atomic_init(&call->refs, 1);
     atomic_init(&call->is_over, false);
     atomic_init(&call->is_cancel_posted, false);
-    call->timeout_ms = options != NULL && options->timeout_ms != 0 ? options->timeout_ms : channel->timeout_ms;
+    call->timeout_ms = options.timeout_ms != 0 ? options.timeout_ms : channel->timeout_ms;
     call->content_length = UINT64_MAX;
     cake__list_init(&call->link);
     cake__list_init(&call->wait_link);
@@ -84,7 +86,7 @@ static int make(cake_channel_t *channel, const char *path, const cake_call_optio
     cake__buf_init(&call->gathered, &call->alloc);
     call->headers.buf.max = channel->kind.limits.max_header_bytes / 2;
     call->gathered.max = channel->kind.limits.max_body_bytes;
-    int err = add_headers(call, options);
+    int err = add_headers(call, &options);
     if (err != 0)
         unref(call);
     else
@@ -265,27 +267,30 @@ static void wake(cake_reply_t *reply, void *arg)
 }
 
 int cake_channel_call(cake_channel_t *channel, const char *path, const void *data, size_t len,
-                      const cake_call_options_t *options, cake_reply_t **reply)
+                      const cake_call_options_t *given, cake_reply_t **reply)
 {
     cake_env_t *env = channel->env;
+    cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     waiter_t waiter = {.env = env};
     cake_slice_t part = cake__slice(data, len);
     if (reply != NULL)
         *reply = NULL;
     if (env->ops->on_loop(env))
         return CAKE_EDEADLK;
+    if (given != NULL && cake__options_copy(&options, sizeof options, given) != 0)
+        return CAKE_EINVAL;
     env->ops->gate_init(env, &waiter.gate);
-    int err = cake_channel_call_async(channel, path, &part, 1, options, wake, &waiter, NULL);
+    int err = cake_channel_call_async(channel, path, &part, 1, &options, wake, &waiter, NULL);
     if (err == 0) {
         env->ops->gate_wait(env, &waiter.gate);
         err = cake_reply_err(waiter.reply);
     }
     env->ops->gate_destroy(env, &waiter.gate);
-    if (err != 0 && options != NULL && options->message != NULL && options->message_size > 0) {
+    if (err != 0 && options.message != NULL && options.message_size > 0) {
         const char *message = waiter.reply != NULL ? cake_reply_message(waiter.reply) : cake_strerror(err);
-        size_t size = strnlen(message, options->message_size - 1);
-        memcpy(options->message, message, size);
-        options->message[size] = '\0';
+        size_t size = strnlen(message, options.message_size - 1);
+        memcpy(options.message, message, size);
+        options.message[size] = '\0';
     }
     if (err == 0 && reply != NULL)
         *reply = waiter.reply;

@@ -373,19 +373,20 @@ static int check_address(const char *text)
     return 0;
 }
 
-int cake_channel_open(const char *address, const cake_channel_config_t *config, cake_channel_t **out)
+int cake_channel_open(const char *address, const cake_channel_config_t *given, cake_channel_t **out)
 {
-    static const cake_channel_config_t defaults = CAKE_CHANNEL_CONFIG_INIT;
-    config = config != NULL ? config : &defaults;
+    cake_channel_config_t config = CAKE_CHANNEL_CONFIG_INIT;
     *out = NULL;
     int err = check_address(address);
+    if (err == 0 && given != NULL)
+        err = cake__options_copy(&config, sizeof config, given);
     if (err != 0)
         return err;
     cake__setup_t setup;
-    err = cake__set_up(&setup, config->size >= sizeof *config, config->env, config->cluster_id, config->tls);
+    err = cake__set_up(&setup, true, config.env, config.cluster_id, config.tls);
     if (err != 0)
         return err;
-    *out = make(setup.env, address, config);
+    *out = make(setup.env, address, &config);
     if (*out == NULL) {
         cake__undo_setup(&setup);
         return CAKE_ENOMEM;

@@ -610,6 +610,87 @@ static void an_environment_comes_by_itself(void **state)
     assert_int_equal(cake_channel_close(NULL), 0);
 }
 
+/* ---- options of programs that were built with other headers: shorter, longer, longer with what is not known here ---- */
+
+static void configs_of_older_and_newer_servers_are_understood(void **state)
+{
+    static const cake_tls_config_t wrong;
+    struct {
+        cake_rpc_server_config_t known;
+        uint64_t later;
+    } config = {.known = CAKE_RPC_SERVER_CONFIG_INIT};
+    cake_rpc_server_t *server;
+    config.known.listen_addr = "127.0.0.1:0";
+    config.known.tls = &wrong;
+    assert_int_equal(cake_rpc_listen(&config.known, &server), CAKE_EINVAL);
+    config.known.size = offsetof(cake_rpc_server_config_t, tls);
+    assert_int_equal(cake_rpc_listen(&config.known, &server), 0);
+    assert_int_equal(cake_rpc_close(server), 0);
+    config.known.size = sizeof config;
+    config.known.tls = NULL;
+    assert_int_equal(cake_rpc_listen(&config.known, &server), 0);
+    assert_int_equal(cake_rpc_close(server), 0);
+    config.later = 1;
+    assert_int_equal(cake_rpc_listen(&config.known, &server), CAKE_EINVAL);
+    assert_null(server);
+}
+
+static void configs_of_older_and_newer_channels_are_understood(void **state)
+{
+    static const cake_tls_config_t wrong;
+    struct {
+        cake_channel_config_t known;
+        uint64_t later;
+    } config = {.known = CAKE_CHANNEL_CONFIG_INIT};
+    cake_channel_t *channel;
+    config.known.tls = &wrong;
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &config.known, &channel), CAKE_EINVAL);
+    config.known.size = offsetof(cake_channel_config_t, tls);
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &config.known, &channel), 0);
+    assert_int_equal(cake_channel_close(channel), 0);
+    config.known.size = sizeof config;
+    config.known.tls = NULL;
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &config.known, &channel), 0);
+    assert_int_equal(cake_channel_close(channel), 0);
+    config.later = 1;
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &config.known, &channel), CAKE_EINVAL);
+    assert_null(channel);
+}
+
+static void options_of_older_and_newer_calls_are_understood(bool is_sim)
+{
+    static const cake_header_t wrong = {":path", "/"};
+    struct {
+        cake_call_options_t known;
+        uint64_t later;
+    } options = {.known = CAKE_CALL_OPTIONS_INIT};
+    fixture_t fixture;
+    char message[64] = "";
+    fixture_start(&fixture, is_sim);
+    options.known.headers = &wrong;
+    options.known.header_count = 1;
+    assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", NULL, 0, &options.known, NULL), CAKE_EINVAL);
+    options.known.size = offsetof(cake_call_options_t, headers);
+    options.known.message = message;
+    options.known.message_size = sizeof message;
+    assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", NULL, 0, &options.known, NULL), 0);
+    assert_int_equal(cake_channel_call(fixture.channel, "/none/echo", NULL, 0, &options.known, NULL),
+                     CAKE_EUNAVAILABLE);
+    assert_string_equal(message, "");
+    options.known.size = sizeof options;
+    options.known.header_count = 0;
+    assert_int_equal(cake_channel_call(fixture.channel, "/none/echo", NULL, 0, &options.known, NULL),
+                     CAKE_EUNAVAILABLE);
+    assert_string_not_equal(message, "");
+    options.later = 1;
+    assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", NULL, 0, &options.known, NULL), CAKE_EINVAL);
+    outcome_t outcome = {0};
+    assert_int_equal(
+        cake_channel_call_async(fixture.channel, "/test/echo", NULL, 0, &options.known, note, &outcome, NULL),
+        CAKE_EINVAL);
+    fixture_stop(&fixture);
+}
+
 #define BOTH(X)                                                                                                        \
     X(bodies_of_all_sizes_come_back)                                                                                   \
     X(bodies_are_sent_back_from_where_they_lie)                                                                        \
@@ -630,7 +711,8 @@ static void an_environment_comes_by_itself(void **state)
     X(nobody_listens)                                                                                                  \
     X(blocking_on_the_loop_is_refused)                                                                                 \
     X(closing_a_channel_ends_its_calls)                                                                                \
-    X(names_are_looked_up)
+    X(names_are_looked_up)                                                                                             \
+    X(options_of_older_and_newer_calls_are_understood)
 
 #define DEFINE(name)                                                                                                   \
     static void name##_sim(void **state)                                                                               \
@@ -647,6 +729,8 @@ BOTH(DEFINE)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {BOTH(LIST) cmocka_unit_test(an_environment_comes_by_itself)};
+    const struct CMUnitTest tests[] = {BOTH(LIST) cmocka_unit_test(an_environment_comes_by_itself),
+                                       cmocka_unit_test(configs_of_older_and_newer_servers_are_understood),
+                                       cmocka_unit_test(configs_of_older_and_newer_channels_are_understood)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

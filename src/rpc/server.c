@@ -179,18 +179,18 @@ static int listen_on_loop(void *arg)
     return 0;
 }
 
-int cake_rpc_listen(const cake_rpc_server_config_t *config, cake_rpc_server_t **out)
+int cake_rpc_listen(const cake_rpc_server_config_t *given, cake_rpc_server_t **out)
 {
+    cake_rpc_server_config_t config;
     *out = NULL;
-    if (config == NULL)
+    if (given == NULL || cake__options_copy(&config, sizeof config, given) != 0)
         return CAKE_EINVAL;
-    listen_t request = {.config = config};
-    bool is_sound =
-        config->size >= sizeof *config && config->listen_addr != NULL && config->worker_lanes <= CAKE__LANES_MAX;
-    int err = cake__set_up(&request.setup, is_sound, config->env, config->cluster_id, config->tls);
+    listen_t request = {.config = &config};
+    bool is_sound = config.listen_addr != NULL && config.worker_lanes <= CAKE__LANES_MAX;
+    int err = cake__set_up(&request.setup, is_sound, config.env, config.cluster_id, config.tls);
     if (err != 0)
         return err;
-    err = look_up(request.setup.env, config->listen_addr, &request.addr);
+    err = look_up(request.setup.env, config.listen_addr, &request.addr);
     if (err == 0)
         err = cake__run_on_loop(request.setup.env, listen_on_loop, &request);
     if (err != 0)

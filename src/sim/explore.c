@@ -576,10 +576,8 @@ static uint32_t or_default(uint32_t value, uint32_t otherwise)
 int cake_sim_explore(const cake_sim_explore_options_t *given, cake_sim_explore_result_t *result)
 {
     cake_sim_explore_options_t options = CAKE_SIM_EXPLORE_OPTIONS_INIT;
-    if (given != NULL && given->size != sizeof *given)
+    if (given != NULL && cake__options_copy(&options, sizeof options, given) != 0)
         return CAKE_EINVAL;
-    if (given != NULL)
-        options = *given;
     options.replicas = or_default(options.replicas, 3);
     options.keys = or_default(options.keys, 1);
     options.writes = or_default(options.writes, 2);

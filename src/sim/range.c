@@ -31,22 +31,28 @@ static void run_twice(uint64_t seed, const cake_sim_options_t *options, cake_sim
     cake__free(&cake__libc_alloc, again);
 }
 
-uint64_t cake_sim_run_range(const cake_sim_range_t *range, const cake_sim_options_t *options)
+/* What cannot be run has failed: whoever only looks at the number must not take it for a success. */
+uint64_t cake_sim_run_range(const cake_sim_range_t *given, const cake_sim_options_t *given_options)
 {
-    cake_sim_options_t defaults = CAKE_SIM_OPTIONS_INIT;
+    cake_sim_range_t range;
+    cake_sim_options_t options = CAKE_SIM_OPTIONS_INIT;
+    if (cake__options_copy(&range, sizeof range, given) != 0 ||
+        (given_options != NULL && cake__options_copy(&options, sizeof options, given_options) != 0))
+        return 1;
     cake_sim_result_t *result = cake__sim_alloc(sizeof *result);
-    uint64_t failures = 0, most = range->failures_max != 0 ? range->failures_max : 1;
-    options = options != NULL ? options : &defaults;
-    for (uint64_t i = 0; i < range->count && failures < most; i++) {
-        uint64_t seed = range->from + i;
-        if (range->begin != NULL)
-            range->begin(range->arg, seed);
-        if (cake_sim_run(seed, options, result) != 0)
+    uint64_t failures = 0, most = range.failures_max != 0 ? range.failures_max : 1;
+    for (uint64_t i = 0; i < range.count && failures < most; i++) {
+        uint64_t seed = range.from + i;
+        if (range.begin != NULL)
+            range.begin(range.arg, seed);
+        if (cake_sim_run(seed, &options, result) != 0) {
+            failures++;
             break;
+        }
         if (result->ok && seed % TWICE_ONE_IN == 0)
-            run_twice(seed, options, result);
+            run_twice(seed, &options, result);
         failures += !result->ok;
-        if (range->done != NULL && range->done(range->arg, result) != 0)
+        if (range.done != NULL && range.done(range.arg, result) != 0)
             break;
     }
     cake__free(&cake__libc_alloc, result);
@@ -134,7 +140,7 @@ static bool shrink_faults(shrinking_t *shrinking)
     return has_shrunk;
 }
 
-unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_result_t *result, unsigned runs_max)
+static unsigned shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_result_t *result, unsigned runs_max)
 {
     shrinking_t shrinking = {options, result, 1, runs_max};
     bool has_shrunk = true;
@@ -156,6 +162,19 @@ unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_re
         has_shrunk |= shrink_faults(&shrinking);
     }
     return shrinking.runs;
+}
+
+unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_result_t *result, unsigned runs_max)
+{
+    cake_sim_options_t best;
+    size_t size = options->size;
+    *result = (cake_sim_result_t){.seed = seed};
+    if (cake__options_copy(&best, sizeof best, options) != 0)
+        return 1;
+    unsigned runs = shrink(seed, &best, result, runs_max);
+    best.size = size;
+    memcpy(options, &best, cake__min_u64(size, sizeof best));
+    return runs;
 }
 
 /* ---- names --------------------------------------------------------------------------------------------------------------------*/

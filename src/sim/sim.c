@@ -24,16 +24,15 @@ static uint32_t or_default(uint32_t value, uint32_t otherwise)
 static int fill_options(cake__trial_t *trial, const cake_sim_options_t *options)
 {
     cake_sim_options_t *to = &trial->options;
-    if (options != NULL && options->size != sizeof *options)
+    if (options != NULL && cake__options_copy(to, sizeof *to, options) != 0)
         return CAKE_EINVAL;
-    if (options != NULL)
-        *to = *options;
+    if (to->workload != NULL && cake__options_copy(&trial->workload, sizeof trial->workload, to->workload) != 0)
+        return CAKE_EINVAL;
+    to->workload = to->workload != NULL ? &trial->workload : NULL;
     to->seconds = or_default(to->seconds, 60);
     trial->has_default_writes = to->workload == NULL && to->writes == 0;
     to->writes = to->workload != NULL ? to->writes : or_default(to->writes, 500);
     to->steps = or_default(to->steps, 200);
-    if (to->workload != NULL && to->workload->size != sizeof *to->workload)
-        return CAKE_EINVAL;
     to->faults = to->faults == CAKE_SIM_NOTHING ? 0 : or_default(to->faults, CAKE_SIM_ALL);
     if (to->nodes > 32 || to->keys > CAKE__TRIAL_KEYS_MAX || to->keyspaces > CAKE__TRIAL_KEYSPACES_MAX ||
         to->writes > CAKE__TRIAL_OPS_MAX / 4 || to->storage > CAKE_SIM_STORAGE_SQLITE || to->seconds > 86400)

@@ -347,6 +347,7 @@ typedef enum cake__trial_draw {
 struct cake_sim {
     uint64_t seed;
     cake_sim_options_t options;
+    cake_sim_workload_t workload; /* what options point to, when there is one */
     cake__plan_t plan;
     cake__random_t draws[CAKE__TRIAL_DRAW_COUNT];
     cake__world_t *world;

@@ -268,23 +268,24 @@ static const cake_env_ops_t uv_ops = {
     .stream_reason = cake__uv_stream_reason,
 };
 
-int cake_uv_env_new(const cake_uv_options_t *options, cake_env_t **out)
+int cake_uv_env_new(const cake_uv_options_t *given, cake_env_t **out)
 {
-    const cake_uv_options_t defaults = CAKE_UV_OPTIONS_INIT;
-    if (out == NULL || (options != NULL && options->size < sizeof *options))
+    cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
+    if (out == NULL)
         return CAKE_EINVAL;
     *out = NULL;
-    options = options != NULL ? options : &defaults;
-    const cake_alloc_t *alloc = cake__alloc_or_default(options->alloc);
+    if (given != NULL && cake__options_copy(&options, sizeof options, given) != 0)
+        return CAKE_EINVAL;
+    const cake_alloc_t *alloc = cake__alloc_or_default(options.alloc);
     cake__uvenv_t *env = cake__calloc(alloc, 1, sizeof *env);
     if (env == NULL)
         return CAKE_ENOMEM;
     env->base.ops = &uv_ops;
     env->base.alloc = *alloc;
     env->tls_pool.alloc = &env->base.alloc;
-    env->base.log = options->log != NULL ? *options->log : (cake_log_t){write_to_stderr, NULL, CAKE_LOG_WARN};
+    env->base.log = options.log != NULL ? *options.log : (cake_log_t){write_to_stderr, NULL, CAKE_LOG_WARN};
     snprintf(env->thread_name, sizeof env->thread_name, "%s",
-             options->thread_name != NULL ? options->thread_name : "datacake");
+             options.thread_name != NULL ? options.thread_name : "datacake");
     int err = cake__uv_loop_init(env);
     if (err != 0) {
         cake__free(alloc, env);

@@ -356,6 +356,30 @@ static void test_options_are_checked(void **state)
     env->ops->close(env);
 }
 
+static void test_options_of_older_and_newer_programs_are_understood(void **state)
+{
+    struct {
+        cake_uv_options_t known;
+        uint64_t later;
+    } options = {.known = CAKE_UV_OPTIONS_INIT};
+    const cake_log_t log = {NULL, NULL, CAKE_LOG_ERROR};
+    cake_env_t *env;
+    (void)state;
+    options.known.size = offsetof(cake_uv_options_t, thread_name);
+    options.known.log = &log;
+    options.known.thread_name = (const char *)UINTPTR_MAX; /* an older program has no such member */
+    assert_int_equal(cake_uv_env_new(&options.known, &env), 0);
+    assert_int_equal(env->log.least, CAKE_LOG_ERROR);
+    env->ops->close(env);
+    options.known.size = sizeof options;
+    options.known.thread_name = NULL;
+    assert_int_equal(cake_uv_env_new(&options.known, &env), 0);
+    env->ops->close(env);
+    options.later = 1;
+    assert_int_equal(cake_uv_env_new(&options.known, &env), CAKE_EINVAL);
+    assert_null(env);
+}
+
 /* ---- a heap that fails when told to ---- */
 
 typedef struct {
@@ -549,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_closing_leaves_no_thread_and_no_descriptor),
         cmocka_unit_test(test_closing_waits_for_threads_that_post),
         cmocka_unit_test(test_options_are_checked),
+        cmocka_unit_test(test_options_of_older_and_newer_programs_are_understood),
         cmocka_unit_test(test_no_memory_for_the_environment),
         cmocka_unit_test(test_connections_without_memory_are_closed_and_later_ones_taken),
         cmocka_unit_test(test_connections_without_descriptors_are_closed_and_later_ones_taken),
