@@ -33,6 +33,7 @@ def wait_for(what, condition, seconds=PATIENCE_S):
 
 
 PORTS = itertools.count(random.randrange(10000, 32000))
+TAKEN = []  # sockets whose names keep other tests that run now away from ports that their node does not hold yet, or not just now
 
 
 def free_port():
@@ -40,13 +41,16 @@ def free_port():
     outgoing connections, and another one each time."""
     while True:
         port = 10000 + next(PORTS) % 22000
+        taken = socket.socket(socket.AF_UNIX)
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
+                taken.bind(f"\0datacake-test-port-{port}")
                 tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
+                TAKEN.append(taken)
                 return port
             except OSError:
-                continue
+                taken.close()
 
 
 class Answer:
@@ -86,7 +90,7 @@ class Node:
         assert self.process.poll() is None, f"node {self.id} has ended with {self.process.returncode}"
         try:
             return self.ask("GET", "/readyz").status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def kill(self):

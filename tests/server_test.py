@@ -32,7 +32,11 @@ def test_a_document_at_all_is_read_at_once_on_the_others(cluster):
 
 def test_a_ready_node_is_counted_by_all(cluster):
     for count in (1, 2, 3, 4):
+        began = time.monotonic()
         cluster.add()
+        is_late = time.monotonic() - began > 4  # after 5 s it no longer waits for all: one may be out of reach
+        if is_late:
+            cluster.wait_whole()
         assert [node.status()["store"]["replicas"] for node in cluster.nodes] == [count] * count
         assert cluster.nodes[0].put("books", str(count), b"1", "all").status == 200
         assert all(node.get("books", str(count)).status == 200 for node in cluster.nodes)
@@ -162,8 +166,8 @@ def test_a_partition_heals(cluster):
         wait_for("a quorum on the larger side", lambda: run("put", "books", "most", "2", "--http", urls[1]).status == 0)
         assert run("get", "books", "most", "--http", urls[0]).status == 1
         demo("heal")
-        wait_for("one cluster again", lambda: all(row[3] == "3" and row[4] == "2" for row in rows()))
-        assert len({row[6] for row in rows()}) == 1
+        wait_for("one cluster again", lambda: {(row[3], row[4]) for row in rows()} == {("3", "2")})
+        wait_for("equal documents", lambda: len({row[6] for row in rows()}) == 1)
         demo("down")
         assert all(row[2] == "stopped" for row in rows())
     finally:
@@ -353,8 +357,12 @@ def test_a_token_is_asked_for(cluster):
     cluster.add("--http-token", str(token))
     right = {"Authorization": "Bearer s3cret"}
     wait_for("the other's address", lambda: all("http" in m for m in node.ask("GET", "/members", headers=right).json()["members"]))
-    result = node.run("verify", "--http-token", str(token))
-    assert result.status == 0 and result.out.count(b"  equal") == 2, (result.out, result.err)
+
+    def verifies():  # who is slow may be suspected for a moment, and is not asked
+        result = node.run("verify", "--http-token", str(token))
+        assert result.status == 0 or "could not be asked" in result.err, (result.out, result.err)
+        return result.status == 0 and result.out.count(b"  equal") == 2
+    wait_for("two equal nodes", verifies)
 
 
 def test_others_are_told_where_a_wildcard_leads(cluster):
@@ -558,10 +566,11 @@ def test_a_directory_belongs_to_one_node_and_one_process(cluster):
 def test_a_second_node_of_the_same_id_is_refused(cluster):
     node = cluster.add()
     seed = ("--seed", f"127.0.0.1:{node.listen}")
-    refused_later = serve(cluster, *seed)  # ends by itself, with one line that names both
-    assert refused_later.status == 5 and f"127.0.0.1:{node.listen}" in refused_later.err, refused_later.err
-    assert "twice" in refused_later.err.splitlines()[-2 if refused_later.err.endswith("leaves\n") else -1], refused_later.err
-    assert len(set(re.findall(r"127\.0\.0\.1:\d+", refused_later.err))) == 2, refused_later.err
+    refused_later = serve(cluster, *seed)  # ends by itself, with one line that names both; it may have begun to serve before
+    lines = [line for line in refused_later.err.splitlines() if line.startswith("datacake serve: ")]
+    assert refused_later.status == 5 and len(lines) == 1 and "twice" in lines[0], refused_later.err
+    addresses = set(re.findall(r"127\.0\.0\.1:\d+", lines[0]))
+    assert len(addresses) == 2 and f"127.0.0.1:{node.listen}" in addresses, refused_later.err
     wait_for("the same line in the first one's log", lambda: "twice" in (node.dir / "log").read_text())
     assert node.put("books", "x", b"1", "all").status == 200  # the first one goes on
     assert serve(cluster, *seed, "--node-id", "2", "--cluster-id", "other", "--lanes", "0").status == 2
@@ -655,7 +664,9 @@ def test_commands_work_on_documents(cluster):
     assert result.status == 5 and "words.tsv:2: " in result.err, result.err
     assert node.run("get", "words", "two").out == b"2\n2"
     result = node.run("bench", "--duration-s", "1", "--writers", "4", "--reads", "50", "--json")
-    assert result.status == 0 and json.loads(result.out)["writes"]["count"] > 0, result.err
+    assert result.status == 0, result.err
+    figures = json.loads(result.out)
+    assert figures["writes"]["count"] + figures["reads"]["count"] > 0 and figures["errors"] == 0, figures
 
 
 def test_a_configuration_file_and_json_logs(cluster):

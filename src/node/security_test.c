@@ -220,12 +220,11 @@ static void keys_are_changed_without_an_outage(void **state)
     cake_tls_config_t old = {.cluster_key = OLD, .cluster_key_len = sizeof OLD};
     assert_int_equal(call_as(&members[0], &old, message), CAKE_ECONNECTION);
     start(&late, 4, config_of(&NEW, 1), &members[2]);
-    const uint16_t four = 4;
+    const uint16_t all[] = {1, 2, 3, 4};
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(cake_node_wait_for(members[i].node, &four, 1, PATIENCE_MS), 0);
+        assert_int_equal(cake_node_wait_for(members[i].node, all, CAKE_COUNT_OF(all), PATIENCE_MS), 0);
         assert_int_equal(cake_node_stats(members[i].node, &stats), 0);
         assert_int_equal(stats.gossip_bad_frames, 0);
-        assert_int_equal(stats.alive, 4);
     }
     assert_int_equal(cake_node_reload_keys(late.node, first, 0), CAKE_EINVAL);
     assert_int_equal(cake_node_reload_keys(late.node, first, CAKE_CLUSTER_KEYS_MAX + 1), CAKE_EINVAL);
@@ -307,9 +306,12 @@ static void certificates_let_in_and_are_changed_while_it_runs(void **state)
     start(&two, 2, (config.tls = &next_tls, config), &one);
     add_service(&two);
     assert_int_equal(cake_node_wait_for(one.node, ids, 2, PATIENCE_MS), 0);
-    int err = CAKE_ECONNECTION; /* the connection to its last run may be found to be gone only now */
-    for (int i = 0; i < 100 && err == CAKE_ECONNECTION; i++)
+    int err =
+        call(&one, 2); /* its last run may be found to be gone only now, and where it is now is heard a moment later */
+    for (int i = 0; i < PATIENCE_MS / 10 && err == CAKE_ECONNECTION; i++) {
+        usleep(10000);
         err = call(&one, 2);
+    }
     assert_int_equal(err, 0);
     stop(&two);
     stop(&one);
