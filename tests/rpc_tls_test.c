@@ -67,6 +67,25 @@ static files_t make_files(void)
     return files;
 }
 
+/* A key that nobody can use without its password. */
+static void encrypt_key(const files_t *files)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    FILE *file = fopen(files->key, "wb");
+    assert_non_null(file);
+    assert_int_equal(PEM_write_PrivateKey(file, key, EVP_aes_128_cbc(), (const unsigned char *)"secret", 6, NULL, NULL),
+                     1);
+    fclose(file);
+    EVP_PKEY_free(key);
+}
+
+static void write_rsa_key(const files_t *files)
+{
+    EVP_PKEY *key = EVP_RSA_gen(2048);
+    write_pem(files->key, NULL, key);
+    EVP_PKEY_free(key);
+}
+
 static void remove_files(const files_t *files)
 {
     unlink(files->ca);
@@ -361,6 +380,49 @@ static void test_curl_calls_over_tls(void **state)
     remove_files(&files);
 }
 
+static void assert_no_use(const cake_tls_config_t *config, int err, const char *words, const char *path)
+{
+    cake_channel_config_t channel = CAKE_CHANNEL_CONFIG_INIT;
+    cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
+    cake_channel_t *out;
+    tls_t tls;
+    begin(&tls);
+    options.log = &tls.log;
+    assert_int_equal(cake_uv_env_new(&options, &channel.env), 0);
+    channel.tls = config;
+    assert_int_equal(cake_channel_open("127.0.0.1:1", &channel, &out), err);
+    assert_null(out);
+    if (!server_says(&tls, words) || !server_says(&tls, path))
+        fail_msg("instead of \"%s\" the log says: %s", words, tls.text);
+    channel.env->ops->close(channel.env);
+}
+
+static void test_files_of_no_use_are_named(void **state)
+{
+    files_t files = make_files(), others = make_files();
+    cake_tls_config_t config = by_files(&files);
+    config.ca_file = "/nonexistent/ca.pem";
+    assert_no_use(&config, CAKE_ENOTFOUND, "no such file", config.ca_file);
+    config.ca_file = "/dev/null";
+    assert_no_use(&config, CAKE_EPARSE, "authority's certificate in /dev/null: no cert", config.ca_file);
+    config = by_files(&files);
+    config.cert_file = files.dir;
+    assert_no_use(&config, CAKE_EPARSE, "certificate in ", files.dir);
+    config.cert_file = files.key;
+    assert_no_use(&config, CAKE_EPARSE, "it holds none in PEM", files.key);
+    config = by_files(&files);
+    config.key_file = files.cert;
+    assert_no_use(&config, CAKE_EPARSE, ": it holds none in PEM", files.cert);
+    config.key_file = others.key;
+    assert_no_use(&config, CAKE_EPARSE, "is not that of the certificate in ", others.key);
+    write_rsa_key(&others);
+    assert_no_use(&config, CAKE_EPARSE, "is not that of the certificate in ", others.key);
+    encrypt_key(&others);
+    assert_no_use(&config, CAKE_EPARSE, "it is encrypted", others.key);
+    remove_files(&files);
+    remove_files(&others);
+}
+
 static void test_reload_without_restart(void **state)
 {
     files_t files = make_files(), newer = make_files();
@@ -371,6 +433,8 @@ static void test_reload_without_restart(void **state)
     assert_works(&tls);
     missing.key_file = "/nonexistent/key.pem";
     assert_int_equal(cake_rpc_reload_tls(tls.fixture.server, &missing), CAKE_ENOTFOUND);
+    assert_true(server_says(&tls, "cannot read /nonexistent/key.pem: no such file"));
+    assert_true(server_says(&tls, "TLS stays as it was"));
     assert_int_equal(cake_rpc_reload_tls(tls.fixture.server, NULL), CAKE_EINVAL);
     assert_int_equal(cake_rpc_reload_tls(tls.fixture.server, &next), 0);
     assert_int_equal(call(&tls, 10, message), 0); /* what is open goes on */
@@ -515,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_a_certificate_is_no_key),
         cmocka_unit_test(test_only_http2_over_tls_1_3),
         cmocka_unit_test(test_curl_calls_over_tls),
+        cmocka_unit_test(test_files_of_no_use_are_named),
         cmocka_unit_test(test_reload_without_restart),
         cmocka_unit_test(test_each_allocation_may_fail),
         cmocka_unit_test(test_allocations_of_openssl_may_fail),

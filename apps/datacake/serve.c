@@ -260,8 +260,6 @@ static int fail_node(server_t *server, const cake_node_config_t *config, int err
     const args_t *args = server->args;
     char why[LOG_KEPT_MAX];
     log_kept(&server->log, "", why);
-    if (why[0] != 0 && args_has(args, "tls-cert") && err != CAKE_EADDRINUSE) /* TLS knows more than the code says */
-        return fail(args, EXIT_OTHER, "%s; look at --tls-cert, --tls-key and --tls-ca", why);
     if (err == CAKE_EADDRINUSE)
         return fail(args, EXIT_OTHER, "the address %s is in use; stop what listens there, or give another --listen",
                     config->listen_addr);
@@ -269,10 +267,11 @@ static int fail_node(server_t *server, const cake_node_config_t *config, int err
         return fail(args, EXIT_USAGE,
                     "--listen %s is no address of this machine; behind a port mapping, that is --public",
                     config->listen_addr);
-    if (err == CAKE_EIO)
-        return fail(args, EXIT_OTHER, "cannot listen on %s: %s; may this user use that port?", config->listen_addr,
-                    cake_strerror(err));
-    return fail(args, EXIT_OTHER, "cannot start the node: %s", cake_strerror(err));
+    if (why[0] != 0 && err == CAKE_EIO) /* the address, and what the system has against it */
+        return fail(args, EXIT_OTHER, "%s; give another --listen, or the right to it", why);
+    if (why[0] != 0 && config->tls != NULL)
+        return fail(args, EXIT_OTHER, "%s; look at --tls-cert, --tls-key and --tls-ca", why);
+    return fail(args, EXIT_OTHER, "cannot start the node: %s", why[0] != 0 ? why : cake_strerror(err));
 }
 
 static int start_node(server_t *server)

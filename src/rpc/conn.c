@@ -87,7 +87,10 @@ int cake__conn_kind_reload_tls(cake__conn_kind_t *kind, const cake_tls_config_t 
     if (config == NULL || !kind->has_own_tls)
         return CAKE_EINVAL;
     int err = cake__tls_make(kind->env, config, &reload.tls);
-    return err != 0 ? err : cake__run_on_loop(kind->env, reload_on_loop, &reload);
+    if (err == 0)
+        return cake__run_on_loop(kind->env, reload_on_loop, &reload);
+    cake__log(&kind->env->log, CAKE_LOG_ERROR, "TLS stays as it was: %s", cake_strerror(err));
+    return err;
 }
 
 void cake__conn_kind_lend_tls(cake__conn_kind_t *kind, cake_tls_t *tls)

@@ -61,7 +61,7 @@ static int bind_and_receive(cake_datagram_t *socket, const cake_addr_t *addr)
         err = uv_udp_getsockname(&socket->udp, (struct sockaddr *)&local, &size);
     if (err == 0)
         cake__uv_to_addr((const struct sockaddr *)&local, &socket->addr);
-    return cake__uv_err(err);
+    return cake__uv_bound(socket->env, addr, err);
 }
 
 int cake__uv_datagram_open(cake_env_t *base, const cake_addr_t *addr, cake_datagram_fn fn, void *arg,

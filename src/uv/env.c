@@ -127,6 +127,16 @@ int cake__uv_err(int status)
     }
 }
 
+int cake__uv_bound(cake__uvenv_t *env, const cake_addr_t *addr, int status)
+{
+    char text[CAKE_ADDR_TEXT_MAX];
+    if (status != 0 && status != UV_EADDRINUSE && status != UV_ENOMEM) {
+        cake_addr_format(addr, text);
+        cake__log(&env->base.log, CAKE_LOG_ERROR, "cannot listen on %s: %s", text, uv_strerror(status));
+    }
+    return cake__uv_err(status);
+}
+
 void cake__uv_from_addr(const cake_addr_t *addr, struct sockaddr_storage *out)
 {
     memset(out, 0, sizeof *out);

@@ -11,7 +11,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <linux/capability.h>
+#include <stdio.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <datacake/uv.h>
@@ -380,6 +383,98 @@ static void test_options_of_older_and_newer_programs_are_understood(void **state
     assert_null(env);
 }
 
+/* ---- addresses that cannot be had: the log says which, and why ---- */
+
+/* The right to low ports, of this thread and those that it starts from now on. */
+static void allow_low_ports(bool is_allowed)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
+    const uint32_t bit = UINT32_C(1) << CAP_NET_BIND_SERVICE;
+    assert_int_equal(syscall(SYS_capget, &head, sets), 0);
+    sets[0].effective = is_allowed ? sets[0].effective | (sets[0].permitted & bit) : sets[0].effective & ~bit;
+    assert_int_equal(syscall(SYS_capset, &head, sets), 0);
+}
+
+static bool are_low_ports_for_all(void)
+{
+    FILE *file = fopen("/proc/sys/net/ipv4/ip_unprivileged_port_start", "r");
+    unsigned first = 1024;
+    if (file != NULL) {
+        if (fscanf(file, "%u", &first) != 1)
+            first = 1024;
+        fclose(file);
+    }
+    return first <= 1;
+}
+
+static void keep_line(void *ctx, cake_log_level_t level, const char *message)
+{
+    (void)level;
+    snprintf(ctx, 200, "%s", message);
+}
+
+typedef struct {
+    cake_env_t *env;
+    const char *address;
+    bool is_datagram;
+} binding_t;
+
+static void ignore_stream(void *arg, cake_stream_t *stream)
+{
+    (void)arg;
+    (void)stream;
+}
+
+static void ignore_datagram(void *arg, const cake_addr_t *from, const void *data, size_t len)
+{
+    (void)arg;
+    (void)from;
+    (void)data;
+    (void)len;
+}
+
+static int bind_on_loop(void *arg)
+{
+    const binding_t *binding = arg;
+    const cake_env_ops_t *ops = binding->env->ops;
+    cake_datagram_t *socket;
+    cake_listener_t *listener;
+    cake_addr_t addr;
+    int err = cake_addr_parse(binding->address, &addr);
+    CAKE_ASSERT(err == 0);
+    return binding->is_datagram ? ops->datagram_open(binding->env, &addr, ignore_datagram, NULL, &socket)
+                                : ops->listen(binding->env, &addr, ignore_stream, NULL, &listener);
+}
+
+static void expect_no_address(const char *address, int err, const char *says)
+{
+    char line[200];
+    const cake_log_t log = {keep_line, line, CAKE_LOG_WARN};
+    cake_uv_options_t options = CAKE_UV_OPTIONS_INIT;
+    binding_t binding = {.address = address};
+    options.log = &log;
+    assert_int_equal(cake_uv_env_new(&options, &binding.env), 0);
+    for (int i = 0; i < 2; i++) {
+        binding.is_datagram = i == 1;
+        line[0] = '\0';
+        assert_int_equal(cake__run_on_loop(binding.env, bind_on_loop, &binding), err);
+        assert_string_equal(line, says);
+    }
+    binding.env->ops->close(binding.env);
+}
+
+static void test_addresses_that_cannot_be_had_are_named(void **state)
+{
+    (void)state;
+    expect_no_address("192.0.2.1:0", CAKE_EINVAL, "cannot listen on 192.0.2.1:0: address not available");
+    if (are_low_ports_for_all())
+        return;
+    allow_low_ports(false);
+    expect_no_address("127.0.0.1:1", CAKE_EIO, "cannot listen on 127.0.0.1:1: permission denied");
+    allow_low_ports(true);
+}
+
 /* ---- a heap that fails when told to ---- */
 
 typedef struct {
@@ -574,6 +669,7 @@ int main(void)
         cmocka_unit_test(test_closing_waits_for_threads_that_post),
         cmocka_unit_test(test_options_are_checked),
         cmocka_unit_test(test_options_of_older_and_newer_programs_are_understood),
+        cmocka_unit_test(test_addresses_that_cannot_be_had_are_named),
         cmocka_unit_test(test_no_memory_for_the_environment),
         cmocka_unit_test(test_connections_without_memory_are_closed_and_later_ones_taken),
         cmocka_unit_test(test_connections_without_descriptors_are_closed_and_later_ones_taken),

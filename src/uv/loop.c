@@ -173,6 +173,11 @@ static void on_wake(uv_poll_t *handle, int status, int events)
     cake__uv_run_posts(env);
     if (!is_ending)
         return;
+    if (!env->has_begun_to_end) { /* what could not be opened is closed at the end of this turn, and nobody waits for it */
+        env->has_begun_to_end = true;
+        wake_loop(env);
+        return;
+    }
     while (atomic_load_explicit(&env->posting, memory_order_acquire) != 0)
         sched_yield(); /* a thread whose post has run already may still be on its way out */
     cake__uv_run_posts(env);

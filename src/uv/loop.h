@@ -52,6 +52,7 @@ typedef struct cake__uvenv {
     _Atomic(cake_post_t *) posts; /* the newest first */
     atomic_size_t posting;        /* threads inside of post: the loop stays until they have left */
     atomic_bool is_ending;
+    bool has_begun_to_end;
     size_t open_count; /* listeners, streams, lanes, datagram sockets, resolves: 0 when it is closed */
     cake__tls_pool_t tls_pool;
     uint8_t *datagram_buffer; /* one is enough: a datagram is handed over before the next is received */
@@ -69,6 +70,8 @@ static inline void cake__uv_check_on_loop(const cake__uvenv_t *env)
 
 /* ---- env.c ---- */
 
+/* Has the log say why an address cannot be had, unless the code says all: status is 0 or libuv's. Returns the code. */
+int cake__uv_bound(cake__uvenv_t *env, const cake_addr_t *addr, int status);
 int cake__uv_err(int status); /* a libuv status as a code of ours */
 void cake__uv_from_addr(const cake_addr_t *addr, struct sockaddr_storage *out);
 void cake__uv_to_addr(const struct sockaddr *from, cake_addr_t *out);

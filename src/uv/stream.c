@@ -429,7 +429,7 @@ static int bind_and_listen(cake_listener_t *listener, const cake_addr_t *addr)
         err = uv_tcp_getsockname(&listener->tcp, (struct sockaddr *)&local, &size);
     if (err == 0)
         cake__uv_to_addr((const struct sockaddr *)&local, &listener->addr);
-    return cake__uv_err(err);
+    return cake__uv_bound(listener->env, addr, err);
 }
 
 int cake__uv_listen(cake_env_t *base, const cake_addr_t *addr, cake_accept_fn accept, void *arg, cake_listener_t **out)

@@ -9,7 +9,9 @@
  * another hash of it, so that a server can hold several while keys are changed. */
 #include "uv/tls.h"
 
+#include <errno.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 
@@ -184,16 +186,68 @@ static int select_h2(SSL *ssl, const unsigned char **out, unsigned char *out_len
     return SSL_TLSEXT_ERR_OK;
 }
 
-static int load_files(SSL_CTX *ctx, const cake_tls_config_t *config, bool is_server)
+/* What OpenSSL's first error since they were cleared is about, in words for whoever made the file. */
+static const char *file_failure(unsigned long code)
+{
+    const char *text = ERR_reason_error_string(code);
+    if (ERR_SYSTEM_ERROR(code))
+        return uv_strerror(uv_translate_sys_error(ERR_GET_REASON(code)));
+    if ((ERR_GET_LIB(code) == ERR_LIB_PEM && ERR_GET_REASON(code) == PEM_R_NO_START_LINE) ||
+        (ERR_GET_LIB(code) == ERR_LIB_OSSL_DECODER && ERR_GET_REASON(code) == ERR_R_UNSUPPORTED))
+        return "it holds none in PEM";
+    if (ERR_GET_REASON(code) == ERR_R_INTERRUPTED_OR_CANCELLED) /* by no_password */
+        return "it is encrypted, and there is nobody to ask for its password";
+    return text != NULL ? text : "unknown error";
+}
+
+/* The code alone would not say which of the files it is, and why. */
+static int refuse_file(const cake_env_t *env, const char *what, const char *path)
+{
+    unsigned long code = ERR_peek_error();
+    cake__log(&env->log, CAKE_LOG_ERROR, "TLS: cannot use the %s in %s: %s", what, path, file_failure(code));
+    return ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE ? CAKE_ENOMEM : CAKE_EPARSE;
+}
+
+static int refuse_pair(const cake_env_t *env, const cake_tls_config_t *config)
+{
+    cake__log(&env->log, CAKE_LOG_ERROR, "TLS: the key in %s is not that of the certificate in %s", config->key_file,
+              config->cert_file);
+    return CAKE_EPARSE;
+}
+
+/* OpenSSL would ask at the terminal, and wait. */
+static int no_password(char *out, int size, int is_for_writing, void *arg)
+{
+    (void)out;
+    (void)size;
+    (void)is_for_writing;
+    (void)arg;
+    return -1;
+}
+
+static int load_key(const cake_env_t *env, SSL_CTX *ctx, const cake_tls_config_t *config)
+{
+    SSL_CTX_set_default_passwd_cb(ctx, no_password);
+    if (SSL_CTX_use_PrivateKey_file(ctx, config->key_file, SSL_FILETYPE_PEM) != 1) {
+        unsigned long code = ERR_peek_error();
+        bool is_others = ERR_GET_LIB(code) == ERR_LIB_X509 && ERR_GET_REASON(code) == X509_R_KEY_VALUES_MISMATCH;
+        return is_others ? refuse_pair(env, config) : refuse_file(env, "key", config->key_file);
+    }
+    return SSL_CTX_check_private_key(ctx) == 1 ? 0 : refuse_pair(env, config);
+}
+
+static int load_files(const cake_env_t *env, SSL_CTX *ctx, const cake_tls_config_t *config, bool is_server)
 {
     STACK_OF(X509_NAME) *names = NULL;
-    if (SSL_CTX_use_certificate_chain_file(ctx, config->cert_file) != 1 ||
-        SSL_CTX_use_PrivateKey_file(ctx, config->key_file, SSL_FILETYPE_PEM) != 1 ||
-        SSL_CTX_check_private_key(ctx) != 1 || SSL_CTX_load_verify_locations(ctx, config->ca_file, NULL) != 1)
-        return CAKE_EPARSE;
+    if (SSL_CTX_use_certificate_chain_file(ctx, config->cert_file) != 1)
+        return refuse_file(env, "certificate", config->cert_file);
+    int err = load_key(env, ctx, config);
+    if (err != 0)
+        return err;
+    if (SSL_CTX_load_verify_locations(ctx, config->ca_file, NULL) != 1 ||
+        (is_server && (names = SSL_load_client_CA_file(config->ca_file)) == NULL))
+        return refuse_file(env, "authority's certificate", config->ca_file);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    if (is_server && (names = SSL_load_client_CA_file(config->ca_file)) == NULL)
-        return CAKE_EPARSE;
     if (names != NULL)
         SSL_CTX_set_client_CA_list(ctx, names);
     if (!is_server && config->peer_name != NULL &&
@@ -202,7 +256,8 @@ static int load_files(SSL_CTX *ctx, const cake_tls_config_t *config, bool is_ser
     return 0;
 }
 
-static int make_ctx(cake_tls_t *context, const cake_tls_config_t *config, bool is_server, SSL_CTX **out)
+static int make_ctx(const cake_env_t *env, cake_tls_t *context, const cake_tls_config_t *config, bool is_server,
+                    SSL_CTX **out)
 {
     SSL_CTX *ctx = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
     *out = ctx;
@@ -222,7 +277,7 @@ static int make_ctx(cake_tls_t *context, const cake_tls_config_t *config, bool i
     else if (SSL_CTX_set_alpn_protos(ctx, ALPN, sizeof ALPN) != 0)
         return CAKE_ENOMEM;
     if (context->psk_count == 0)
-        return load_files(ctx, config, is_server);
+        return load_files(env, ctx, config, is_server);
     if (is_server) {
         SSL_CTX_set_psk_find_session_callback(ctx, find_psk);
     } else {
@@ -265,11 +320,14 @@ static int add_psks(cake_tls_t *context, const cake_tls_config_t *config)
     return err;
 }
 
-static bool can_be_read(const char *path)
+static bool can_be_read(const cake_env_t *env, const char *path)
 {
     FILE *file = fopen(path, "rb");
     if (file != NULL)
         fclose(file);
+    else
+        cake__log(&env->log, CAKE_LOG_ERROR, "TLS: cannot read %s: %s", path,
+                  uv_strerror(uv_translate_sys_error(errno)));
     return file != NULL;
 }
 
@@ -281,7 +339,7 @@ static bool are_keys(const cake_tls_config_t *config)
     return are_sound;
 }
 
-static int check_config(const cake_tls_config_t *config)
+static int check_config(const cake_env_t *env, const cake_tls_config_t *config)
 {
     bool has_files = config->cert_file != NULL && config->key_file != NULL && config->ca_file != NULL;
     bool has_any = config->cert_file != NULL || config->key_file != NULL || config->ca_file != NULL;
@@ -289,14 +347,16 @@ static int check_config(const cake_tls_config_t *config)
         return has_any || !are_keys(config) ? CAKE_EINVAL : 0;
     if (!has_files || config->other_key_count > 0)
         return CAKE_EINVAL;
-    bool are_there = can_be_read(config->cert_file) && can_be_read(config->key_file) && can_be_read(config->ca_file);
+    bool are_there =
+        can_be_read(env, config->cert_file) && can_be_read(env, config->key_file) && can_be_read(env, config->ca_file);
     return are_there ? 0 : CAKE_ENOTFOUND;
 }
 
 int cake__tls_open(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t **out)
 {
     *out = NULL;
-    int err = check_config(config);
+    ERR_clear_error();
+    int err = check_config(env, config);
     if (err != 0)
         return err;
     cake_tls_t *context = cake__calloc(&env->alloc, 1, sizeof *context);
@@ -308,17 +368,18 @@ int cake__tls_open(cake_env_t *env, const cake_tls_config_t *config, cake_tls_t 
     if (err == 0 && (context->method = make_method()) == NULL)
         err = CAKE_ENOMEM;
     if (err == 0)
-        err = make_ctx(context, config, true, &context->server);
+        err = make_ctx(env, context, config, true, &context->server);
     if (err == 0)
-        err = make_ctx(context, config, false, &context->client);
-    if (err != 0) {
+        err = make_ctx(env, context, config, false, &context->client);
+    if (err == CAKE_ENOMEM) {
         char text[120] = "";
         ERR_error_string_n(ERR_peek_last_error(), text, sizeof text);
         cake__log(&env->log, CAKE_LOG_ERROR, "TLS cannot be set up: %s", text);
-        cake__tls_close(context);
-    } else {
-        *out = context;
     }
+    if (err == 0)
+        *out = context;
+    else
+        cake__tls_close(context);
     ERR_clear_error();
     return err;
 }
