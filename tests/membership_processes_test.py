@@ -16,10 +16,11 @@ import tempfile
 import time
 from datetime import datetime
 
-from processes import DATACAKE, ENVIRONMENT, PATIENCE_S, figure, free_port, tell_missed, wait_for
+from processes import DATACAKE, ENVIRONMENT, PATIENCE_S, figure, free_port, new_cluster_id, tell_missed, wait_for
 
 COUNT = int(sys.argv[2]) if len(sys.argv) > 2 else 8
 SETTLE_S, IDLE_S = (2, 3) if COUNT < 20 else (20, 30)  # to begin as a cluster takes 10 s where all are new
+CLUSTER_ID = new_cluster_id()
 STORAGE = os.environ.get("DATACAKE_STORAGE", "sqlite")
 LINE = re.compile(r"^(\S+Z) \w+ +node (\d+) at \S+ is (alive|suspect|dead|left|back)")
 
@@ -35,8 +36,9 @@ class Member:
         data = [] if STORAGE == "memory" else ["--data-dir", str(self.dir / "data")]
         self.started = time.time()
         self.process = subprocess.Popen(
-            [DATACAKE, "serve", "--node-id", str(self.id), "--listen", f"127.0.0.1:{self.listen}", "--http", "127.0.0.1:0", "--storage",
-             STORAGE, *data, *(f"--seed=127.0.0.1:{seed.listen}" for seed in seeds)], stdout=self.log, stderr=self.log, env=ENVIRONMENT)
+            [DATACAKE, "serve", "--node-id", str(self.id), "--listen", f"127.0.0.1:{self.listen}", "--http", "127.0.0.1:0", "--cluster-id",
+             CLUSTER_ID, "--storage", STORAGE, *data, *(f"--seed=127.0.0.1:{seed.listen}" for seed in seeds)],
+            stdout=self.log, stderr=self.log, env=ENVIRONMENT)
 
     def news(self):
         """What it has said of members so far: (when, who, what), in order."""

@@ -32,6 +32,7 @@ def wait_for(what, condition, seconds=PATIENCE_S):
         time.sleep(0.02)
 
 
+CLUSTERS = itertools.count()
 PORTS = itertools.count(random.randrange(10000, 32000))
 TAKEN = []  # sockets whose names keep other tests that run now away from ports that their node does not hold yet, or not just now
 
@@ -80,7 +81,8 @@ class Node:
         self.log = open(self.dir / "log", "ab")
         self.process = subprocess.Popen(
             [DATACAKE, "serve", "--timeout-ms", "30000", "--node-id", str(self.id), "--listen",
-             f"127.0.0.1:{self.listen}", "--http", f"127.0.0.1:{self.http}", "--data-dir", str(self.dir / "data"), *seeds, *self.flags],
+             f"127.0.0.1:{self.listen}", "--http", f"127.0.0.1:{self.http}", "--data-dir", str(self.dir / "data"),
+             *self.cluster.id_flags(self.flags), *seeds, *self.flags],
             stdout=self.log, stderr=self.log, env=ENVIRONMENT)
         if wait:
             wait_for(f"node {self.id} ready", self.is_ready)
@@ -128,10 +130,19 @@ class Node:
         return run(*words, "--http", f"http://127.0.0.1:{self.http}", stdin=stdin)
 
 
+def new_cluster_id():
+    """Nodes of another test that looks for one of its own where there is a node of ours now are none of us."""
+    return f"test-{os.getpid()}-{next(CLUSTERS)}"
+
+
 class Cluster:
     def __init__(self):
+        self.id = new_cluster_id()
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="datacake-server-"))
         self.nodes = []
+
+    def id_flags(self, flags):
+        return [] if "--cluster-id" in flags else ["--cluster-id", self.id]
 
     def add(self, *flags):
         node = Node(self, len(self.nodes) + 1, *flags)

@@ -63,8 +63,8 @@ class Stranger:
         log = open(self.dir / "log", "ab")
         self.process = subprocess.Popen(
             [DATACAKE, "serve", "--node-id", str(node_id), "--listen", f"127.0.0.1:{self.listen}", "--http", "127.0.0.1:0",
-             "--data-dir", str(self.dir / "data"), "--seed", f"127.0.0.1:{seed.listen}", *flags], stdout=log, stderr=log,
-            env=ENVIRONMENT | environment)
+             "--data-dir", str(self.dir / "data"), "--seed", f"127.0.0.1:{seed.listen}",
+             *cluster.id_flags(flags), *flags], stdout=log, stderr=log, env=ENVIRONMENT | environment)
 
     def end(self):
         self.process.kill()

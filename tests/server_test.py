@@ -501,7 +501,7 @@ def test_hostile_bytes_do_no_harm(cluster):
 
 def serve(cluster, *flags, dir="bad"):
     return run("serve", "--node-id", "1", "--data-dir", str(cluster.dir / dir), "--listen", "127.0.0.1:0", "--http",
-               "127.0.0.1:0", *flags)
+               "127.0.0.1:0", *cluster.id_flags(flags), *flags)
 
 
 def test_usage_errors_are_one_line_with_status_2(cluster):
