@@ -391,6 +391,38 @@ def test_backup_and_restore_lmdb(cluster):
     backups(cluster, "lmdb")
 
 
+def test_a_backup_counts_all_keyspaces(cluster):
+    node = cluster.add()
+    for i in range(600):
+        assert node.put(f"{i:0>120}", "key", b"x").status == 200
+    result = run("backup", "--data-dir", str(node.dir / "data"), str(cluster.dir / "copy"))
+    assert result.status == 0 and b"600 keyspaces, 600 documents, checked" in result.out, (result.out, result.err)
+
+
+def refused_when_cut_short(cluster, storage):
+    node = cluster.add("--storage", storage)
+    lines = b"".join(b'{"key":"key-%d","value":"%s"}\n' % (i, b"v" * 200) for i in range(3000))
+    assert node.ask("POST", "/kv/docs", lines).status == 200
+    node.stop()
+    path = next((node.dir / "data" / "store").glob("lane-000.*[eb]"))
+    whole = path.read_bytes()
+    for size in (len(whole) // 2, 65536, 4096):
+        path.write_bytes(whole[:size])
+        result = run("backup", "--data-dir", str(node.dir / "data"), str(cluster.dir / "copy"))
+        assert result.status == 5 and str(node.dir / "data") in result.err, (size, result.status, result.err)
+        assert sorted(at.name for at in cluster.dir.iterdir() if at.name.startswith("copy")) == [], size
+    path.write_bytes(whole)
+    assert run("backup", "--data-dir", str(node.dir / "data"), str(cluster.dir / "copy")).status == 0
+
+
+def test_a_backup_of_a_file_cut_short_says_so_sqlite(cluster):
+    refused_when_cut_short(cluster, "sqlite")
+
+
+def test_a_backup_of_a_file_cut_short_says_so_lmdb(cluster):
+    refused_when_cut_short(cluster, "lmdb")
+
+
 # ---- sqlite3 while the node runs --------------------------------------------------------------------------------------
 
 def documented_queries():

@@ -11,9 +11,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifdef CAKE_APP_LMDB
@@ -125,18 +128,22 @@ static int count_keyspace(void *arg, const char *name)
 
 /* Names are gathered first: a callback must not call the storage. */
 typedef struct names {
-    char text[1 << 16];
-    size_t len;
-    bool is_cut;
+    char *text;
+    size_t len, capacity;
 } names_t;
 
 static int gather_name(void *arg, const char *name)
 {
     names_t *names = arg;
     size_t len = strlen(name) + 1;
-    names->is_cut = names->is_cut || names->len + len > sizeof(names->text);
-    if (names->is_cut)
-        return 0;
+    if (names->len + len > names->capacity) {
+        size_t capacity = names->capacity * 2 + 4096; /* a name has at most CAKE_KEYSPACE_NAME_MAX */
+        char *text = realloc(names->text, capacity);
+        if (text == NULL)
+            return CAKE_ENOMEM;
+        names->text = text;
+        names->capacity = capacity;
+    }
     memcpy(names->text + names->len, name, len);
     names->len += len;
     return 0;
@@ -145,9 +152,8 @@ static int gather_name(void *arg, const char *name)
 static int check_store(copy_t *copy, const char *dir)
 {
     char report[256] = "";
-    names_t names;
+    names_t names = {0};
     cake_storage_t *storage = NULL;
-    names.len = 0, names.is_cut = false;
     int err = open_store(copy, dir, &storage);
     if (err == 0)
         err = storage->ops->check(storage, report, sizeof(report));
@@ -156,6 +162,7 @@ static int check_store(copy_t *copy, const char *dir)
     count_t count = {copy, storage};
     for (size_t at = 0; at < names.len && err == 0; at += strlen(names.text + at) + 1)
         err = count_keyspace(&count, names.text + at);
+    free(names.text);
     cake_storage_close(storage);
     if (err != 0)
         return fail(copy->args, EXIT_OTHER, "the copy is not sound: %s", *report ? report : cake_strerror(err));
@@ -167,16 +174,14 @@ static int check_store(copy_t *copy, const char *dir)
 
 /* ---- directories ------------------------------------------------------------------------------------------------- */
 
+static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *place)
+{
+    return remove(path);
+}
+
 static void remove_tree(const char *path)
 {
-    static const char *const names[] = {"node", "store"};
-    char inner[PATH_BYTES];
-    for (size_t i = 0; i < 2; i++) {
-        snprintf(inner, sizeof(inner), "%s/%s", path, names[i]);
-        (void)unlink(inner);
-        (void)rmdir(inner);
-    }
-    (void)rmdir(path);
+    (void)nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static int sync_directory(const char *path)
@@ -202,18 +207,54 @@ static int publish(const copy_t *copy)
     return 0;
 }
 
-static int make_copy(copy_t *copy)
+static int copy_and_check(copy_t *copy)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
-    snprintf(copy->draft, sizeof(copy->draft), "%s.new", copy->to);
     snprintf(from, sizeof(from), "%s/store", copy->from);
     snprintf(to, sizeof(to), "%s/store", copy->draft);
+    int status = copy_store(copy, from, to);
+    return status == 0 ? check_store(copy, to) : status;
+}
+
+static bool pass_on(int pipe_end, const copy_t *copy)
+{
+    const unsigned long long counts[] = {copy->keyspaces, copy->documents};
+    return write(pipe_end, counts, sizeof(counts)) == (ssize_t)sizeof(counts);
+}
+
+/* Storages that map their files are ended by a signal where a file is shorter than its own pages say, or damaged in other ways.
+ * So another process reads them, and this one tells. */
+static int copy_apart(copy_t *copy)
+{
+    int ends[2], state = 0;
+    unsigned long long counts[2] = {0};
+    pid_t child = pipe(ends) == 0 ? fork() : -1;
+    if (child < 0)
+        return fail(copy->args, EXIT_OTHER, "cannot start a process: %s", strerror(errno));
+    if (child == 0) {
+        int status = copy_and_check(copy);
+        _exit(status == 0 && !pass_on(ends[1], copy) ? EXIT_OTHER : status);
+    }
+    close(ends[1]);
+    bool is_told = read(ends[0], counts, sizeof(counts)) == (ssize_t)sizeof(counts);
+    close(ends[0]);
+    while (waitpid(child, &state, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(state))
+        return fail(copy->args, EXIT_OTHER, "%s is damaged: reading it ended with \"%s\"", copy->from,
+                    strsignal(WTERMSIG(state)));
+    copy->keyspaces = (unsigned)counts[0];
+    copy->documents = counts[1];
+    return WEXITSTATUS(state) == 0 && !is_told ? EXIT_OTHER : WEXITSTATUS(state);
+}
+
+static int make_copy(copy_t *copy)
+{
+    snprintf(copy->draft, sizeof(copy->draft), "%s.new", copy->to);
     if (mkdir(copy->draft, 0700) != 0)
         return fail(copy->args, EXIT_OTHER, "cannot make %s: %s%s", copy->draft, strerror(errno),
                     errno == EEXIST ? "; it is left from an attempt that was cut short, remove it" : "");
-    int status = copy_store(copy, from, to);
-    if (status == 0)
-        status = check_store(copy, to);
+    int status = copy_apart(copy);
     if (status == 0)
         status = write_node(copy);
     if (status == 0)

@@ -238,6 +238,70 @@ static void keys_longer_than_lmdb_allows(void **state)
     cake__test_dir_remove(&dir);
 }
 
+/* ---- readers of other processes ------------------------------------------------------------------------------------------ */
+
+static _Noreturn void read_until_killed(const char *path, int ready)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    unsigned lanes;
+    cake_log_t log = {cake__test_log, NULL, CAKE_LOG_WARN};
+    bool reads =
+        cake__lmdb_open_for_copy(path, &env, &lanes, &log) == 0 && mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0;
+    if (write(ready, &reads, sizeof reads) == sizeof reads)
+        pause();
+    _exit(1);
+}
+
+/* Begins to read the file in another process, and kills that. */
+static void die_reading(const char *path)
+{
+    int ends[2], status;
+    bool reads = false;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        read_until_killed(path, ends[1]);
+    assert_int_equal(read(ends[0], &reads, sizeof reads), sizeof reads);
+    assert_true(reads);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static off_t overwrite(cake__suite_t *suite, const char *path, unsigned times)
+{
+    static const char value[8192];
+    struct stat info;
+    for (unsigned i = 0; i < times; i++) {
+        cake_write_t write = cake__suite_put("k", cake__slice_str("key"), cake__slice(value, sizeof value), i + 1);
+        assert_int_equal(cake__suite_commit_one(suite, write), 0);
+    }
+    assert_int_equal(stat(path, &info), 0);
+    return info.st_size;
+}
+
+static void pages_are_used_again_after_a_reader_was_killed(void **state)
+{
+    (void)state;
+    cake__test_dir_t dir;
+    cake__suite_t suite = {.keeps = true};
+    char path[CAKE__PATH_MAX];
+    cake__test_dir_make(&dir);
+    snprintf(path, sizeof path, "%s/lane-000.mdb", dir.path);
+    assert_int_equal(open_dir(dir.path, &suite.storage), 0);
+    off_t before = overwrite(&suite, path, 200);
+    die_reading(path);
+    off_t after = overwrite(&suite, path, 600);
+    assert_true(after - before <
+                64 * 5 * 8192); /* what the commits between two looks take; with the dead one that of all 600 */
+    assert_true(overwrite(&suite, path, 600) == after);
+    cake_storage_close(suite.storage);
+    cake__test_dir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +312,7 @@ int main(void)
         cmocka_unit_test(opens_with_the_defaults),
         cmocka_unit_test(results_of_lmdb_are_told_apart),
         cmocka_unit_test(keys_longer_than_lmdb_allows),
+        cmocka_unit_test(pages_are_used_again_after_a_reader_was_killed),
     };
     cmocka_set_test_filter(getenv("CAKE_TEST_ONLY"));
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,9 +8,10 @@
 #include "base/bytes.h"
 #include "storage/dir.h"
 
-#define SORT_MIN     8
-#define ATTEMPTS_MAX 32 /* each with a map twice as large */
-#define NEARLY_FULL  (UINT64_C(4) << 20)
+#define SORT_MIN           8
+#define ATTEMPTS_MAX       32 /* each with a map twice as large */
+#define NEARLY_FULL        (UINT64_C(4) << 20)
+#define DEAD_READERS_EVERY 64 /* commits */
 
 static int add_name(cake__lmdb_lane_t *lane, MDB_txn *txn, cake_slice_t text, cake__name_t **out)
 {
@@ -138,10 +139,19 @@ static int write_metas(cake__lmdb_lane_t *lane, MDB_txn *txn, const cake_batch_t
     return code;
 }
 
+/* A process that was killed while it copied the file stays in the table of readers, and no page of since then would be used again. */
+static void clear_dead_readers(cake__lmdb_lane_t *lane)
+{
+    int dead = 0;
+    if (atomic_load(&lane->commits) % DEAD_READERS_EVERY == 0 && mdb_reader_check(lane->env, &dead) == 0 && dead > 0)
+        cake__log(&lane->storage->log, CAKE_LOG_INFO, "%s: %d readers of processes that have ended", lane->path, dead);
+}
+
 static int attempt(cake__lmdb_lane_t *lane, const cake_batch_t *batch)
 {
     MDB_txn *txn;
     int64_t next_name = lane->next_name;
+    clear_dead_readers(lane);
     int code = mdb_txn_begin(lane->env, NULL, 0, &txn);
     if (code != 0)
         return code;
