@@ -387,6 +387,31 @@ def test_pages_of_other_sites_do_not_write(cluster):
     assert node.ask("GET", "/kv/a/b", headers=other).status == 200
 
 
+def test_names_of_other_sites_that_lead_here_are_refused(cluster):
+    """DNS rebinding: for the browser, the page that asks is this node's own."""
+    node = cluster.add("--http-name", "db.example")
+
+    def answers(host, method="GET", path="/kv", **headers):
+        return node.ask(method, path, b"1" if method == "PUT" else None, {"Host": host} | headers)
+    language, own = {"Accept-Language": "en"}, f"127.0.0.1:{node.http}"
+    for host in ("evil.example", f"evil.example:{node.http}", "127.0.0.1.evil.example", "db.example.evil", "b.example"):
+        for answer in (answers(host, **language), answers(host, path="/", **language),
+                       answers(host, "PUT", "/kv/a/b", Origin=f"http://{host}")):
+            assert (answer.status, answer.code) == (403, "forbidden") and host in answer.json()["error"]["message"], answer.body
+    assert node.get("a", "b").status == 404
+    for host in (own, "localhost", f"a.localhost:{node.http}", "[::1]:80", "database", "DB.example", f"db.example:{node.http}"):
+        assert answers(host, **language).status == 200, host
+        assert answers(host, "PUT", "/kv/a/b", Origin=f"http://{host}", **language).status == 200, host
+    # What is no browser, what came by https through a proxy, and whoever knows the token.
+    assert answers("evil.example").status == 200
+    assert answers("shop.example", **language, **{"Sec-Fetch-Site": "same-origin"}).status == 200
+    token = cluster.dir / "token"
+    token.write_text("s3cret\n")
+    guarded = cluster.add("--http-token", str(token))
+    assert guarded.ask("GET", "/kv", headers={"Host": "shop.example", "Authorization": "Bearer s3cret"} | language).status == 200
+    assert guarded.ask("GET", "/kv", headers={"Host": "shop.example"} | language).status == 401
+
+
 def test_watchers_see_every_change_in_order(cluster):
     nodes = cluster.of(2)
     connection = http.client.HTTPConnection("127.0.0.1", nodes[1].http, timeout=PATIENCE_S)

@@ -26,8 +26,10 @@ typedef struct http_options {
     uint32_t max_connections;
     uint32_t idle_s; /* a connection that asks nothing, or stops in the middle, is cut */
     const char *storage_name;
+    const char *const *names; /* NULL at the end: HOST or HOST:PORT by which browsers reach it; kept by the caller */
 } http_options_t;
 
+#define HTTP_NAMES_MAX   16u
 #define HTTP_MESSAGE_MAX 256
 #define HTTP_ADDRESS_MAX 128
 #define HTTP_GREETING_MS 5000u

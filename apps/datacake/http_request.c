@@ -1,6 +1,7 @@
 /* http_request.c: the life of a request: parsed, routed, given its body, suspended, answered, freed. */
 #include "http_request.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -203,8 +204,46 @@ static void check_token(request_t *request)
         request_refuse(request, 401, "unauthorized", "send the token: Authorization: Bearer TOKEN");
 }
 
-/* A page of another site that is open in a browser which reaches this node cannot read answers, but it could write here
- * without its user's knowledge. Browsers say where a request comes from. */
+/* An address, a name that no stranger can give out (one without a dot, or of .localhost), or one that the operator gave. */
+static bool is_name_of_ours(const http_t *http, const char *host)
+{
+    char name[256];
+    struct in_addr numeric;
+    size_t len = strcspn(host, ":");
+    if (host[0] == '[')
+        return true;
+    if (len >= sizeof(name))
+        return false;
+    snprintf(name, sizeof(name), "%.*s", (int)len, host);
+    bool is_ours = strchr(name, '.') == NULL || inet_pton(AF_INET, name, &numeric) == 1 ||
+                   (len > 10 && strcasecmp(name + len - 10, ".localhost") == 0);
+    for (const char *const *given = http->options.names; !is_ours && *given != NULL; given++)
+        is_ours = strlen(*given) >= len && strncasecmp(*given, name, len) == 0 &&
+                  ((*given)[len] == 0 || (*given)[len] == ':');
+    return is_ours;
+}
+
+static bool came_over_loopback(const request_t *request)
+{
+    struct sockaddr_storage local = {0};
+    socklen_t len = sizeof(local);
+    int socket = MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    const struct sockaddr_in *v4 = (const void *)&local;
+    const struct sockaddr_in6 *v6 = (const void *)&local;
+    if (getsockname(socket, (struct sockaddr *)&local, &len) != 0)
+        return false;
+    if (local.ss_family == AF_INET)
+        return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+    return local.ss_family == AF_INET6 && (IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ||
+                                           (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) && v6->sin6_addr.s6_addr[12] == 127));
+}
+
+/* Of the pages of other sites that are open in a browser which reaches this node, two kinds are refused:
+ *
+ *   - one that writes. It cannot read the answers, but its user would know nothing of it;
+ *   - any whose name has been made to lead to this machine (DNS rebinding), so that it and we look like one site. All
+ *     browsers send Accept-Language, and Sec-Fetch-Site only by https, where such a name has no certificate. Where a token
+ *     is asked for, the page does not know it. */
 static void check_site(request_t *request)
 {
     const char *site = header(request, "Sec-Fetch-Site"), *origin = header(request, "Origin");
@@ -214,6 +253,11 @@ static void check_site(request_t *request)
         is_own = strcmp(site, "same-origin") == 0 || strcmp(site, "none") == 0;
     if (request->method != METHOD_GET && !is_own)
         request_refuse(request, 403, "forbidden", "pages of other sites may not write here");
+    bool is_of_browser = origin != NULL || header(request, "Accept-Language") != NULL;
+    if (is_of_browser && site == NULL && host != NULL && request->http->token == NULL &&
+        !is_name_of_ours(request->http, host) && came_over_loopback(request))
+        request_refuse(request, 403, "forbidden", "%.100s is no name of this node; if it is, start it with --http-name",
+                       host);
 }
 
 static void observe_stamp(request_t *request)

@@ -45,6 +45,8 @@ static const flag_t flags[] = {
     {"max-connections", "N", "HTTP connections at once (1024)"},
     {"idle-s", "N", "HTTP connections idle or stalled for so many seconds are cut (30)"},
     {"http-token", "FILE", "clients have to send the token in this file"},
+    {"http-name", "NAME",
+     "a name with a dot by which browsers on this machine, or a proxy, reach --http; several times"},
     {"cluster-key", "FILE",
      "key of the cluster (see: datacake keygen), or $" SECURITY_KEY_VARIABLE ": only its nodes are heard"},
     {"tls-cert", "FILE", "certificate of this node, for calls between nodes; read again on SIGHUP, as the next two"},
@@ -69,6 +71,7 @@ typedef struct server {
     http_t *http;
     int http_socket; /* -1: none, or the HTTP side's */
     char http_address[HTTP_ADDRESS_MAX];
+    const char *http_names[HTTP_NAMES_MAX + 2]; /* the host of --http first, NULL at the end */
     const char *storage_name;
     char token[TOKEN_MAX + 2];
     security_t security; /* of the start */
@@ -194,6 +197,9 @@ static int read_flags(server_t *server)
         return fail(args, EXIT_USAGE, "give --data-dir DIR, or --storage memory to keep nothing");
     if (args_values(args, "seed", NULL, 0) > SEEDS_MAX)
         return fail(args, EXIT_USAGE, "more than %u seeds", SEEDS_MAX);
+    if (args_values(args, "http-name", server->http_names + 1, HTTP_NAMES_MAX) > HTTP_NAMES_MAX)
+        return fail(args, EXIT_USAGE, "more than %u names by --http-name", HTTP_NAMES_MAX);
+    server->http_names[0] = args_value(args, "http", "127.0.0.1:8001");
     server->hook = log_hook(&server->log);
     int err = check_addresses(args);
     if (err == 0)
@@ -328,7 +334,7 @@ static int open_store(server_t *server)
 static int open_http(server_t *server)
 {
     char message[HTTP_MESSAGE_MAX] = "";
-    int err = http_listen(args_value(server->args, "http", "127.0.0.1:8001"), message);
+    int err = http_listen(server->http_names[0], message);
     if (err < 0)
         return fail(server->args, err == CAKE_EPARSE ? EXIT_USAGE : EXIT_OTHER, "%s", message);
     server->http_socket = err;
@@ -367,6 +373,7 @@ static int start_http(server_t *server)
         .max_connections = (uint32_t)server->max_connections,
         .idle_s = (uint32_t)server->idle_s,
         .storage_name = server->storage_name,
+        .names = server->http_names,
     };
     char address[HTTP_ADDRESS_MAX];
     tell_address(server, address);
@@ -395,8 +402,7 @@ static void say_ready(const server_t *server)
            cake_node_address(server->node), server->http_address);
     fflush(stdout);
     log_line(&server->log, CAKE_LOG_INFO, "node %u is ready: listen %s, http http://%s, storage %s",
-             cake_node_id(server->node), cake_node_address(server->node), server->http_address,
-             server->storage_name);
+             cake_node_id(server->node), cake_node_address(server->node), server->http_address, server->storage_name);
 }
 
 static void read_faults(server_t *server)
