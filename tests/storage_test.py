@@ -343,6 +343,8 @@ def backups(cluster, storage):
     result = run("backup", "--data-dir", data, str(copy))
     assert result.status == 0 and b"node 1" in result.out, result.err
     assert not (cluster.dir / "copy.new").exists()
+    suffix = {"sqlite": "sqlite", "lmdb": "mdb"}[storage]
+    assert sorted(at.name for at in (copy / "store").iterdir()) == [f"lane-00{i}.{suffix}" for i in range(2)]
     refused(run("backup", "--data-dir", data, str(copy)), 2, "exists")
     refused(run("backup", "--data-dir", str(cluster.dir), str(copy) + "2"), 5, "no data directory")
     refused(run("restore", "--data-dir", data, str(copy)), 2, "is running")

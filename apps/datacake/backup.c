@@ -149,6 +149,20 @@ static int gather_name(void *arg, const char *name)
     return 0;
 }
 
+/* What opening the copy left beside its data. */
+static void remove_traces(const char *dir, unsigned lanes)
+{
+    static const char *const of_lanes[] = {"reserve-%03u", "lane-%03u.mdb-lock"};
+    char path[PATH_BYTES];
+    snprintf(path, sizeof(path), "%s/lock", dir);
+    (void)unlink(path);
+    for (unsigned i = 0; i < 2 * lanes; i++) {
+        int len = snprintf(path, sizeof(path), "%s/", dir);
+        snprintf(path + len, sizeof(path) - (size_t)len, of_lanes[i % 2], i / 2);
+        (void)unlink(path);
+    }
+}
+
 static int check_store(copy_t *copy, const char *dir)
 {
     char report[256] = "";
@@ -162,13 +176,12 @@ static int check_store(copy_t *copy, const char *dir)
     count_t count = {copy, storage};
     for (size_t at = 0; at < names.len && err == 0; at += strlen(names.text + at) + 1)
         err = count_keyspace(&count, names.text + at);
+    unsigned lanes = err == 0 ? storage->ops->lanes(storage) : 0;
     free(names.text);
     cake_storage_close(storage);
     if (err != 0)
         return fail(copy->args, EXIT_OTHER, "the copy is not sound: %s", *report ? report : cake_strerror(err));
-    char lock[PATH_BYTES];
-    snprintf(lock, sizeof(lock), "%s/lock", dir);
-    (void)unlink(lock);
+    remove_traces(dir, lanes);
     return 0;
 }
 
