@@ -157,6 +157,18 @@ static void rapid_resets_end_the_connection(void **state)
     is_thrown_out(&bytes);
 }
 
+/* The server resets each request itself, for an update of its window by nothing. */
+static void resets_that_we_are_made_to_end_the_connection(void **state)
+{
+    cake__buf_t bytes;
+    put_preface(&bytes);
+    for (uint32_t i = 0; i < 3000; i++) {
+        put_frame(&bytes, 1, 4, 2 * i + 1, REQUEST, sizeof REQUEST);
+        put_frame(&bytes, 8, 0, 2 * i + 1, "\0\0\0\0", 4);
+    }
+    is_thrown_out(&bytes);
+}
+
 static void ping_floods_end_the_connection(void **state)
 {
     cake__buf_t bytes;
@@ -173,6 +185,40 @@ static void settings_floods_end_the_connection(void **state)
     for (int i = 0; i < 200; i++)
         put_frame(&bytes, 4, 0, 0, NULL, 0);
     is_thrown_out(&bytes);
+}
+
+/* Each entry could cost a walk over all streams. */
+static void settings_of_many_entries_end_the_connection(void **state)
+{
+    cake__buf_t bytes;
+    uint8_t entries[33][6];
+    put_preface(&bytes);
+    for (int i = 0; i < 33; i++)
+        memcpy(entries[i], (uint8_t[6]){0, 4, 0, 0, 0, (uint8_t)i}, 6);
+    put_frame(&bytes, 4, 0, 0, entries, sizeof entries);
+    is_thrown_out(&bytes);
+}
+
+/* Of the windows in one frame the last one holds, whatever stood before it. */
+static void the_last_window_of_a_frame_holds(void **state)
+{
+    static const uint8_t windows[] = {0, 4, 0x7f, 0xff, 0xff, 0xff, 0, 4, 0, 0, 0xff, 0xff};
+    for (int is_alone = 0; is_alone <= 1; is_alone++) {
+        cake__buf_t bytes;
+        fixture_t fixture;
+        raw_t raw = {.is_deaf = false};
+        put_preface(&bytes);
+        put_frame(&bytes, 1, 4, 1, REQUEST, sizeof REQUEST);
+        put_frame(&bytes, 8, 0, 1, "\0\0\0\1", 4); /* the first of them is too much for this stream */
+        put_frame(&bytes, 4, 0, 0, windows, is_alone ? 6 : 12);
+        fixture_start(&fixture, true);
+        raw_start(&fixture, &raw, &bytes);
+        cake__world_run_for(fixture.world, 5000 * CAKE_NS_PER_MS);
+        assert_int_equal(atomic_load(&raw.is_over), is_alone);
+        cake__run_on_loop(fixture.client_env, raw_close, &raw);
+        fixture_stop(&fixture);
+        cake__buf_free(&bytes);
+    }
 }
 
 static void continuation_floods_end_the_connection(void **state)
@@ -279,7 +325,7 @@ static void too_many_streams_are_refused(void **state)
     raw_t raw = {.is_deaf = false};
     cake_rpc_server_stats_t stats;
     put_preface(&bytes);
-    for (uint32_t i = 0; i < 1800; i++) /* none has ended its body */
+    for (uint32_t i = 0; i < 3000; i++) /* none has ended its body */
         put_frame(&bytes, 1, 4, 2 * i + 1, REQUEST, sizeof REQUEST);
     fixture_start(&fixture, true);
     raw_start(&fixture, &raw, &bytes);
@@ -287,7 +333,7 @@ static void too_many_streams_are_refused(void **state)
     assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
     assert_int_equal(stats.calls_running, 1024);
     assert_false(atomic_load(&raw.is_over));
-    assert_true(raw.got >= (1800 - 1024) * 13); /* RST_STREAM each */
+    assert_true(raw.got >= (3000 - 1024) * 13); /* RST_STREAM each */
     assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", "x", 1, NULL, NULL), 0);
     cake__run_on_loop(fixture.client_env, raw_close, &raw);
     fixture_stop(&fixture);
@@ -427,8 +473,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(garbage_ends_the_connection),
         cmocka_unit_test(rapid_resets_end_the_connection),
+        cmocka_unit_test(resets_that_we_are_made_to_end_the_connection),
         cmocka_unit_test(ping_floods_end_the_connection),
         cmocka_unit_test(settings_floods_end_the_connection),
+        cmocka_unit_test(settings_of_many_entries_end_the_connection),
+        cmocka_unit_test(the_last_window_of_a_frame_holds),
         cmocka_unit_test(continuation_floods_end_the_connection),
         cmocka_unit_test(header_bombs_stay_small),
         cmocka_unit_test(a_deaf_peer_delays_nobody),

@@ -4,6 +4,7 @@
 
 #define USELESS_FRAMES_PER_S 10000u /* empty DATA, PRIORITY: allowed, and of no use to anybody */
 #define WINDOW_UPDATES_PER_S 1000000u
+#define SETTINGS_MAX         32u /* entries of one frame: there are about ten that mean something */
 #define NS_PER_S             UINT64_C(1000000000)
 
 static const char MAGIC[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -15,17 +16,6 @@ static void fail(cake__h2_t *h2, uint32_t code)
     cake__h2_fail(h2, CAKE_EPARSE, code);
 }
 
-static void fail_stream(cake__h2_t *h2, int32_t id, uint32_t code)
-{
-    cake__h2_stream_t *stream = cake__h2_find(h2, id);
-    cake__h2_put_u32_frame(h2, NGHTTP2_RST_STREAM, id, code);
-    cake__h2_asked(h2, CAKE__H2_HEAD_BYTES + 4);
-    if (stream == NULL)
-        return;
-    stream->is_reset = true;
-    cake__h2_close_stream(h2, stream, CAKE__H2_RESET);
-}
-
 /* Counts one of a kind in the current second; too many of it end the connection with ENHANCE_YOUR_CALM. */
 static void count_rate(cake__h2_t *h2, int kind, uint32_t max)
 {
@@ -35,6 +25,26 @@ static void count_rate(cake__h2_t *h2, int kind, uint32_t max)
     }
     if (++h2->rates[kind] > max)
         cake__h2_fail(h2, CAKE_EBUSY, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+static void put_reset(cake__h2_t *h2, int32_t id, uint32_t code)
+{
+    cake__h2_put_u32_frame(h2, NGHTTP2_RST_STREAM, id, code);
+    cake__h2_asked(h2, CAKE__H2_HEAD_BYTES + 4);
+}
+
+/* A request that the peer has us reset by a bad frame leaves its handler at work, as one that it resets itself: both count alike. Bad
+ * replies take no more than the calls that a client has made. */
+static void fail_stream(cake__h2_t *h2, int32_t id, uint32_t code)
+{
+    cake__h2_stream_t *stream = cake__h2_find(h2, id);
+    put_reset(h2, id, code);
+    if (h2->config.is_server)
+        count_rate(h2, CAKE__H2_RATE_RESET, h2->config.max_resets_per_s);
+    if (stream == NULL)
+        return;
+    stream->is_reset = true;
+    cake__h2_close_stream(h2, stream, CAKE__H2_RESET);
 }
 
 /* A peer that goes on with a stream it has ended itself is told (RFC 9113, 5.1); what comes for streams that were ended by us may
@@ -205,7 +215,8 @@ static void note_begun(cake__h2_t *h2, int32_t id)
     h2->last_id = id;
 }
 
-/* A request's first frame. NULL: it is refused, or comes after our GOAWAY. */
+/* A request's first frame. NULL: it is refused, or comes after our GOAWAY. Refusals are not counted: a client may send a thousand
+ * requests too many before it has our settings, nothing runs for them, and those that it does not read end the connection. */
 static cake__h2_stream_t *begin_request(cake__h2_t *h2, int32_t id)
 {
     note_begun(h2, id);
@@ -214,7 +225,7 @@ static cake__h2_stream_t *begin_request(cake__h2_t *h2, int32_t id)
     cake__h2_stream_t *stream =
         h2->stream_count < h2->config.max_streams ? h2->config.events->on_begin(h2->config.arg) : NULL;
     if (stream == NULL) {
-        fail_stream(h2, id, NGHTTP2_REFUSED_STREAM);
+        put_reset(h2, id, NGHTTP2_REFUSED_STREAM);
         return NULL;
     }
     if (cake__h2_add(h2, stream, id) != 0) { /* the owner has it back by the same event as always */
@@ -416,11 +427,12 @@ static void on_rst_stream(cake__h2_t *h2, const uint8_t *data, size_t len)
     cake__h2_close_stream(h2, stream, reason);
 }
 
-static bool set_window(cake__h2_t *h2, uint32_t value)
+/* Costs a walk over all streams: once in a frame. */
+static bool set_window(cake__h2_t *h2, int64_t value)
 {
-    if (value > CAKE__H2_WINDOW_MOST)
-        return false;
-    int64_t change = (int64_t)value - h2->peer_window;
+    int64_t change = value - h2->peer_window;
+    if (change == 0)
+        return true;
     h2->peer_window = value;
     CAKE_LIST_FOR_EACH(link, &h2->streams)
     {
@@ -434,7 +446,8 @@ static bool set_window(cake__h2_t *h2, uint32_t value)
     return true;
 }
 
-static uint32_t apply_setting(cake__h2_t *h2, unsigned id, uint32_t value)
+/* window: the streams', set at the end of the frame. */
+static uint32_t apply_setting(cake__h2_t *h2, unsigned id, uint32_t value, int64_t *window)
 {
     switch (id) {
     case NGHTTP2_SETTINGS_HEADER_TABLE_SIZE:
@@ -447,7 +460,8 @@ static uint32_t apply_setting(cake__h2_t *h2, unsigned id, uint32_t value)
         h2->peer_max_streams = value;
         return 0;
     case NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE:
-        return set_window(h2, value) ? 0 : NGHTTP2_FLOW_CONTROL_ERROR;
+        *window = value;
+        return value <= CAKE__H2_WINDOW_MOST ? 0 : NGHTTP2_FLOW_CONTROL_ERROR;
     case NGHTTP2_SETTINGS_MAX_FRAME_SIZE:
         if (value < CAKE__H2_FRAME_FIRST || value > 0xffffff)
             return NGHTTP2_PROTOCOL_ERROR;
@@ -458,9 +472,12 @@ static uint32_t apply_setting(cake__h2_t *h2, unsigned id, uint32_t value)
     }
 }
 
+/* Entries count in their order (RFC 9113, 6.5.3), so that the last window of a frame is the one that holds: one before it that would have
+ * been too much for a stream was never in force, and is no error. */
 static void on_settings(cake__h2_t *h2, const uint8_t *data, size_t len)
 {
     bool is_ack = (h2->flags & NGHTTP2_FLAG_ACK) != 0;
+    int64_t window = h2->peer_window;
     if (len % 6 != 0 || (is_ack && len != 0)) {
         fail(h2, NGHTTP2_FRAME_SIZE_ERROR);
         return;
@@ -468,11 +485,16 @@ static void on_settings(cake__h2_t *h2, const uint8_t *data, size_t len)
     if (is_ack)
         return;
     count_rate(h2, CAKE__H2_RATE_SETTINGS, h2->config.max_settings_per_s);
+    if (len / 6 > SETTINGS_MAX)
+        cake__h2_fail(h2, CAKE_EBUSY, NGHTTP2_ENHANCE_YOUR_CALM);
     for (size_t i = 0; i < len && h2->err == 0; i += 6) {
-        uint32_t code = apply_setting(h2, (unsigned)data[i] << 8 | data[i + 1], cake__h2_load_u32(data + i + 2));
+        unsigned id = (unsigned)data[i] << 8 | data[i + 1];
+        uint32_t code = apply_setting(h2, id, cake__h2_load_u32(data + i + 2), &window);
         if (code != 0)
             fail(h2, code);
     }
+    if (h2->err == 0 && !set_window(h2, window))
+        fail(h2, NGHTTP2_FLOW_CONTROL_ERROR);
     if (h2->err != 0)
         return;
     (void)cake__h2_put_frame(h2, NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0, 0);
