@@ -1,5 +1,5 @@
-/* bench-crdt: the set alone. A table for each number of entries; a column for each order and kind of key, a row for each
- * operation: ns of CPU time per operation, medians of the rounds.
+/* bench-crdt: the set alone. A table for each number of entries; a column for each order and kind of key, a row for
+ * each operation: ns of CPU time per operation, medians of the rounds.
  *
  *      bench-crdt [--rounds N] [--kinds order,random,long-order,long-random] [--peer PROGRAM] [--pauses] [ENTRIES...]
  *
@@ -8,10 +8,11 @@
  *      --peer PROGRAM  the Rust set on the same keys (bench/peers/datacake-crdt), in turns with ours; ratios are theirs to ours
  *      ENTRIES         100000, which takes seconds; figures are compared at 1000000 and 10000000
  *
- * With --pauses there is no such table, but a row per operation of single calls in wall time, nothing left out: of each of three
- * turns (same calls in the same order) the longest, how many were above 0.5 and above 1 ms, and the same of the calls that
- * were so long in each turn: what is ours is long every time, what the machine does is not. Below, as many calls that only
- * compute, and as many that touch a page of their own: what the machine adds to any program, shown the same way.
+ * With --pauses there is no such table, but a row per operation of single calls in wall time, nothing left out: of each
+ * of three turns (same calls in the same order) the longest, how many were above 0.5 and above 1 ms, and the same of
+ * the calls that were so long in each turn: what is ours is long every time, what the machine does is not. Below, as
+ * many calls that only compute, and as many that touch a page of their own: what the machine adds to any program, shown
+ * the same way.
  *
  * Otherwise below each table what the machine gives at best: crdt_limits.h. */
 #include "crdt/replica.h"
@@ -115,7 +116,7 @@ static cake_orswot_t *set_new(uint64_t actor)
     return set;
 }
 
-/* ---- operations ------------------------------------------------------------------------------------------------------- */
+/* ---- operations -------------------------------------------------------------------------------------------------- */
 
 /* The operation number `at` of a row, of which a step does this many. */
 static size_t step_of(int row)
@@ -262,7 +263,7 @@ static double merge_with_differences(work_t *work, cake_orswot_t *a, cake_orswot
     return took;
 }
 
-/* ---- changes ---------------------------------------------------------------------------------------------------------- */
+/* ---- changes ----------------------------------------------------------------------------------------------------- */
 
 /* What a store does for each batch: a change is staged, made durable, committed; here of a single write. */
 static double staged_write(const work_t *work, uint64_t actors)
@@ -285,7 +286,7 @@ static double staged_write(const work_t *work, uint64_t actors)
     return took / WRITES;
 }
 
-/* ---- a round ---------------------------------------------------------------------------------------------------------- */
+/* ---- a round ----------------------------------------------------------------------------------------------------- */
 
 static void compare_sets(cake_orswot_t *set, work_t *work, double *out)
 {
@@ -335,7 +336,7 @@ static void one_round(work_t *work, double *out)
     out[TOUCH_LARGE] = measure_large_touch();
 }
 
-/* ---- pauses ----------------------------------------------------------------------------------------------------------- */
+/* ---- pauses ------------------------------------------------------------------------------------------------------ */
 
 enum { PAUSE_INSERT, PAUSE_UPDATE, PAUSE_GET, PAUSE_DELETE, PAUSE_PURGE, COMPUTING, TOUCHING, PAUSE_ROWS };
 
@@ -470,7 +471,7 @@ static void run_pauses(work_t *work, const char *kind_name)
     free(slow);
 }
 
-/* ---- the peer --------------------------------------------------------------------------------------------------------- */
+/* ---- the peer ---------------------------------------------------------------------------------------------------- */
 
 /* Lines of a name and a number. */
 static void peer_round(const char *program, size_t count, const char *kind, double *out)
@@ -491,7 +492,7 @@ static void peer_round(const char *program, size_t count, const char *kind, doub
     }
 }
 
-/* ---- the table -------------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 typedef struct options {
     int rounds;

@@ -1,9 +1,10 @@
-/* membership.c: the figures of docs/membership.md, from the production core in virtual time, each with its goal and with what
- * others need for the same. Ends with 1 when a goal is missed.
+/* membership.c: the figures of docs/membership.md, from the production core in virtual time, each with its goal and
+ * with what others need for the same. Ends with 1 when a goal is missed.
  *
  *      bench-membership [--full] [N...]        default: 10 100 1000
  *
- * --full: a hundred crashes at 1,000 members, too, and 1,000 node-hours of loss each (an hour or so of processor time). */
+ * --full: a hundred crashes at 1,000 members, too, and 1,000 node-hours of loss each (an hour or so of processor
+ * time). */
 #include <inttypes.h>
 #include <math.h>
 #include <time.h>
@@ -14,7 +15,7 @@
 static bool is_full;
 static uint32_t missed;
 
-/* ---- samples and rows ---------------------------------------------------------------------------------------------------- */
+/* ---- samples and rows -------------------------------------------------------------------------------------------- */
 
 typedef struct samples {
     double values[4096];
@@ -78,7 +79,7 @@ static double seconds_since(const virtual_t *cluster, uint64_t start_ns)
     return (double)(cluster->now_ns - start_ns) / 1e9;
 }
 
-/* ---- a crash ----------------------------------------------------------------------------------------------------------- */
+/* ---- a crash ----------------------------------------------------------------------------------------------------- */
 
 static bool all_know_of_crash(virtual_t *cluster)
 {
@@ -131,7 +132,7 @@ static void measure_crash(uint32_t count, double loss, uint32_t runs)
               percentile(&samples, 0.99), loss > 0 ? NAN : 6.5, loss > 0 ? 9 : 8, "s", crash_peers(count, loss > 0));
 }
 
-/* ---- pauses -------------------------------------------------------------------------------------------------------------- */
+/* ---- pauses ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t deaths_seen_by_paused;
 
@@ -167,7 +168,7 @@ static void measure_pauses(uint32_t count, uint32_t runs)
     virtual_free(&cluster);
 }
 
-/* ---- state --------------------------------------------------------------------------------------------------------------- */
+/* ---- state ------------------------------------------------------------------------------------------------------- */
 
 static bool all_have_version(virtual_t *cluster)
 {
@@ -212,7 +213,7 @@ static void measure_convergence(uint32_t count, double loss, uint32_t runs)
               percentile(&samples, 0.99), NAN, goal, "rounds", peers);
 }
 
-/* ---- idle ---------------------------------------------------------------------------------------------------------------- */
+/* ---- idle -------------------------------------------------------------------------------------------------------- */
 
 static double processor_seconds(void)
 {
@@ -281,7 +282,7 @@ static void measure_false_deaths(uint32_t count, double node_hours)
     virtual_free(&cluster);
 }
 
-/* ---- partitions ------------------------------------------------------------------------------------------------------------ */
+/* ---- partitions -------------------------------------------------------------------------------------------------- */
 
 static bool is_first_isolated(virtual_t *cluster)
 {

@@ -1,11 +1,12 @@
-/* What a repair between two large sets costs, in one process over bytes: r was away while z deleted some keys and dropped the
- * tombstones, so that the two are compared by ranges.
+/* What a repair between two large sets costs, in one process over bytes: r was away while z deleted some keys and
+ * dropped the tombstones, so that the two are compared by ranges.
  *
  *   bench-repair [records (1000000)] [at most so many differences (10000)]
  *
- * A row per number of differences (as many keys deleted as written meanwhile): bytes both ways and round trips; CPU time of
- * all, of both sides; the longest pause of a loop that does one piece at a time (the larger of step, next, answer, take), and
- * of its parts. Then what a walk for fingerprints by range costs per record, and its longest step. */
+ * A row per number of differences (as many keys deleted as written meanwhile): bytes both ways and round trips; CPU
+ * time of all, of both sides; the longest pause of a loop that does one piece at a time (the larger of step, next,
+ * answer, take), and of its parts. Then what a walk for fingerprints by range costs per record, and its longest
+ * step. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

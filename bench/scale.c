@@ -1,4 +1,5 @@
-/* What things cost as they grow: memory and time per keyspace, per document, and per node. One process, loopback or none.
+/* What things cost as they grow: memory and time per keyspace, per document, and per node. One process, loopback or
+ * none.
  *
  *   bench-scale [documents (1000000)] [keyspaces (100000)] [nodes (7)] [part ...]
  *       parts: empty, keyspaces, documents, nodes, simulated; without any: all of them
@@ -10,8 +11,8 @@
  *   nodes       in this process, each with a store, all idle and equal: memory, the time until all count all, CPU of an
  *               idle node; then the latency of a put at level all, and what each node spends on it
  *   simulated   5, 10 and 20 nodes in the simulator, without faults: a minute of 500 writes at all levels, its checkers included
- * Times "CPU" are those of all threads together, so that other load on the machine counts little. Memory is the growth of this
- * process, so it has what the allocator wastes in it; storage in memory, the documents included. */
+ * Times "CPU" are those of all threads together, so that other load on the machine counts little. Memory is the
+ * growth of this process, so it has what the allocator wastes in it; storage in memory, the documents included. */
 #include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -43,7 +44,7 @@ static double memory_bytes(void)
     return (double)pages * 4096;
 }
 
-/* ---- one node ---------------------------------------------------------------------------------------------------------------*/
+/* ---- one node -----------------------------------------------------------------------------------------------------*/
 
 static cake_storage_ops_t kept_ops;
 static const cake_storage_ops_t *memory_ops;
@@ -90,7 +91,7 @@ static double put_us(cake_store_t *store, const char *keyspace, uint64_t salt)
     return (cpu_seconds() - begin) * 1e6 / MANY;
 }
 
-/* ---- keyspaces --------------------------------------------------------------------------------------------------------------*/
+/* ---- keyspaces ----------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_gate_t gate;
@@ -174,7 +175,7 @@ static void grow(const char *what, uint64_t most, bool is_reopened,
     drop_kept(storage);
 }
 
-/* ---- documents --------------------------------------------------------------------------------------------------------------*/
+/* ---- documents ----------------------------------------------------------------------------------------------------*/
 
 static uint64_t mix(uint64_t n)
 {
@@ -195,7 +196,7 @@ static void put_documents(cake_node_t *node, cake_store_t *store, uint64_t from,
     }
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------------------------*/
+/* ---- nodes --------------------------------------------------------------------------------------------------------*/
 
 static void wait_for_replicas(cake_store_t *const stores[], int count)
 {
@@ -237,7 +238,7 @@ static void measure_nodes(int count)
         check(cake_node_stop(nodes[i]), "stop");
 }
 
-/* ---- nodes in the simulator ---------------------------------------------------------------------------------------------------*/
+/* ---- nodes in the simulator ---------------------------------------------------------------------------------------*/
 
 static void measure_simulated(uint32_t count)
 {
@@ -256,7 +257,7 @@ static void measure_simulated(uint32_t count)
     fflush(stdout);
 }
 
-/* ---- the parts ------------------------------------------------------------------------------------------------------------------*/
+/* ---- the parts ----------------------------------------------------------------------------------------------------*/
 
 static void print_head(void)
 {

@@ -4,21 +4,23 @@
  *           [--sync-us N] [--sequential N] [--there N] [--keep 1]
  *
  * Writes of 100-byte values under random keys by batch size, then N rows written in bulk, opened again, read at random,
- * loaded as a store does when it is opened, scanned. Raw means the same information in one table and a transaction per batch, with the
- * same durability: keyspace and key, and under it stamp, dot and value. What the storage adds is finding by id, tombstones, checks, its
- * lanes and threads. Columns named ids are a second raw, the limit of what ours can reach: with the index of ids that the interface
- * asks for, SQLite in our own schema; and, beside a store, with the record of its set in every batch.
+ * loaded as a store does when it is opened, scanned. Raw means the same information in one table and a transaction per
+ * batch, with the same durability: keyspace and key, and under it stamp, dot and value. What the storage adds is
+ * finding by id, tombstones, checks, its lanes and threads. Columns named ids are a second raw, the limit of what ours
+ * can reach: with the index of ids that the interface asks for, SQLite in our own schema; and, beside a store, with the
+ * record of its set in every batch.
  *
- * Rows named writers are puts of that many concurrent writers in a store of one node, each waiting until its put is durable; beside
- * them, raw batches of the same size. A caller is a thread of the program in the blocking call. Rows named limit have the same puts
- * beside raw ones that are made on a thread of their own, which is asked and answers as cheaply as threads can: two wake-ups for a
- * writer of the loop, four for a caller, since the loop stands between.
+ * Rows named writers are puts of that many concurrent writers in a store of one node, each waiting until its put is
+ * durable; beside them, raw batches of the same size. A caller is a thread of the program in the blocking call. Rows
+ * named limit have the same puts beside raw ones that are made on a thread of their own, which is asked and answers as
+ * cheaply as threads can: two wake-ups for a writer of the loop, four for a caller, since the loop stands between.
  *
- * Ours and raw take turns, and a ratio is the median of those of the turns: above 1 is faster than raw. Below the rates: us of CPU per
- * row, of the whole process.
+ * Ours and raw take turns, and a ratio is the median of those of the turns: above 1 is faster than raw. Below the
+ * rates: us of CPU per row, of the whole process.
  *
- * --sync-us adds that time to each sync, as a slower disk would. With --keep the rows stay for a run that is told by --there how
- * many there are: many millions can be measured a few minutes at a time. The first N of --sequential have keys in order. */
+ * --sync-us adds that time to each sync, as a slower disk would. With --keep the rows stay for a run that is told by
+ * --there how many there are: many millions can be measured a few minutes at a time. The first N of --sequential
+ * have keys in order. */
 #include <pthread.h>
 #include <sys/resource.h>
 
@@ -31,7 +33,7 @@
 #define WRITERS_MAX 256
 #define GROUP_MAX   3 /* engines that are measured together */
 
-/* ---- measuring ------------------------------------------------------------------------------------------------------------ */
+/* ---- measuring --------------------------------------------------------------------------------------------------- */
 
 typedef enum measure {
     BATCH_1,
@@ -185,7 +187,7 @@ static void measure_writes(runner_t *runners, size_t count, const settings_t *se
     }
 }
 
-/* ---- a store on it -------------------------------------------------------------------------------------------------------- */
+/* ---- a store on it ----------------------------------------------------------------------------------------------- */
 
 /* Writers are completions that begin the next put. */
 typedef struct load {
@@ -372,7 +374,7 @@ static void measure_store(runner_t *runners, size_t count, const settings_t *set
     runners[0].state = NULL;
 }
 
-/* ---- many rows ---------------------------------------------------------------------------------------------------------------- */
+/* ---- many rows --------------------------------------------------------------------------------------------------- */
 
 static void bulk_slice(runner_t *runner, uint64_t from, uint64_t to)
 {

@@ -1,5 +1,5 @@
-/* Replicated puts over loopback. Writers are completions that begin the next put, as the tasks of an event-driven program; a
- * row of "blocking" (writers 0) is one thread in cake_store_put.
+/* Replicated puts over loopback. Writers are completions that begin the next put, as the tasks of an event-driven
+ * program; a row of "blocking" (writers 0) is one thread in cake_store_put.
  *
  *   bench-store [seconds per row]
  *       A table of three nodes in one process. Columns: storage, level, writers, puts/s, µs of CPU per put (all three nodes
@@ -38,7 +38,7 @@
 #define START_MS    30000
 #define NO_LIMIT    UINT64_MAX
 
-/* ---- the cluster ------------------------------------------------------------------------------------------------------*/
+/* ---- the cluster --------------------------------------------------------------------------------------------------*/
 
 /* Node i has id i + 1; NULL where it is in another process. */
 typedef struct {
@@ -133,7 +133,7 @@ static void stop_cluster(cluster_t *cluster)
     remove_dir(cluster);
 }
 
-/* ---- load ---------------------------------------------------------------------------------------------------------------*/
+/* ---- load ---------------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_store_t *store;
@@ -248,7 +248,7 @@ static outcome_t measure(const cluster_t *cluster, load_t *load)
     return (outcome_t){.rate = (double)load->done / (seconds() - begin), .cpu_us = (cpu_seconds() - cpu) * 1e6 / done};
 }
 
-/* ---- rows from standard input -------------------------------------------------------------------------------------------*/
+/* ---- rows from standard input -------------------------------------------------------------------------------------*/
 
 /* The line is a row's five words. */
 static void answer(const cluster_t *cluster, const char *line)
@@ -299,7 +299,7 @@ static void run_one(cluster_t *cluster, int index, const char *seed)
     remove_dir(cluster);
 }
 
-/* ---- the table ----------------------------------------------------------------------------------------------------------*/
+/* ---- the table ----------------------------------------------------------------------------------------------------*/
 
 static void print_table(double duration)
 {

@@ -1,14 +1,15 @@
-/* What it costs to become equal again: two nodes in this process, connected over loopback; one is closed while the other
- * writes, and starts again on the storage it had.
+/* What it costs to become equal again: two nodes in this process, connected over loopback; one is closed while the
+ * other writes, and starts again on the storage it had.
  *
  *   bench-sync [keys (100000; up to some millions)] [part ...]
  *       parts: changed, repair, memory, sqlite, lmdb; without any: all of them
  *
  * A row per number of differences: wire bytes (all streams of both nodes, framing and comparisons included; without the
- * values, 100 random bytes each), bytes and round trips of the sessions alone, time to open the storage, time from the first call
- * of the session on until both are equal, documents per second of that time; and the CPU of both nodes for each. Rows: overwritten documents; an emptied disk; deletes
- * whose tombstones have gone meanwhile, so that the node is compared by ranges. Then what an in-sync round takes, and
- * how long a node needs to open what it has. */
+ * values, 100 random bytes each), bytes and round trips of the sessions alone, time to open the storage, time from
+ * the first call of the session on until both are equal, documents per second of that time; and the CPU of both
+ * nodes for each. Rows: overwritten documents; an emptied disk; deletes whose tombstones have gone meanwhile, so
+ * that the node is compared by ranges. Then what an in-sync round takes, and how long a node needs to open what it
+ * has. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ static void pause_briefly(void)
     nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 }
 
-/* ---- bytes on the wire: every environment of this process counts what its streams write ---------------------------------*/
+/* ---- bytes on the wire: every environment of this process counts what its streams write ---------------------------*/
 
 static atomic_ullong wire_bytes;
 static cake_env_ops_t counting_ops;
@@ -59,7 +60,7 @@ static cake_env_t *open_env(void)
     return env;
 }
 
-/* ---- storages in memory that outlive their store --------------------------------------------------------------------------*/
+/* ---- storages in memory that outlive their store ------------------------------------------------------------------*/
 
 static cake_storage_ops_t kept_ops;
 static const cake_storage_ops_t *memory_ops;
@@ -86,7 +87,7 @@ static void drop_kept(cake_storage_t *storage)
     cake_storage_close(storage);
 }
 
-/* ---- nodes ----------------------------------------------------------------------------------------------------------------*/
+/* ---- nodes --------------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     uint16_t id;
@@ -146,7 +147,7 @@ static void wait_purged(const peer_t *peer)
     }
 }
 
-/* ---- documents ------------------------------------------------------------------------------------------------------------*/
+/* ---- documents ----------------------------------------------------------------------------------------------------*/
 
 static uint64_t mix(uint64_t n)
 {
@@ -186,7 +187,7 @@ static void delete_spread(cake_store_t *store, uint64_t count, uint64_t keys)
     }
 }
 
-/* ---- rows -----------------------------------------------------------------------------------------------------------------*/
+/* ---- rows ---------------------------------------------------------------------------------------------------------*/
 
 /* Starts `two` and measures until it is equal to `one`. Opening is what a restart takes; the clock of the session
  * starts with its first call. */
@@ -304,7 +305,7 @@ static void measure_repair(uint64_t keys)
     close_pair(&pair);
 }
 
-/* ---- restart: until the first put is done ----------------------------------------------------------------------------------*/
+/* ---- restart: until the first put is done -------------------------------------------------------------------------*/
 
 static void print_restart(const char *from, uint64_t keys, double begin, double cpu)
 {

@@ -30,7 +30,7 @@ extern "C" {
 
 typedef struct cake_storage cake_storage_t;
 
-/* ---- documents: what reads return; one block, owned by the receiver, any thread ------------------------------------*/
+/* ---- documents: what reads return; one block, owned by the receiver, any thread -----------------------------------*/
 typedef struct cake_doc cake_doc_t;
 
 CAKE_API cake_doc_t *cake_doc_new(const cake_alloc_t *alloc, cake_slice_t key, cake_slice_t value, cake_hlc_t hlc,
@@ -41,26 +41,27 @@ CAKE_API cake_slice_t cake_doc_value(const cake_doc_t *doc);
 CAKE_API cake_hlc_t cake_doc_timestamp(const cake_doc_t *doc);
 CAKE_API cake_dot_t cake_doc_dot(const cake_doc_t *doc);
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------*/
+/* ---- writing ------------------------------------------------------------------------------------------------------*/
 typedef enum cake_write_kind {
     CAKE_WRITE_PUT,       /* the row becomes live with this value */
     CAKE_WRITE_TOMBSTONE, /* the row becomes a tombstone without value; made when there was none */
     CAKE_WRITE_ERASE      /* the row goes, live or dead, if it is there; key may be empty, find it by id */
 } cake_write_kind_t;
 
-/* Where a write comes from: the node that sent it, which need not be the one that made it, but has it on its disk, perhaps under an
- * older timestamp (a repair may give a document a new one: docs/consistency.md). A storage with CAKE_STORAGE_FETCHES may get from there
- * what is too large for a message, before its write returns, and calls progress from time to time meanwhile, at least every few
- * seconds, so that neither side gives up. Both are for the thread that write runs on, and for the time of that call.
- * examples/blobs.c is such a storage. */
+/* Where a write comes from: the node that sent it, which need not be the one that made it, but has it on its disk,
+ * perhaps under an older timestamp (a repair may give a document a new one: docs/consistency.md). A storage with
+ * CAKE_STORAGE_FETCHES may get from there what is too large for a message, before its write returns, and calls
+ * progress from time to time meanwhile, at least every few seconds, so that neither side gives up. Both are for the
+ * thread that write runs on, and for the time of that call. examples/blobs.c is such a storage. */
 struct cake_reply;
 typedef struct cake_write_context {
     uint16_t node_id;            /* of the sender; never 0 */
     const char *address;         /* of its RPC server; empty: it is gone */
     void (*progress)(void *arg); /* cheap: call it for each piece */
     void *arg;                   /* of both */
-    /* Calls a method of a service of that node ("/service/method") through this node's channel to it, and waits: cake_channel_call
-     * of <datacake/rpc.h>. CAKE_ENOTFOUND (the node is not known any more), CAKE_ECLOSED (this node stops), CAKE_EDEADLK. */
+    /* Calls a method of a service of that node ("/service/method") through this node's channel to it, and waits:
+     * cake_channel_call of <datacake/rpc.h>. CAKE_ENOTFOUND (the node is not known any more), CAKE_ECLOSED (this
+     * node stops), CAKE_EDEADLK. */
     int (*call)(void *arg, const char *path, const void *data, size_t len, uint64_t timeout_ms,
                 struct cake_reply **reply);
 } cake_write_context_t;
@@ -88,7 +89,7 @@ typedef struct cake_batch {
     size_t meta_count;
 } cake_batch_t;
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------*/
+/* ---- reading ------------------------------------------------------------------------------------------------------*/
 typedef struct cake_row {
     cake_id_t id; /* all zero in answers to get and scan where the storage does not keep it */
     cake_slice_t key, value;
@@ -125,9 +126,9 @@ typedef struct cake_storage_ops {
     unsigned (*lanes)(cake_storage_t *storage);                          /* at least 1; constant */
     unsigned (*lane_of)(cake_storage_t *storage, cake_slice_t keyspace); /* constant per keyspace, for ever */
 
-    /* Atomic and durable: 0 means that all of it survives a crash; an error means that none of it is there, now. After an
-     * error of which the storage cannot say whether the batch reached the disk, it may turn up after a restart, whole, but only
-     * if no later batch of its lane has succeeded: a later one takes its place for good. */
+    /* Atomic and durable: 0 means that all of it survives a crash; an error means that none of it is there, now.
+     * After an error of which the storage cannot say whether the batch reached the disk, it may turn up after a
+     * restart, whole, but only if no later batch of its lane has succeeded: a later one takes its place for good. */
     int (*write)(cake_storage_t *storage, const cake_batch_t *batch);
 
     int (*get)(cake_storage_t *storage, cake_slice_t keyspace, cake_slice_t key, cake_doc_t **doc); /* live only:
@@ -161,7 +162,7 @@ static inline void cake_storage_close(cake_storage_t *storage)
         storage->ops->close(storage);
 }
 
-/* ---- the storage in memory: keeps nothing beyond close ---------------------------------------------------------------*/
+/* ---- the storage in memory: keeps nothing beyond close ------------------------------------------------------------*/
 typedef struct cake_memory_options {
     size_t size;
     const cake_alloc_t *alloc; /* NULL: the C library's */
@@ -173,9 +174,10 @@ typedef struct cake_memory_options {
 CAKE_API int cake_memory_open(cake_storage_t **storage);
 CAKE_API int cake_memory_open_with(const cake_memory_options_t *options, cake_storage_t **storage);
 
-/* ---- the conformance suite ---------------------------------------------------------------------------------------------
- * The factory opens the storage under test. `fresh`: empty; otherwise the one that was closed last, with what it held, or
- * CAKE_EUNAVAILABLE for a storage that keeps nothing (the cases of reopening are then skipped, and the report says so). */
+/* ---- the conformance suite ------------------------------------------------------------------------------------------
+ * The factory opens the storage under test. `fresh`: empty; otherwise the one that was closed last, with what it
+ * held, or CAKE_EUNAVAILABLE for a storage that keeps nothing (the cases of reopening are then skipped, and the
+ * report says so). */
 typedef int (*cake_storage_factory_fn)(void *arg, bool fresh, cake_storage_t **storage);
 
 /* Runs every case, one line each in report (may be NULL). 0 when every case passed, CAKE_EINTERNAL otherwise. Starts
@@ -188,10 +190,11 @@ typedef struct cake_storage_suite_options {
     size_t steps;     /* of the case with random batches; 0: 2,000 */
     uint64_t seed;    /* of the same */
     const char *only; /* cases whose name contains this; NULL: all */
-    /* How often a child process that writes is killed; 0: 8. SIZE_MAX: never, for a storage that cannot be opened in a child. */
+    /* How often a child process that writes is killed; 0: 8. SIZE_MAX: never, for a storage that cannot be opened in
+     * a child. */
     size_t kills;
-    /* From now on the disk under the storage is full (CAKE_ENOSPC), fails (CAKE_EIO), or works (0). arg is the factory's. NULL:
-     * the cases of failing disks are skipped. */
+    /* From now on the disk under the storage is full (CAKE_ENOSPC), fails (CAKE_EIO), or works (0). arg is the
+     * factory's. NULL: the cases of failing disks are skipped. */
     int (*break_disk)(void *arg, int err);
 } cake_storage_suite_options_t;
 
@@ -200,7 +203,7 @@ typedef struct cake_storage_suite_options {
 CAKE_API int cake_storage_suite_run_with(const cake_storage_suite_options_t *options, cake_storage_factory_fn factory,
                                          void *arg, FILE *report);
 
-/* ---- wrappers for tests ---------------------------------------------------------------------------------------------------
+/* ---- wrappers for tests ---------------------------------------------------------------------------------------------
  * Both own `inner` once they return 0, pass every call on to it, and keep its flags. */
 
 /* One finished call. Slices and pointers are valid for the call of the hook, which comes from the caller's thread. */

@@ -1,4 +1,5 @@
-/* datacake/store.h: keyspaces of documents, kept on every node of the cluster, last writer wins by hybrid logical clock.
+/* datacake/store.h: keyspaces of documents, kept on every node of the cluster, last writer wins by hybrid logical
+ * clock.
  *
  *   cake_storage_t *storage;
  *   cake_store_t *store;
@@ -6,16 +7,18 @@
  *   cake_store_open(node, storage, NULL, &store);
  *   cake_store_put(store, "users", cake_key_str("ada"), "1815", 4, CAKE_QUORUM);
  *
- * Any thread. Calls that wait return CAKE_EDEADLK on the node's loop thread: use their _async twins there, whose callbacks come
- * on the loop, exactly once, never inside the call, unless the call itself returned an error (then never).
+ * Any thread. Calls that wait return CAKE_EDEADLK on the node's loop thread: use their _async twins there, whose
+ * callbacks come on the loop, exactly once, never inside the call, unless the call itself returned an error (then
+ * never).
  *
- * Errors of all calls that take them: CAKE_EINVAL (keyspace name, key, level), CAKE_ETOOBIG (value), CAKE_ENOMEM, CAKE_ECLOSED.
- * Writes: CAKE_ENOTENOUGHNODES (nothing was written; also at a node with seeds that has never met a majority of the replicas),
- * CAKE_ECONSISTENCY (written here, level not reached in time; it stays and goes on replicating), CAKE_ENOTJOINED (this node is catching up for the first time),
- * CAKE_EDUPLICATE (another process has this node's id: cake_node_is_duplicate), CAKE_EDRIFT (the cluster's clock is too
- * far ahead of this machine's), CAKE_EBUSY (too much is under way): after those nothing was written. And what the storage says
- * (CAKE_ENOSPC, CAKE_EIO...): nothing was written here, but a write with a level, and those that the storage takes together with it,
- * are sent to the others meanwhile, and may turn up from there. */
+ * Errors of all calls that take them: CAKE_EINVAL (keyspace name, key, level), CAKE_ETOOBIG (value), CAKE_ENOMEM,
+ * CAKE_ECLOSED. Writes: CAKE_ENOTENOUGHNODES (nothing was written; also at a node with seeds that has never met a
+ * majority of the replicas), CAKE_ECONSISTENCY (written here, level not reached in time; it stays and goes on
+ * replicating), CAKE_ENOTJOINED (this node is catching up for the first time), CAKE_EDUPLICATE (another process has
+ * this node's id: cake_node_is_duplicate), CAKE_EDRIFT (the cluster's clock is too far ahead of this machine's),
+ * CAKE_EBUSY (too much is under way): after those nothing was written. And what the storage says (CAKE_ENOSPC,
+ * CAKE_EIO...): nothing was written here, but a write with a level, and those that the storage takes together with
+ * it, are sent to the others meanwhile, and may turn up from there. */
 #ifndef DATACAKE_STORE_H
 #define DATACAKE_STORE_H
 
@@ -49,17 +52,17 @@ typedef struct cake_store_options {
 
 #define CAKE_STORE_OPTIONS_INIT CAKE_SIZED(cake_store_options_t)
 
-/* Loads what the storage holds and starts replicating. The storage becomes the store's, which closes it; after an error it is
- * still the caller's. options may be NULL. CAKE_ECONFLICT (the data is of another node id or cluster), CAKE_EDUPLICATE (the node
- * has a store), CAKE_ECORRUPT and other errors of the storage. */
+/* Loads what the storage holds and starts replicating. The storage becomes the store's, which closes it; after an
+ * error it is still the caller's. options may be NULL. CAKE_ECONFLICT (the data is of another node id or cluster),
+ * CAKE_EDUPLICATE (the node has a store), CAKE_ECORRUPT and other errors of the storage. */
 CAKE_API int cake_store_open(cake_node_t *node, cake_storage_t *storage, const cake_store_options_t *options,
                              cake_store_t **store);
 
-/* Calls under way end first (writes with CAKE_ECLOSED where their level is not reached). Before cake_node_stop, or left to it:
- * stopping a node closes its store. NULL allowed. CAKE_EDEADLK on the loop. */
+/* Calls under way end first (writes with CAKE_ECLOSED where their level is not reached). Before cake_node_stop, or
+ * left to it: stopping a node closes its store. NULL allowed. CAKE_EDEADLK on the loop. */
 CAKE_API int cake_store_close(cake_store_t *store);
 
-/* ---- results ------------------------------------------------------------------------------------------------------------*/
+/* ---- results ------------------------------------------------------------------------------------------------------*/
 typedef struct cake_result {
     int err;
     cake_hlc_t timestamp; /* writes: of the (last) write; reads: of the document */
@@ -75,10 +78,11 @@ typedef struct cake_result {
 /* On the loop. */
 typedef void (*cake_done_fn)(const cake_result_t *result, void *arg);
 
-/* The details of the blocking call that failed last on this store, whichever thread made it; docs and message are NULL. */
+/* The details of the blocking call that failed last on this store, whichever thread made it; docs and message are
+ * NULL. */
 CAKE_API void cake_store_last_failure(cake_store_t *store, cake_result_t *out);
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------*/
+/* ---- writing ------------------------------------------------------------------------------------------------------*/
 typedef struct cake_item {
     cake_key_t key;
     const void *value;
@@ -96,9 +100,10 @@ CAKE_API int cake_store_del(cake_store_t *store, const char *keyspace, cake_key_
 CAKE_API int cake_store_del_many(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
                                  cake_consistency_t level);
 
-/* Writes only if the document here has exactly this timestamp (0: if there is none here). CAKE_ECONFLICT otherwise, with the
- * timestamp found in the result. The check is of this node's own copy, in the same step as the write: between calls on one node it is
- * atomic; of two that run on different nodes at once both may succeed, and the later stamp wins. */
+/* Writes only if the document here has exactly this timestamp (0: if there is none here). CAKE_ECONFLICT otherwise,
+ * with the timestamp found in the result. The check is of this node's own copy, in the same step as the write:
+ * between calls on one node it is atomic; of two that run on different nodes at once both may succeed, and the later
+ * stamp wins. */
 CAKE_API int cake_store_put_if(cake_store_t *store, const char *keyspace, cake_key_t key, const void *value, size_t len,
                                cake_hlc_t expected, cake_consistency_t level);
 CAKE_API int cake_store_del_if(cake_store_t *store, const char *keyspace, cake_key_t key, cake_hlc_t expected,
@@ -119,9 +124,9 @@ CAKE_API int cake_store_put_if_async(cake_store_t *store, const char *keyspace, 
 CAKE_API int cake_store_del_if_async(cake_store_t *store, const char *keyspace, cake_key_t key, cake_hlc_t expected,
                                      cake_consistency_t level, cake_done_fn fn, void *arg);
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------
- * From this node's own storage, on the caller's thread where the storage allows it. Never waits for other nodes, unless with a
- * level. */
+/* ---- reading --------------------------------------------------------------------------------------------------------
+ * From this node's own storage, on the caller's thread where the storage allows it. Never waits for other nodes,
+ * unless with a level. */
 CAKE_API int cake_store_get(cake_store_t *store, const char *keyspace, cake_key_t key,
                             cake_doc_t **doc); /* CAKE_ENOTFOUND */
 /* docs: room for count; NULL where there is none. 0 also when some are missing. */
@@ -137,7 +142,8 @@ CAKE_API int cake_store_get_at_async(cake_store_t *store, const char *keyspace, 
 CAKE_API int cake_store_get_many_async(cake_store_t *store, const char *keyspace, const cake_key_t *keys, size_t count,
                                        cake_done_fn fn, void *arg);
 
-/* Return 0 to go on; anything else ends the scan, which returns it. doc is valid for the call; it must not call the store. */
+/* Return 0 to go on; anything else ends the scan, which returns it. doc is valid for the call; it must not call the
+ * store. */
 typedef int (*cake_doc_fn)(void *arg, const cake_doc_t *doc);
 
 /* Live documents in bytewise order of their keys. range may be NULL (all). */
@@ -145,8 +151,9 @@ CAKE_API int cake_store_scan(cake_store_t *store, const char *keyspace, const ca
                              void *arg);
 CAKE_API int cake_store_keyspaces(cake_store_t *store, cake_name_fn fn, void *arg); /* ordered by name */
 
-/* ---- a handle bound to a keyspace ---------------------------------------------------------------------------------------
- * The same calls without naming it each time. Costs its name; closing it closes nothing else. It must not outlive the store. */
+/* ---- a handle bound to a keyspace -----------------------------------------------------------------------------------
+ * The same calls without naming it each time. Costs its name; closing it closes nothing else. It must not outlive
+ * the store. */
 typedef struct cake_keyspace cake_keyspace_t;
 
 CAKE_API int cake_keyspace_open(cake_store_t *store, const char *name, cake_keyspace_t **keyspace); /* writes nothing */
@@ -163,7 +170,7 @@ CAKE_API int cake_keyspace_get(cake_keyspace_t *keyspace, cake_key_t key, cake_d
 CAKE_API int cake_keyspace_get_many(cake_keyspace_t *keyspace, const cake_key_t *keys, size_t count, cake_doc_t **docs);
 CAKE_API int cake_keyspace_scan(cake_keyspace_t *keyspace, const cake_scan_t *range, cake_doc_fn fn, void *arg);
 
-/* ---- state --------------------------------------------------------------------------------------------------------------*/
+/* ---- state --------------------------------------------------------------------------------------------------------*/
 typedef struct cake_keyspace_info {
     const char *name;
     uint64_t live, tombstones;
@@ -209,9 +216,10 @@ CAKE_API int cake_store_sync(cake_store_t *store);
  *   this node's storage against what the node knows  rows that are missing, strange, or of another timestamp: mended from a replica
  *   this node against each live replica              documents that differ though both have seen the same writes, as after damage
  *                                                    before a restart: the newest copy is written anew, everywhere
- * Values are not compared: whether bytes are what they were is for the storage's own check to say. Reads all keys here (their records
- * take 48 bytes each meanwhile) and asks each replica for some kilobytes per keyspace; writers go on. 0 also when damage was found: see
- * the report. CAKE_EDEADLK; CAKE_ECLOSED; what the storage says. Of one call at a time. */
+ * Values are not compared: whether bytes are what they were is for the storage's own check to say. Reads all keys
+ * here (their records take 48 bytes each meanwhile) and asks each replica for some kilobytes per keyspace; writers
+ * go on. 0 also when damage was found: see the report. CAKE_EDEADLK; CAKE_ECLOSED; what the storage says. Of one
+ * call at a time. */
 typedef enum cake_damage_kind {
     CAKE_DAMAGE_MISSING,  /* in the storage there is no row for what this node has */
     CAKE_DAMAGE_STRANGE,  /* there is a row of which this node knows nothing */
@@ -251,16 +259,18 @@ typedef struct cake_verify_report {
 CAKE_API int cake_store_verify(cake_store_t *store, const cake_verify_options_t *options, /* may be NULL */
                                cake_verify_report_t *report);
 
-/* Waits until this node takes writes, counts each of the given replicas for its levels, and has all that they had when it met them in
- * this run: after a start, and before the first write at a level that is to mean all of a known cluster. ids may name this node;
- * count 0: the replicas that are there now. CAKE_ETIMEDOUT, CAKE_ECLOSED, CAKE_EDEADLK. */
+/* Waits until this node takes writes, counts each of the given replicas for its levels, and has all that they had
+ * when it met them in this run: after a start, and before the first write at a level that is to mean all of a known
+ * cluster. ids may name this node; count 0: the replicas that are there now. CAKE_ETIMEDOUT, CAKE_ECLOSED,
+ * CAKE_EDEADLK. */
 CAKE_API int cake_store_wait_for(cake_store_t *store, const uint16_t *ids, size_t count, uint64_t timeout_ms);
 
-/* A replica that is gone for good: it no longer counts for levels, and no longer holds tombstones up. Every node has to be told,
- * or to be reachable: the word is passed on to the live ones. CAKE_ENOTFOUND; CAKE_EBUSY when it is alive. */
+/* A replica that is gone for good: it no longer counts for levels, and no longer holds tombstones up. Every node has
+ * to be told, or to be reachable: the word is passed on to the live ones. CAKE_ENOTFOUND; CAKE_EBUSY when it is
+ * alive. */
 CAKE_API int cake_store_forget(cake_store_t *store, uint16_t node_id);
 
-/* ---- watching -----------------------------------------------------------------------------------------------------------*/
+/* ---- watching -----------------------------------------------------------------------------------------------------*/
 typedef struct cake_change {
     const char *keyspace;
     cake_slice_t key;
@@ -272,16 +282,16 @@ typedef struct cake_change {
 
 typedef void (*cake_change_fn)(void *arg, const cake_change_t *change);
 
-/* Every change from now on, once, in the order in which it was applied here; keyspace NULL: of all. On the loop: must not
- * block. End it with cake_watch_stop. A document that a repair session removes here (deleted elsewhere, so long ago that its
- * tombstone is gone) is not told; cake_store_watch_from tells of it by is_reset. */
+/* Every change from now on, once, in the order in which it was applied here; keyspace NULL: of all. On the loop:
+ * must not block. End it with cake_watch_stop. A document that a repair session removes here (deleted elsewhere, so
+ * long ago that its tombstone is gone) is not told; cake_store_watch_from tells of it by is_reset. */
 CAKE_API int cake_store_watch(cake_store_t *store, const char *keyspace, cake_change_fn fn, void *arg,
                               cake_watch_t **watch);
 
-/* The same for one keyspace, from where an earlier watch was left, and never faster than it is read: `credit` changes are told, then
- * as many more as cake_watch_grant allows. Nothing is queued meanwhile: of a document that changed several times while the reader was
- * behind, the last change is told, once. What was missed comes in order of timestamps, later changes as they are applied.
- * is_local is not known of changes that were missed. */
+/* The same for one keyspace, from where an earlier watch was left, and never faster than it is read: `credit`
+ * changes are told, then as many more as cake_watch_grant allows. Nothing is queued meanwhile: of a document that
+ * changed several times while the reader was behind, the last change is told, once. What was missed comes in order
+ * of timestamps, later changes as they are applied. is_local is not known of changes that were missed. */
 typedef struct cake_watch_options {
     size_t size;
     const char *keyspace;
@@ -291,13 +301,14 @@ typedef struct cake_watch_options {
 
 #define CAKE_WATCH_OPTIONS_INIT CAKE_SIZED(cake_watch_options_t)
 
-/* CAKE_EINVAL (also a position of another keyspace), CAKE_EPARSE, CAKE_EVERSION (position), CAKE_ENOMEM, CAKE_ECLOSED. */
+/* CAKE_EINVAL (also a position of another keyspace), CAKE_EPARSE, CAKE_EVERSION (position), CAKE_ENOMEM,
+ * CAKE_ECLOSED. */
 CAKE_API int cake_store_watch_from(cake_store_t *store, const cake_watch_options_t *options, cake_change_fn fn,
                                    void *arg, cake_watch_t **watch);
 CAKE_API int cake_watch_grant(cake_watch_t *watch, uint64_t changes); /* any thread, the callback too */
 
-/* Behind the last change that was told, the one of a callback that is running included: store it with what came of the changes. Any
- * thread. Some tens of bytes per node that ever wrote. For cake_position_free. */
+/* Behind the last change that was told, the one of a callback that is running included: store it with what came of
+ * the changes. Any thread. Some tens of bytes per node that ever wrote. For cake_position_free. */
 typedef struct cake_position {
     void *data;
     size_t len;

@@ -107,7 +107,7 @@ static int open_table(MDB_txn *txn, cake__lmdb_table_t table, unsigned flags, MD
     return mdb_dbi_open(txn, table_names[table], flags | (has_numbers ? MDB_INTEGERKEY : 0), out);
 }
 
-/* ---- making -------------------------------------------------------------------------------------------------------------- */
+/* ---- making ------------------------------------------------------------------------------------------------------ */
 
 static int fill_new(MDB_env *env, unsigned lane, unsigned lanes)
 {
@@ -150,7 +150,7 @@ int cake__lmdb_make(const char *dir, const char *path, unsigned lane, unsigned l
     return cake__file_publish(dir, draft, path, log);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 /* Pages that were never used may be missing at the end, which is as it should be; a file that was cut short looks the
  * same. Touching such a page would end the process, so they are filled up with zeroes, and damage then is an error. */
@@ -192,7 +192,8 @@ static int open_tables(cake__lmdb_lane_t *lane, MDB_txn *txn, uint32_t version)
     return code == 0 ? cake__late_load(lane, txn) : code;
 }
 
-/* Once the file is found to be in order. The handles of tables stay open only when the transaction that opened them commits. */
+/* Once the file is found to be in order. The handles of tables stay open only when the transaction that opened them
+ * commits. */
 static int open_or_migrate(cake__lmdb_lane_t *lane, MDB_txn *txn, uint32_t version)
 {
     int code = open_tables(lane, txn, version);

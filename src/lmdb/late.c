@@ -1,18 +1,19 @@
 /* Ids of long keys, on their way into table ids.
  *
- * Ids of long keys are digests: each row would touch a page of its own in ids, beside the one of its record, and so cost
- * twice as much. So they are appended to a table first, in the order of writing, and kept in memory, where fetch finds them:
+ * Ids of long keys are digests: each row would touch a page of its own in ids, beside the one of its record, and so
+ * cost twice as much. So they are appended to a table first, in the order of writing, and kept in memory, where fetch
+ * finds them:
  *
  *      late-0: 901 902 903 904 ...      being filled                 halves[filling]
  *      late-1: 123 124 ... 900          being merged into ids        halves[!filling], order: 470 213 655 ...
  *                                                                                      merged: ^
- * When the one that is filled has enough and the other is empty, they change roles. Every batch that adds n ids merges 2n of
- * the other half, in the order of ids: so each page of ids that is touched takes many. The half is emptied when all of it
- * is merged, long before the next one is full.
+ * When the one that is filled has enough and the other is empty, they change roles. Every batch that adds n ids merges
+ * 2n of the other half, in the order of ids: so each page of ids that is touched takes many. The half is emptied when
+ * all of it is merged, long before the next one is full.
  *
- * Everything here happens in the transaction of the batch. What is in memory only says where in the tables to look: an entry that
- * is not in its table any more was erased. It is read again when the file is opened, and put back (settle) when a transaction
- * fails.
+ * Everything here happens in the transaction of the batch. What is in memory only says where in the tables to look: an
+ * entry that is not in its table any more was erased. It is read again when the file is opened, and put back (settle)
+ * when a transaction fails.
  *
  * Readers
  *   An entry that is too new or too old for a reader's snapshot does no harm: its table does not have it there. One that is
@@ -42,7 +43,7 @@ static cake__late_half_t *merging(cake__late_t *late)
     return &late->halves[!late->filling];
 }
 
-/* ---- a half in memory ----------------------------------------------------------------------------------------------------- */
+/* ---- a half in memory -------------------------------------------------------------------------------------------- */
 
 static void empty_half(const cake_alloc_t *alloc, cake__late_half_t *half)
 {
@@ -154,7 +155,7 @@ int cake__late_find(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t k
     return code;
 }
 
-/* ---- begin, settle --------------------------------------------------------------------------------------------------------- */
+/* ---- begin, settle ----------------------------------------------------------------------------------------------- */
 
 void cake__late_init(cake__lmdb_lane_t *lane)
 {
@@ -247,7 +248,7 @@ void cake__late_settle(cake__lmdb_lane_t *lane, bool is_committed)
         start_merging(lane, filling(late));
 }
 
-/* ---- the tables ------------------------------------------------------------------------------------------------------------ */
+/* ---- the tables -------------------------------------------------------------------------------------------------- */
 
 static int load_half(cake__lmdb_lane_t *lane, MDB_txn *txn, cake__late_half_t *half)
 {

@@ -9,7 +9,7 @@ static int lane_path(const char *dir, unsigned lane, char out[CAKE__PATH_MAX])
     return cake__path_join(out, dir, name);
 }
 
-/* ---- check and backup ------------------------------------------------------------------------------------------------ */
+/* ---- check and backup -------------------------------------------------------------------------------------------- */
 
 /* Every row is reached through rows, and every long one by its id as well. */
 typedef struct tally {
@@ -127,7 +127,7 @@ static int lmdb_backup(cake_storage_t *storage, const char *dir)
     return cake__copy_end(dir, draft, err, &lmdb->log);
 }
 
-/* ---- the rest of the interface ---------------------------------------------------------------------------------------- */
+/* ---- the rest of the interface ----------------------------------------------------------------------------------- */
 
 static unsigned lmdb_lanes(cake_storage_t *storage)
 {
@@ -175,9 +175,9 @@ static const cake_storage_ops_t lmdb_ops = {
     .backup = lmdb_backup,
 };
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------
- * Lane 0 is made last, so in a directory without it nothing was ever written: its other files are made again. Files that
- * hold documents are never replaced. */
+/* ---- opening --------------------------------------------------------------------------------------------------------
+ * Lane 0 is made last, so in a directory without it nothing was ever written: its other files are made again. Files
+ * that hold documents are never replaced. */
 
 static cake__lmdb_t *new_storage(const char *dir, const cake__lmdb_settings_t *settings, unsigned lanes)
 {
@@ -333,7 +333,7 @@ int cake_lmdb_open(const char *dir, const cake_lmdb_options_t *given, cake_stora
     return cake__lmdb_open(dir, &settings, storage);
 }
 
-/* ---- copying the files of another process ------------------------------------------------------------------------------ */
+/* ---- copying the files of another process ------------------------------------------------------------------------ */
 
 static int copy_lane(const char *from, unsigned number, const char *draft, const cake_log_t *log, unsigned *lanes)
 {

@@ -17,8 +17,8 @@
  *   late.c   ids that wait until they can be put into their table many at once
  *   write.c  batches   read.c  reads   lmdb.c  the whole: open, check, backup, close
  *
- * Threads: the writer is its lane's thread. A reader holds one of the lane's slots while it is in a transaction; who takes
- * all of them knows that nobody reads, and may move the map. */
+ * Threads: the writer is its lane's thread. A reader holds one of the lane's slots while it is in a transaction; who
+ * takes all of them knows that nobody reads, and may move the map. */
 #ifndef CAKE_LMDB_LMDB_H
 #define CAKE_LMDB_LMDB_H
 
@@ -50,7 +50,8 @@ typedef enum cake__lmdb_table {
     CAKE__TABLES
 } cake__lmdb_table_t;
 
-/* A place for one reader, and its transaction, which waits for its next use: renewing one is much cheaper than beginning one. */
+/* A place for one reader, and its transaction, which waits for its next use: renewing one is much cheaper than
+ * beginning one. */
 typedef struct cake__lmdb_reader {
     cake__lock_t lock;          /* held while in use */
     MDB_txn *txn;               /* NULL: not begun yet */
@@ -138,7 +139,7 @@ static inline cake_slice_t cake__val_slice(MDB_val val)
     return cake__slice(val.mv_data, val.mv_size);
 }
 
-/* ---- env.c --------------------------------------------------------------------------------------------------------------- */
+/* ---- env.c ------------------------------------------------------------------------------------------------------- */
 
 /* What a result of LMDB is called here. MDB_NOTFOUND is CAKE_ENOTFOUND. */
 int cake__lmdb_err(int code);
@@ -149,13 +150,14 @@ int cake__lmdb_make(const char *dir, const char *path, unsigned lane, unsigned l
 /* For reading only, beside a process that may be writing; tells the number of lanes. */
 int cake__lmdb_open_for_copy(const char *path, MDB_env **env, unsigned *lanes, const cake_log_t *log);
 
-/* Opens a file that was recognised and checks that it is lane `lane` of *lanes (0: tells). lane->env NULL after errors. */
+/* Opens a file that was recognised and checks that it is lane `lane` of *lanes (0: tells). lane->env NULL after
+ * errors. */
 int cake__lmdb_env_open(cake__lmdb_lane_t *lane, unsigned *lanes);
 void cake__lmdb_env_close(cake__lmdb_lane_t *lane);
 int cake__lmdb_env_grow(cake__lmdb_lane_t *lane);   /* doubles the map; no transaction of the caller may be open */
 int cake__lmdb_env_reopen(cake__lmdb_lane_t *lane); /* after MDB_PANIC */
 
-/* ---- rows.c: within one transaction; all return codes of LMDB ------------------------------------------------------- */
+/* ---- rows.c: within one transaction; all return codes of LMDB ---------------------------------------------------- */
 typedef struct cake__table_ref {
     cake__lmdb_lane_t *lane;
     MDB_txn *txn;
@@ -188,7 +190,7 @@ void cake__late_settle(cake__lmdb_lane_t *lane, bool is_committed);
 int cake__late_find(const cake__table_ref_t *ref, const cake_id_t *id, uint8_t key[CAKE_KEY_MAX], size_t *len);
 int cake__late_count(const cake__table_ref_t *ref, size_t *count); /* those that are not in ids, in this transaction */
 
-/* ---- write.c, read.c ----------------------------------------------------------------------------------------------------- */
+/* ---- write.c, read.c --------------------------------------------------------------------------------------------- */
 int cake__lmdb_write(cake_storage_t *storage, const cake_batch_t *batch);
 int cake__lmdb_load_names(cake__lmdb_lane_t *lane);
 

@@ -37,7 +37,7 @@ static int open_with_alloc(const char *dir, const cake_alloc_t *alloc, cake_stor
 
 static disk_kind_t lmdb_kind = {"mdb", open_with, open_dir, open_with_alloc, cake_lmdb_copy, 8192}; /* the meta pages */
 
-/* ---- files of others, and of other versions ----------------------------------------------------------------------------- */
+/* ---- files of others, and of other versions ---------------------------------------------------------------------- */
 
 static void refuses_other_programs_and_newer_versions(void **state)
 {
@@ -91,7 +91,7 @@ static void opens_files_of_older_versions(void **state)
         open_older(version);
 }
 
-/* ---- damage that LMDB itself does not see ----------------------------------------------------------------------------------- */
+/* ---- damage that LMDB itself does not see ------------------------------------------------------------------------ */
 
 typedef struct damage {
     const char *table;
@@ -238,7 +238,7 @@ static void keys_longer_than_lmdb_allows(void **state)
     cake__test_dir_remove(&dir);
 }
 
-/* ---- readers of other processes ------------------------------------------------------------------------------------------ */
+/* ---- readers of other processes ---------------------------------------------------------------------------------- */
 
 static _Noreturn void read_until_killed(const char *path, int ready)
 {

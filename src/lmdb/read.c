@@ -1,12 +1,12 @@
-/* Reads: each in one read transaction, so each sees whole batches only. Rows are handed to callbacks where they lie in the
- * map, without a copy; only get() copies, into the document. */
+/* Reads: each in one read transaction, so each sees whole batches only. Rows are handed to callbacks where they lie
+ * in the map, without a copy; only get() copies, into the document. */
 #include "lmdb/lmdb.h"
 
 #include <errno.h>
 
 #include "base/bytes.h"
 
-/* ---- slots --------------------------------------------------------------------------------------------------------------- */
+/* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 void cake__lmdb_readers_init(cake__lmdb_lane_t *lane)
 {
@@ -58,9 +58,9 @@ void cake__lmdb_readers_close(cake__lmdb_lane_t *lane)
         drop_reader(&lane->readers[i]);
 }
 
-/* LMDB takes a snapshot by reading the last transaction's number, then the meta page of that parity. A reader that is held up in
- * between may find the page of two transactions later there, before that one is committed, and the next read would go
- * back in time. The page was its own while no transaction two ahead shows. */
+/* LMDB takes a snapshot by reading the last transaction's number, then the meta page of that parity. A reader that
+ * is held up in between may find the page of two transactions later there, before that one is committed, and the
+ * next read would go back in time. The page was its own while no transaction two ahead shows. */
 static int settle_snapshot(cake__lmdb_lane_t *lane, MDB_txn *txn)
 {
     MDB_envinfo info;
@@ -115,7 +115,7 @@ void cake__lmdb_reader_give(cake__lmdb_lane_t *lane, cake__lmdb_reader_t *reader
     cake__lock_give(&reader->lock);
 }
 
-/* ---- reads --------------------------------------------------------------------------------------------------------------- */
+/* ---- reads ------------------------------------------------------------------------------------------------------- */
 
 static int begin(cake_storage_t *storage, cake_slice_t keyspace, cake__table_ref_t *ref, cake__lmdb_reader_t **reader)
 {

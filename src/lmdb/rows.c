@@ -69,7 +69,7 @@ static int del(const cake__table_ref_t *ref, cake__lmdb_table_t table, const tab
     return code == MDB_NOTFOUND ? 0 : code;
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 static int put_record(const cake__table_ref_t *ref, cake__lmdb_table_t table, const table_key_t *key, unsigned parts,
                       unsigned flags, const cake_write_t *write)
@@ -126,7 +126,7 @@ static int read_record(MDB_val record, cake_slice_t key, cake_row_t *row)
     return 0;
 }
 
-/* ---- buckets ------------------------------------------------------------------------------------------------------------- */
+/* ---- buckets ----------------------------------------------------------------------------------------------------- */
 
 static void make_entry(uint8_t entry[ENTRY], cake_slice_t key, const cake_id_t *id)
 {
@@ -214,7 +214,7 @@ static int find_in_bucket(const cake__table_ref_t *ref, cake_slice_t key, cake_i
     return 0;
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 int cake__lmdb_put_row(const cake__table_ref_t *ref, const cake_write_t *write)
 {
@@ -326,7 +326,7 @@ int cake__lmdb_fetch_row(const cake__table_ref_t *ref, const cake_id_t *id, uint
     return code != 0 ? code : cake__lmdb_get_row(ref, cake__slice(key, len), row);
 }
 
-/* ---- walking -------------------------------------------------------------------------------------------------------------- */
+/* ---- walking ----------------------------------------------------------------------------------------------------- */
 
 static int each_in_bucket(const cake__table_ref_t *ref, cake_slice_t bucket, cake_slice_t from, cake_row_fn fn,
                           void *arg, int *from_fn)
@@ -376,7 +376,7 @@ int cake__lmdb_each_row(const cake__table_ref_t *ref, cake_slice_t from, cake_ro
     return code == MDB_NOTFOUND ? 0 : code;
 }
 
-/* ---- files of version 2, whose ids held keys of up to 15 bytes only -------------------------------------------------------- */
+/* ---- files of version 2, whose ids held keys of up to 15 bytes only ---------------------------------------------- */
 
 /* The record again without its id. */
 static int drop_id(const cake__table_ref_t *ref, MDB_cursor *cursor, const MDB_val *place, const MDB_val *record)

@@ -85,7 +85,8 @@ static inline void version_add_id(MDB_cursor *rows, MDB_val place, MDB_val recor
     assert_int_equal(mdb_put(txn, table, &key, &value, 0), 0);
 }
 
-/* Takes a file back to version 2: only keys of up to 15 bytes are held by their ids. Returns how many others there are. */
+/* Takes a file back to version 2: only keys of up to 15 bytes are held by their ids. Returns how many others there
+ * are. */
 static inline unsigned make_version_2(const char *dir)
 {
     MDB_txn *txn = version_begin(dir, 0);

@@ -29,7 +29,7 @@ static int add_name(cake__lmdb_lane_t *lane, MDB_txn *txn, cake_slice_t text, ca
     return 0;
 }
 
-/* ---- the order of a batch -------------------------------------------------------------------------------------------------
+/* ---- the order of a batch -------------------------------------------------------------------------------------------
  * In the order of their keys, writes meet on the same pages one after another. Writes of one row keep their order. */
 
 typedef struct turn {
@@ -63,8 +63,8 @@ static cake_slice_t key_of(const cake_write_t *write, char room[CAKE_ID_KEY_MAX]
     return write->kind == CAKE_WRITE_ERASE ? cake_id_key(&write->id, room) : write->key;
 }
 
-/* NULL: take them as they come, since it is a small batch, one of several keyspaces, or one with an erasure by an id that does
- * not hold its key, or since there is no memory for it. */
+/* NULL: take them as they come, since it is a small batch, one of several keyspaces, or one with an erasure by an id
+ * that does not hold its key, or since there is no memory for it. */
 static turn_t *sort_batch(const cake_alloc_t *alloc, const cake_batch_t *batch)
 {
     size_t erasures = 0;
@@ -139,7 +139,8 @@ static int write_metas(cake__lmdb_lane_t *lane, MDB_txn *txn, const cake_batch_t
     return code;
 }
 
-/* A process that was killed while it copied the file stays in the table of readers, and no page of since then would be used again. */
+/* A process that was killed while it copied the file stays in the table of readers, and no page of since then would
+ * be used again. */
 static void clear_dead_readers(cake__lmdb_lane_t *lane)
 {
     int dead = 0;

@@ -3,9 +3,9 @@
  *      lane->pool -> idle connection -> idle connection          at most POOL_MAX; more are opened when all are in use,
  *                                                                and closed when they come back
  *
- * A connection keeps its snapshot while lane->commits stands still, and so needs no locks of the file for the next read.
- * A write raises commits before it returns, so a read that begins later begins a new snapshot. While a commit is under way
- * each read begins one: of two reads, one after the other, the second never sees less than the first. */
+ * A connection keeps its snapshot while lane->commits stands still, and so needs no locks of the file for the next
+ * read. A write raises commits before it returns, so a read that begins later begins a new snapshot. While a commit
+ * is under way each read begins one: of two reads, one after the other, the second never sees less than the first. */
 #include "sqlite/sqlite.h"
 
 #define POOL_MAX         16u
@@ -34,7 +34,7 @@ static const char *const texts[CAKE__READ_STATEMENTS] = {
     [CAKE__READ_METAS] = "SELECT name, value FROM metas WHERE name >= ?1 AND name < ?2",
 };
 
-/* ---- the pool ----------------------------------------------------------------------------------------------------------- */
+/* ---- the pool ---------------------------------------------------------------------------------------------------- */
 
 void cake__sqlite_readers_init(cake__sqlite_lane_t *lane)
 {
@@ -151,7 +151,7 @@ void cake__sqlite_reader_give(cake__sqlite_lane_t *lane, cake__reader_connection
         close_reader(lane, reader);
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static cake_slice_t column_bytes(sqlite3_stmt *statement, int at)
 {

@@ -8,8 +8,9 @@
 #define HEADER_VERSION_AT 60
 #define HEADER_ID_AT      68
 
-/* documents has a rowid on purpose: beside a small index of keys, rows are appended, whatever the order of their keys. A
- * table WITHOUT ROWID touches a page per row instead: measured, half the inserts/s at 100 bytes, a sixth at 900. */
+/* documents has a rowid on purpose: beside a small index of keys, rows are appended, whatever the order of their
+ * keys. A table WITHOUT ROWID touches a page per row instead: measured, half the inserts/s at 100 bytes, a sixth at
+ * 900. */
 static const char schema_1[] =
     "CREATE TABLE lane (number INTEGER NOT NULL, lanes INTEGER NOT NULL) STRICT;"
     "CREATE TABLE keyspaces (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;"
@@ -112,7 +113,7 @@ static int add_functions(sqlite3 *db)
     return sqlite3_create_function_v2(db, CAKE__SQLITE_HOLDS_KEY, 1, flags, NULL, holds_key, NULL, NULL, NULL);
 }
 
-/* ---- recognising -------------------------------------------------------------------------------------------------------- */
+/* ---- recognising ------------------------------------------------------------------------------------------------- */
 
 static uint32_t load_be32(const uint8_t *from)
 {
@@ -125,7 +126,8 @@ static int refuse(const char *path, int err, const char *why, const cake_log_t *
     return err;
 }
 
-/* A checkpoint that a full disk cut short leaves a file shorter than it says; the log then still has what is missing. */
+/* A checkpoint that a full disk cut short leaves a file shorter than it says; the log then still has what is
+ * missing. */
 static bool has_log(const char *path)
 {
     char name[CAKE__PATH_MAX];
@@ -172,7 +174,7 @@ static int recognise(const char *path, const cake__sqlite_way_t *way)
     return check_header(path, header, (uint64_t)info.st_size, way);
 }
 
-/* ---- migrating ---------------------------------------------------------------------------------------------------------- */
+/* ---- migrating --------------------------------------------------------------------------------------------------- */
 
 static int read_version(sqlite3 *db, const char *path, const cake__sqlite_way_t *way, int64_t *version)
 {
@@ -211,7 +213,7 @@ int cake__sqlite_migrate(sqlite3 *db, const char *path, const cake__sqlite_way_t
     return err;
 }
 
-/* ---- making, opening ---------------------------------------------------------------------------------------------------- */
+/* ---- making, opening --------------------------------------------------------------------------------------------- */
 
 static int fill_new(sqlite3 *db, const char *path, unsigned lane, unsigned lanes, const cake__sqlite_way_t *way)
 {

@@ -2,7 +2,7 @@
 
 #include "storage/dir.h"
 
-/* ---- check and backup ----------------------------------------------------------------------------------------------- */
+/* ---- check and backup -------------------------------------------------------------------------------------------- */
 
 /* Each query gives rows only where something is wrong. */
 static const char *const own_checks[] = {
@@ -62,7 +62,8 @@ static int lane_path(const char *dir, unsigned lane, char out[CAKE__PATH_MAX])
     return cake__path_join(out, dir, name);
 }
 
-/* VACUUM INTO writes one snapshot, without gaps; it does not run inside a transaction, so it gets its own connection. */
+/* VACUUM INTO writes one snapshot, without gaps; it does not run inside a transaction, so it gets its own
+ * connection. */
 static int copy_lane(const char *from, unsigned lane, const cake__sqlite_way_t *way, const char *dir)
 {
     char path[CAKE__PATH_MAX], draft[CAKE__PATH_MAX];
@@ -93,7 +94,7 @@ static int sqlite_backup(cake_storage_t *storage, const char *dir)
     return cake__copy_end(dir, draft, err, &sqlite->log);
 }
 
-/* ---- the rest of the interface -------------------------------------------------------------------------------------- */
+/* ---- the rest of the interface ----------------------------------------------------------------------------------- */
 
 static unsigned sqlite_lanes(cake_storage_t *storage)
 {
@@ -140,7 +141,7 @@ static const cake_storage_ops_t sqlite_ops = {
     .backup = sqlite_backup,
 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------
+/* ---- opening --------------------------------------------------------------------------------------------------------
  * Lane 0 is made last, so a directory without it was never finished: what is there is empty and made again. A directory
  * that has lane 0 must have them all. */
 
@@ -306,7 +307,7 @@ int cake_sqlite_open(const char *dir, const cake_sqlite_options_t *given, cake_s
     return cake__sqlite_open(dir, &settings, storage);
 }
 
-/* ---- copying the files of another process ------------------------------------------------------------------------------
+/* ---- copying the files of another process ---------------------------------------------------------------------------
  * They are not migrated: that process may be of an older version. */
 
 static int copy_lanes(const char *from, const char *draft, const cake_log_t *log)

@@ -25,8 +25,8 @@
 #define CAKE__SQLITE_BUSY_MS        5000       /* for a sqlite3 shell that writes */
 #define CAKE__SQLITE_VFS_MAX        64u
 
-/* The log is merged when it has so many pages, 16 MiB. Syncing a log that is written over costs half of one that grows, and pages that
- * change often are merged once for many changes; up to 4,062 pages its index is one table. */
+/* The log is merged when it has so many pages, 16 MiB. Syncing a log that is written over costs half of one that
+ * grows, and pages that change often are merged once for many changes; up to 4,062 pages its index is one table. */
 #define CAKE__SQLITE_CHECKPOINT_PAGES 4000
 #define CAKE__SQLITE_ROOM_STEP        (1 << 20) /* bytes by which the files grow */
 
@@ -45,8 +45,8 @@ typedef enum cake__read_statement {
     CAKE__READ_STATEMENTS
 } cake__read_statement_t;
 
-/* A connection for reading. It keeps its read transaction from one read to the next as long as the lane commits nothing:
- * beginning one costs more than a point read. */
+/* A connection for reading. It keeps its read transaction from one read to the next as long as the lane commits
+ * nothing: beginning one costs more than a point read. */
 typedef struct cake__reader_connection {
     struct cake__reader_connection *next; /* in the pool */
     sqlite3 *db;
@@ -135,7 +135,7 @@ static inline cake__sqlite_t *cake__sqlite_of(cake_storage_t *storage)
     return CAKE_CONTAINER_OF(storage, cake__sqlite_t, base);
 }
 
-/* ---- schema.c ---------------------------------------------------------------------------------------------------------- */
+/* ---- schema.c ---------------------------------------------------------------------------------------------------- */
 
 #define CAKE__SQLITE_HOLDS_KEY "cake_holds_key" /* a function of each connection: of a key, whether its id holds it */
 
@@ -151,7 +151,8 @@ int cake__sqlite_prepare(sqlite3 *db, const char *const *texts, size_t count, sq
 /* Makes a new file with everything in it, under another name until it is whole. */
 int cake__sqlite_make(const char *dir, const char *path, unsigned lane, unsigned lanes, const cake__sqlite_way_t *way);
 
-/* A connection with the settings that all share, to a file that is known to be sound. *db: for sqlite3_close, after errors, too. */
+/* A connection with the settings that all share, to a file that is known to be sound. *db: for sqlite3_close, after
+ * errors, too. */
 int cake__sqlite_connect(const char *path, const cake__sqlite_way_t *way, sqlite3 **db);
 
 /* Opens a file that may be anything, and checks that it is lane `lane` of *lanes (0: tells). CAKE_ENOTFOUND: no file;
@@ -162,12 +163,12 @@ int cake__sqlite_open_file(const char *path, unsigned lane, unsigned *lanes, con
 /* Brings an older file up to this version, each step in a transaction of its own. */
 int cake__sqlite_migrate(sqlite3 *db, const char *path, const cake__sqlite_way_t *way);
 
-/* ---- write.c ----------------------------------------------------------------------------------------------------------- */
+/* ---- write.c ----------------------------------------------------------------------------------------------------- */
 int cake__sqlite_writer_open(cake__sqlite_lane_t *lane);
 void cake__sqlite_writer_close(cake__sqlite_lane_t *lane);
 int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch);
 
-/* ---- read.c ------------------------------------------------------------------------------------------------------------ */
+/* ---- read.c ------------------------------------------------------------------------------------------------------ */
 void cake__sqlite_readers_init(cake__sqlite_lane_t *lane);
 void cake__sqlite_readers_close(cake__sqlite_lane_t *lane);
 void cake__sqlite_readers_let_go(

@@ -34,7 +34,7 @@ static int open_with_alloc(const char *dir, const cake_alloc_t *alloc, cake_stor
 
 static disk_kind_t sqlite_kind = {"sqlite", open_with, open_dir, open_with_alloc, cake_sqlite_copy, 4096};
 
-/* ---- files of others, and of other versions ----------------------------------------------------------------------------- */
+/* ---- files of others, and of other versions ---------------------------------------------------------------------- */
 
 static void refuses_what_is_not_its_own(void **state)
 {

@@ -1,12 +1,12 @@
-/* The writer of a lane: a batch is a transaction, so that its one sync covers every write in it (group commit is what the
- * caller puts into a batch).
+/* The writer of a lane: a batch is a transaction, so that its one sync covers every write in it (group commit is what
+ * the caller puts into a batch).
  *
- * A batch commits only once the database's file has room for all of its pages. So the log can be merged on a full disk, too,
- * and begins anew in its own place: there, deletes go on without any room.
+ * A batch commits only once the database's file has room for all of its pages. So the log can be merged on a full disk,
+ * too, and begins anew in its own place: there, deletes go on without any room.
  *
  * The log is merged into the database here, by the lane's thread, every so many pages; SQLite's own trigger is off.
- * A reader that stays in one snapshot for long keeps the log from starting over; past WAL_PAGES_MAX we wait a little for
- * it, in the hope that the log can be cut. */
+ * A reader that stays in one snapshot for long keeps the log from starting over; past WAL_PAGES_MAX we wait a little
+ * for it, in the hope that the log can be cut. */
 #include "sqlite/sqlite.h"
 
 #define WAL_PAGES_MAX      64000 /* 256 MiB */
@@ -169,8 +169,8 @@ static int64_t spare_bytes(const cake__sqlite_lane_t *lane)
     return lane->storage->room_step / 4;
 }
 
-/* The log grows ahead of the commits: one that lengthens its file has the file system write its own log as well, which takes
- * as long as the commit. Where there is no room for it, the commit says so. */
+/* The log grows ahead of the commits: one that lengthens its file has the file system write its own log as well,
+ * which takes as long as the commit. Where there is no room for it, the commit says so. */
 static void lengthen_log(cake__sqlite_lane_t *lane)
 {
     int64_t bytes = lane->wal_pages * (lane->page_bytes + FRAME_HEAD_BYTES) + spare_bytes(lane);
@@ -196,7 +196,8 @@ static int64_t pages_of_file(cake__sqlite_lane_t *lane)
     return code == SQLITE_OK ? bytes / lane->page_bytes : 0;
 }
 
-/* Room in the database's file for what the transaction under way has made of it. On a full disk without any to spare. */
+/* Room in the database's file for what the transaction under way has made of it. On a full disk without any to
+ * spare. */
 static int make_room(cake__sqlite_lane_t *lane)
 {
     sqlite3_stmt *statement = lane->statements[CAKE__WRITE_PAGES];
@@ -270,7 +271,7 @@ int cake__sqlite_write(cake_storage_t *storage, const cake_batch_t *batch)
     return 0;
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------------------------------ */
+/* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
 static int load_names(cake__sqlite_lane_t *lane)
 {

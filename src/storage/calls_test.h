@@ -1,5 +1,5 @@
-/* calls_test.h: a disk made of this program's own system calls, for tests of storages on disk. Include it in one source of a
- * test program, cmocka first. It defines pwrite, pwritev, write, fsync, fdatasync, msync and ftruncate, which the
+/* calls_test.h: a disk made of this program's own system calls, for tests of storages on disk. Include it in one source
+ * of a test program, cmocka first. It defines pwrite, pwritev, write, fsync, fdatasync, msync and ftruncate, which the
  * libraries that the program is linked to then call, too.
  *
  * Calls that change a file below a test directory (see dir_test.h) are counted. At a chosen one
@@ -62,7 +62,7 @@ static struct calls_disk {
     bool is_watched, is_off;
 } calls;
 
-/* ---- what was synced and what was not ---------------------------------------------------------------------------------- */
+/* ---- what was synced and what was not ---------------------------------------------------------------------------- */
 
 static void calls_forget_changes(disk_file_t *file)
 {
@@ -200,7 +200,7 @@ static void calls_settle(const char *dir, fate_t fate, cake__random_t *random)
     calls_forget();
 }
 
-/* ---- the calls ------------------------------------------------------------------------------------------------------------- */
+/* ---- the calls --------------------------------------------------------------------------------------------------- */
 
 /* What this call is to do. FAULT_NONE: what it always does. */
 static fault_t calls_next(const disk_file_t *file)

@@ -1,9 +1,9 @@
 /* crash_test.h: what a storage on disk must survive, for the tests of each: its process killed at random points, a full
  * disk. Include cmocka first.
  *
- * Batch n does the same whenever it is run: a handful of puts, tombstones and erases drawn from a generator seeded with n,
- * and the meta "last" = n. So after a crash the meta says which batches should be there, and everything else in the
- * storage must equal what they make: a batch that is there in part shows, and so does one that was lost. */
+ * Batch n does the same whenever it is run: a handful of puts, tombstones and erases drawn from a generator seeded
+ * with n, and the meta "last" = n. So after a crash the meta says which batches should be there, and everything else
+ * in the storage must equal what they make: a batch that is there in part shows, and so does one that was lost. */
 #ifndef CAKE_STORAGE_CRASH_TEST_H
 #define CAKE_STORAGE_CRASH_TEST_H
 
@@ -151,7 +151,7 @@ static inline cake_storage_t *crash_reopen(crash_open_fn open_fn, const char *di
     return storage;
 }
 
-/* ---- out of memory ------------------------------------------------------------------------------------------------------ */
+/* ---- out of memory ----------------------------------------------------------------------------------------------- */
 
 typedef int (*crash_open_alloc_fn)(const char *dir, const cake_alloc_t *alloc, cake_storage_t **storage);
 
@@ -184,7 +184,8 @@ static inline int crash_read_all(cake_storage_t *storage)
     return err != 0 ? err : storage->ops->metas(storage, 0, cake__slice_str("last"), crash_take_last, &last);
 }
 
-/* Opening, writing and reading with the nth allocation failing, for every n: CAKE_ENOMEM, nothing changed, nothing lost. */
+/* Opening, writing and reading with the nth allocation failing, for every n: CAKE_ENOMEM, nothing changed, nothing
+ * lost. */
 static inline void crash_fail_allocations(crash_open_fn open_fn, crash_open_alloc_fn open_alloc)
 {
     unsigned failures = 0;
@@ -217,8 +218,9 @@ static inline void crash_fail_allocations(crash_open_fn open_fn, crash_open_allo
     assert_true(failures > 2);
 }
 
-/* The same with the allocations of the library underneath, whose hook asks crash_library_fails: the nth from now on fails
- * (0: none), or all from that one on. CAKE_TEST_ALLOCATIONS=all tries every one of them; otherwise the later ones are sampled. */
+/* The same with the allocations of the library underneath, whose hook asks crash_library_fails: the nth from now on
+ * fails (0: none), or all from that one on. CAKE_TEST_ALLOCATIONS=all tries every one of them; otherwise the later
+ * ones are sampled. */
 static struct crash_library {
     uint64_t calls, fail_at;
     bool is_lasting, has_failed;
@@ -273,7 +275,7 @@ static inline void crash_fail_library_allocations(crash_open_fn open_fn)
     assert_true(tried > 10);
 }
 
-/* ---- killed ------------------------------------------------------------------------------------------------------------- */
+/* ---- killed ------------------------------------------------------------------------------------------------------ */
 
 static inline void crash_child(crash_open_fn open_fn, const char *dir, uint64_t next, int to_parent)
 {
@@ -335,7 +337,7 @@ static inline void crash_kill_rounds(crash_open_fn open_fn, unsigned rounds, uin
     cake__test_dir_remove(&dir);
 }
 
-/* ---- a full disk -------------------------------------------------------------------------------------------------------- */
+/* ---- a full disk ------------------------------------------------------------------------------------------------- */
 
 /* Takes the rest of the disk, but for `leave` bytes. */
 static inline void crash_fill_disk(const char *path, size_t leave)

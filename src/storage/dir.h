@@ -102,8 +102,8 @@ static inline int cake__file_publish(const char *dir, const char *from, const ch
     return err;
 }
 
-/* Makes the directory if need be and takes its lock, which the kernel gives back when the process ends, however it ends.
- * CAKE_EBUSY: somebody else has it. */
+/* Makes the directory if need be and takes its lock, which the kernel gives back when the process ends, however it
+ * ends. CAKE_EBUSY: somebody else has it. */
 static inline int cake__dir_lock(const char *dir, const cake_log_t *log, int *lock_fd)
 {
     char path[CAKE__PATH_MAX];
@@ -136,9 +136,9 @@ static inline void cake__dir_unlock(int *lock_fd)
     *lock_fd = -1;
 }
 
-/* ---- copies ---------------------------------------------------------------------------------------------------------------
- * A copy is made in dir.new, which gets its name when it is whole: a directory that was left unfinished would open as an
- * empty storage. */
+/* ---- copies ---------------------------------------------------------------------------------------------------------
+ * A copy is made in dir.new, which gets its name when it is whole: a directory that was left unfinished would open
+ * as an empty storage. */
 
 /* With the files in it; it has no directories. */
 static inline void cake__dir_discard(const char *dir)

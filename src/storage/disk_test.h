@@ -1,5 +1,5 @@
-/* disk_test.h: what every storage on disk is tested for, whatever its files hold. A test program fills in a disk_kind_t and
- * puts DISK_CASES(&kind) among its tests. Include cmocka first. */
+/* disk_test.h: what every storage on disk is tested for, whatever its files hold. A test program fills in a
+ * disk_kind_t and puts DISK_CASES(&kind) among its tests. Include cmocka first. */
 #ifndef CAKE_STORAGE_DISK_TEST_H
 #define CAKE_STORAGE_DISK_TEST_H
 
@@ -37,7 +37,7 @@ typedef struct disk_kind {
         DISK_CASE(needs_its_lock, kind), DISK_CASE(another_process_copies, kind),                                      \
         DISK_CASE(backup_that_fails_leaves_nothing_to_open, kind)
 
-/* ---- helpers ------------------------------------------------------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------------------------------------------- */
 
 static inline int disk_open(const disk_kind_t *kind, const char *dir, unsigned lanes, cake_storage_t **storage)
 {
@@ -114,7 +114,7 @@ static inline void check_refused(const disk_kind_t *kind, const char *dir, int e
     free(after.bytes);
 }
 
-/* ---- the suite, crashes -------------------------------------------------------------------------------------------------- */
+/* ---- the suite, crashes ------------------------------------------------------------------------------------------ */
 
 typedef struct factory {
     const disk_kind_t *kind;
@@ -172,7 +172,7 @@ static inline void survives_a_full_disk(void **state)
     crash_full_disk(kind->open_plain, "size=40m");
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------------ */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 static inline void refuses_files_cut_short(void **state)
 {
@@ -423,7 +423,7 @@ static inline void needs_its_lock(void **state)
     cake__test_dir_remove(&dir);
 }
 
-/* ---- backup beside writers -------------------------------------------------------------------------------------------------- */
+/* ---- backup beside writers --------------------------------------------------------------------------------------- */
 
 typedef struct copier {
     cake_storage_t *storage;

@@ -46,7 +46,7 @@ static memory_t *memory_of(cake_storage_t *storage)
     return CAKE_CONTAINER_OF(storage, memory_t, base);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static uint64_t row_bytes(const cake__row_t *row)
 {
@@ -104,7 +104,7 @@ static cake_slice_t id_slice(const cake__row_t *row)
     return cake__slice(row->id.bytes, sizeof row->id.bytes);
 }
 
-/* ---- keyspaces -------------------------------------------------------------------------------------------------------- */
+/* ---- keyspaces --------------------------------------------------------------------------------------------------- */
 
 static keyspace_t *add_keyspace(memory_t *memory, cake_slice_t name)
 {
@@ -129,7 +129,7 @@ static void free_keyspace(memory_t *memory, keyspace_t *keyspace)
     cake__free(&memory->alloc, keyspace);
 }
 
-/* ---- batches: stage without the lock, apply under it, then settle or take back ------------------------------------ */
+/* ---- batches: stage without the lock, apply under it, then settle or take back ----------------------------------- */
 
 static int reserve_staged(memory_t *memory, size_t count)
 {
@@ -329,7 +329,7 @@ static int memory_write(cake_storage_t *storage, const cake_batch_t *batch)
     return err;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------ */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static int memory_get(cake_storage_t *storage, cake_slice_t name, cake_slice_t key, cake_doc_t **doc)
 {
@@ -469,7 +469,7 @@ static unsigned memory_lane_of(cake_storage_t *storage, cake_slice_t keyspace)
     return 0;
 }
 
-/* ---- open and close ------------------------------------------------------------------------------------------------- */
+/* ---- open and close ---------------------------------------------------------------------------------------------- */
 
 static void memory_close(cake_storage_t *storage)
 {

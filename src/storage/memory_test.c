@@ -52,7 +52,7 @@ static void cap_is_reported_and_survived(void **state)
     cake_storage_close(suite.storage);
 }
 
-/* ---- allocations that fail ------------------------------------------------------------------------------------------ */
+/* ---- allocations that fail --------------------------------------------------------------------------------------- */
 
 static int open_on(counting_heap_t *heap, cake_storage_t **storage)
 {

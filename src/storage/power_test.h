@@ -1,4 +1,5 @@
-/* power_test.h: power cuts, kills and failing calls at every call that changes a file, for the test of each storage on disk. */
+/* power_test.h: power cuts, kills and failing calls at every call that changes a file, for the test of each storage
+ * on disk. */
 #ifndef CAKE_STORAGE_POWER_TEST_H
 #define CAKE_STORAGE_POWER_TEST_H
 
@@ -10,7 +11,8 @@ static inline unsigned power_rounds(const char *variable, unsigned usual)
     return wanted != NULL ? (unsigned)atoi(wanted) : usual;
 }
 
-/* Opens, writes some batches, closes, with the power cut at the nth call of all that. Returns how many calls there were. */
+/* Opens, writes some batches, closes, with the power cut at the nth call of all that. Returns how many calls there
+ * were. */
 static inline uint64_t power_cut_once(crash_open_fn open_fn, const char *dir, crash_model_t *model, uint64_t nth,
                                       unsigned batches, fate_t fate, cake__random_t *random)
 {
@@ -159,7 +161,7 @@ static inline void power_kills(crash_open_fn open_fn)
     cake__test_dir_remove(&dir);
 }
 
-/* ---- the suite's cases of failing disks ------------------------------------------------------------------------------------ */
+/* ---- the suite's cases of failing disks -------------------------------------------------------------------------- */
 
 typedef struct power_factory {
     crash_open_fn open_fn;
@@ -195,7 +197,7 @@ static inline void power_suite(crash_open_fn open_fn)
     cake__test_dir_remove(&factory.dir);
 }
 
-/* ---- migrating ----------------------------------------------------------------------------------------------------------- */
+/* ---- migrating --------------------------------------------------------------------------------------------------- */
 
 #define POWER_BATCHES 8u /* in a file of the older version */
 
@@ -208,8 +210,8 @@ typedef struct power_versions {
     unsigned old_version, new_version;
 } power_versions_t;
 
-/* Opened by the newer program, with a fault at the nth call. The file then is of one version, whole, and goes on with a program of
- * that version. Returns how many calls there were. */
+/* Opened by the newer program, with a fault at the nth call. The file then is of one version, whole, and goes on
+ * with a program of that version. Returns how many calls there were. */
 static inline uint64_t power_migrate_once(const power_versions_t *versions, uint64_t nth, fault_t fault, fate_t fate,
                                           unsigned *stayed)
 {
@@ -266,7 +268,7 @@ static inline void power_migrations(const power_versions_t *versions)
     assert_true(stayed > 0);
 }
 
-/* ---- the cases -------------------------------------------------------------------------------------------------------------- */
+/* ---- the cases --------------------------------------------------------------------------------------------------- */
 
 typedef struct power_kind {
     crash_open_fn open_fn;

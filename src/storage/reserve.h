@@ -2,9 +2,9 @@
  *
  *      dir/reserve-000     RESERVE_BYTES that hold nothing; one per lane
  *
- * When a batch that only removes finds the disk full, the file is removed and the batch tried again. From then on puts are
- * refused until the file could be made again: they would take the room that deletes need. What deletes free inside the
- * data file is used by later writes, so that a full disk can be got out of by deleting alone. */
+ * When a batch that only removes finds the disk full, the file is removed and the batch tried again. From then on
+ * puts are refused until the file could be made again: they would take the room that deletes need. What deletes free
+ * inside the data file is used by later writes, so that a full disk can be got out of by deleting alone. */
 #ifndef CAKE_STORAGE_RESERVE_H
 #define CAKE_STORAGE_RESERVE_H
 

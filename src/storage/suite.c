@@ -41,7 +41,7 @@ void cake__suite_reopen(cake__suite_t *suite)
     CAKE__CHECK(suite, err == 0);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static cake_write_t make_write(cake_write_kind_t kind, const char *keyspace, cake_slice_t key, uint64_t hlc)
 {
@@ -87,7 +87,7 @@ int cake__suite_commit_one(cake__suite_t *suite, cake_write_t write)
     return cake__suite_commit(suite, &write, 1, NULL, 0);
 }
 
-/* ---- expecting ---------------------------------------------------------------------------------------------------------- */
+/* ---- expecting --------------------------------------------------------------------------------------------------- */
 
 typedef struct expected_row {
     cake_write_t write;
@@ -261,7 +261,7 @@ size_t cake__suite_count_keyspaces(cake__suite_t *suite, const char *name)
     return err == 0 ? counted.count : SIZE_MAX;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------ */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static double now_ms(void)
 {

@@ -14,7 +14,7 @@
 #define FULL_AFTER    20000u /* batches of VALUE bytes: the disk of break_disk is smaller than that */
 #define VALUE         8192u
 
-/* ---- batch n, whoever writes it, and whenever --------------------------------------------------------------------------
+/* ---- batch n, whoever writes it, and whenever -----------------------------------------------------------------------
  * It puts a key, deletes another, erases a third, and says in the meta "last" that it was there. */
 
 static cake_slice_t key_of(unsigned which, char out[64])
@@ -69,7 +69,7 @@ static void expect_batches(cake__suite_t *suite, uint64_t last)
     }
 }
 
-/* ---- killed ---------------------------------------------------------------------------------------------------------------- */
+/* ---- killed ------------------------------------------------------------------------------------------------------ */
 
 static void write_until_killed(cake__suite_t *suite, uint64_t next, int to_parent)
 {
@@ -137,7 +137,7 @@ static void killed_while_writing(cake__suite_t *suite)
     }
 }
 
-/* ---- a disk that fails ------------------------------------------------------------------------------------------------------ */
+/* ---- a disk that fails ------------------------------------------------------------------------------------------- */
 
 static int add_large(cake__suite_t *suite, uint64_t n)
 {

@@ -16,7 +16,7 @@ typedef struct passer {
     size_t count;
 } passer_t;
 
-/* ---- faults --------------------------------------------------------------------------------------------------------------- */
+/* ---- faults ------------------------------------------------------------------------------------------------------ */
 
 static int write_half(cake_storage_t *storage, const cake_batch_t *batch)
 {
@@ -116,7 +116,7 @@ static int check_always_doubts(cake_storage_t *storage, char *report, size_t siz
     return CAKE_ECORRUPT;
 }
 
-/* ---- the tests ------------------------------------------------------------------------------------------------------------ */
+/* ---- the tests --------------------------------------------------------------------------------------------------- */
 
 typedef struct fault {
     const char *found_by, *says; /* the case, and something of its line */

@@ -8,9 +8,10 @@
  *              keys, except that equal tags of long keys say nothing: then the keys themselves are compared, in inner
  *              nodes that of the leftmost row below.
  *
- * Invariants: every key below entry i < every key below entry i + 1; no empty nodes; a root has two children or is a leaf.
- * Nodes that become empty go, others are not merged. The tag of the first entry of an inner node is never looked at.
- * Putting needs spare nodes, reserved before; nothing else allocates, so changes can be taken back without fail. */
+ * Invariants: every key below entry i < every key below entry i + 1; no empty nodes; a root has two children or is a
+ * leaf. Nodes that become empty go, others are not merged. The tag of the first entry of an inner node is never
+ * looked at. Putting needs spare nodes, reserved before; nothing else allocates, so changes can be taken back
+ * without fail. */
 #ifndef CAKE_STORAGE_TREE_H
 #define CAKE_STORAGE_TREE_H
 

@@ -1,5 +1,5 @@
-/* Two storages around another one: one tells about every call, the other makes chosen calls fail. Both are the same shape:
- * a copy of the inner vtable's flags, and one function per call that does its work around the inner one. */
+/* Two storages around another one: one tells about every call, the other makes chosen calls fail. Both are the same
+ * shape: a copy of the inner vtable's flags, and one function per call that does its work around the inner one. */
 #include "storage/storage.h"
 
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 
 #include "base/lock.h"
 
-/* ---- instrumented ------------------------------------------------------------------------------------------------------ */
+/* ---- instrumented ------------------------------------------------------------------------------------------------ */
 
 typedef struct instrumented {
     cake_storage_t base;
@@ -214,7 +214,7 @@ int cake_storage_instrument(cake_storage_t *inner, const cake_instrument_options
     return 0;
 }
 
-/* ---- with faults ------------------------------------------------------------------------------------------------------- */
+/* ---- with faults ------------------------------------------------------------------------------------------------- */
 
 typedef struct faulty {
     cake_storage_t base;

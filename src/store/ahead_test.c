@@ -8,8 +8,8 @@ static void restart(cluster_t *cluster)
     cluster_wait(cluster, cluster_is_equal, 20000);
 }
 
-/* Starts node 1 again on a storage with a thread of its own. The first batch of a run writes the bound of the clock, and is not sent ahead: it is
- * over when this returns. */
+/* Starts node 1 again on a storage with a thread of its own. The first batch of a run writes the bound of the clock,
+ * and is not sent ahead: it is over when this returns. */
 static void open_on_lane(cluster_t *cluster, refusing_t *own, uint32_t more_flags)
 {
     cake_storage_t *storage = cluster->members[1].storage;

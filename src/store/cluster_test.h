@@ -1,5 +1,5 @@
-/* A simulated cluster for the store's tests: hosts with a node and a store each, on storages in memory that outlive their
- * host, so that a crash followed by a start is a restart from disk. */
+/* A simulated cluster for the store's tests: hosts with a node and a store each, on storages in memory that outlive
+ * their host, so that a crash followed by a start is a restart from disk. */
 #ifndef CAKE_STORE_CLUSTER_TEST_H
 #define CAKE_STORE_CLUSTER_TEST_H
 

@@ -11,7 +11,7 @@
 #define COMPARE_TIMEOUT_MS 60000u
 #define NEXTS_PER_STEP     16u /* of cake_ranges_next: about half a millisecond */
 
-/* ---- lists --------------------------------------------------------------------------------------------------------------*/
+/* ---- lists --------------------------------------------------------------------------------------------------------*/
 
 int cake__range_list_init(cake__range_list_t *list, cake__keyspace_t *keyspace, uint32_t bits, uint32_t index)
 {
@@ -61,7 +61,7 @@ void cake__range_list_free(cake__range_list_t *list)
     list->records = NULL;
 }
 
-/* ---- asking: any thread but the loop ------------------------------------------------------------------------------------*/
+/* ---- asking: any thread but the loop ------------------------------------------------------------------------------*/
 
 void cake__compare_put_head(cake__buf_t *out, const char *keyspace, cake__compare_kind_t kind, uint32_t bits)
 {
@@ -140,7 +140,7 @@ void cake__compare_end(cake__comparison_t *comparison)
     comparison->reply = NULL;
 }
 
-/* ---- answering ------------------------------------------------------------------------------------------------------------*/
+/* ---- answering ----------------------------------------------------------------------------------------------------*/
 
 /* Its call is under way until it is freed, and stopping waits for calls. */
 typedef struct {

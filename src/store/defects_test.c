@@ -1,5 +1,5 @@
-/* What a store of this kind got wrong before: each test is of one defect, by its number in the list of them (inventory). The others are in
- * level_test.c, sync_test.c, join_test.c and the node's tests. */
+/* What a store of this kind got wrong before: each test is of one defect, by its number in the list of them
+ * (inventory). The others are in level_test.c, sync_test.c, join_test.c and the node's tests. */
 #include "store/cluster_test.h"
 
 static cake_store_stats_t stats_of(cluster_t *cluster, int id)
@@ -14,7 +14,7 @@ static int del_text(cluster_t *cluster, int id, const char *key, cake_consistenc
     return cake_store_del(cluster->members[id].store, "ks", cake_key_str(key), level);
 }
 
-/* ---- order --------------------------------------------------------------------------------------------------------------*/
+/* ---- order --------------------------------------------------------------------------------------------------------*/
 
 static void swap_first_two(cake__peer_t *peer)
 {
@@ -23,7 +23,8 @@ static void swap_first_two(cake__peer_t *peer)
     cake__list_push_front(&peer->queue, second);
 }
 
-/* Defect 3: stored, but refused by the set, so that it was never offered to others; and an older one took the place of a newer one. */
+/* Defect 3: stored, but refused by the set, so that it was never offered to others; and an older one took the place
+ * of a newer one. */
 static void writes_of_one_node_that_arrive_in_reverse_end_as_written(void **state)
 {
     (void)state;
@@ -64,7 +65,7 @@ static void puts_and_deletes_of_one_batch_keep_their_order(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- limits ---------------------------------------------------------------------------------------------------------------*/
+/* ---- limits -------------------------------------------------------------------------------------------------------*/
 
 #define QUEUE_BYTES  20000u
 #define MAX_SESSIONS 3u
@@ -85,7 +86,8 @@ static bool is_equal_within_limits(void *arg)
     return cluster_is_equal(limits->cluster);
 }
 
-/* Defect 15: batches that fail waited for the hourly repair, the queue had no end, and the limit of parallel work was not applied. */
+/* Defect 15: batches that fail waited for the hourly repair, the queue had no end, and the limit of parallel work
+ * was not applied. */
 static void what_a_peer_missed_follows_in_seconds_and_within_limits(void **state)
 {
     (void)state;
@@ -136,7 +138,7 @@ static void a_repair_costs_what_differs(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- statistics -------------------------------------------------------------------------------------------------------------*/
+/* ---- statistics ---------------------------------------------------------------------------------------------------*/
 
 /* Defect 14: they never moved. */
 static void every_statistic_moves(void **state)
@@ -172,7 +174,7 @@ static void every_statistic_moves(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- storages that fetch ------------------------------------------------------------------------------------------------*/
+/* ---- storages that fetch ------------------------------------------------------------------------------------------*/
 
 /* A storage that fetches from the node of origin: no batch may have writes of several. */
 typedef struct {

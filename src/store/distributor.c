@@ -3,7 +3,8 @@
  *   peer->queue   [unit][unit][unit] ...   ──batch──>   peer->flights (at most CAKE__PEER_BATCHES_MAX under way)
  *
  * A queue is bounded in bytes: a peer that falls behind loses its queue, not this node its memory, and catches up by a
- * session when it sees our context. So does a peer whose batch failed. Units are shared: a slow peer delays no other. */
+ * session when it sees our context. So does a peer whose batch failed. Units are shared: a slow peer delays no
+ * other. */
 #include "store/pack.h"
 
 #define BATCH_UNITS_MAX   8192u
@@ -26,7 +27,7 @@ typedef struct {
 
 static void flush_later(cake__peer_t *peer);
 
-/* ---- units --------------------------------------------------------------------------------------------------------------*/
+/* ---- units --------------------------------------------------------------------------------------------------------*/
 
 cake__unit_t *cake__unit_new(cake_store_t *store, size_t len, uint32_t count, cake__write_t *write)
 {
@@ -45,7 +46,7 @@ void cake__unit_release(cake_store_t *store, cake__unit_t *unit)
         cake__free(store->alloc, unit);
 }
 
-/* ---- queues -------------------------------------------------------------------------------------------------------------*/
+/* ---- queues -------------------------------------------------------------------------------------------------------*/
 
 static cake__unit_t *dequeue(cake__peer_t *peer)
 {
@@ -66,8 +67,8 @@ void cake__peer_drop_queue(cake__peer_t *peer)
     peer->store->env->ops->timer_cancel(peer->store->env, &peer->flush_timer);
 }
 
-/* A unit that finds no memory is not sent, nor are those before it (and those that are glued to it): the peer sees in our next pulse that
- * it lacks something. */
+/* A unit that finds no memory is not sent, nor are those before it (and those that are glued to it): the peer sees
+ * in our next pulse that it lacks something. */
 void cake__peer_enqueue(cake__peer_t *peer, cake__unit_t *unit, bool is_urgent)
 {
     cake_store_t *store = peer->store;
@@ -107,7 +108,7 @@ void cake__distribute(cake_store_t *store, cake__unit_t *unit)
     }
 }
 
-/* ---- batches ------------------------------------------------------------------------------------------------------------*/
+/* ---- batches ------------------------------------------------------------------------------------------------------*/
 
 /* At the end of the turn: all that one commit brought goes into one batch. */
 static void flush_later(cake__peer_t *peer)
@@ -221,8 +222,8 @@ static bool has_same_units(const flight_t *a, const flight_t *b)
     return a->count == b->count && memcmp(a->units, b->units, a->count * sizeof(cake__unit_t *)) == 0;
 }
 
-/* Packs the units into store->packed, where they may lie already: peers that a level waits for get the same ones. Where values do
- * not pack, the next batches go out as they are: each try that fails doubles their number. */
+/* Packs the units into store->packed, where they may lie already: peers that a level waits for get the same ones.
+ * Where values do not pack, the next batches go out as they are: each try that fails doubles their number. */
 static bool pack_units(flight_t *flight, size_t bytes)
 {
     cake_store_t *store = flight->store;

@@ -3,7 +3,7 @@
 
 static const char *const texts[] = {"a", "b", "c"};
 
-/* ---- what scans and lists show ----------------------------------------------------------------------------------------------*/
+/* ---- what scans and lists show ------------------------------------------------------------------------------------*/
 
 typedef struct {
     char text[64];
@@ -28,7 +28,7 @@ static int on_keyspace(void *arg, const char *name)
     return on_name(arg, name, strlen(name));
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------------------*/
+/* ---- tests --------------------------------------------------------------------------------------------------------*/
 
 static void a_handle_does_what_the_store_does_in_its_keyspace(void **state)
 {

@@ -1,25 +1,29 @@
-/* Joining (model, rule 7, for all keyspaces of a node): a node that begins with nothing takes no writes and hands nothing out
- * until a first session with a joined replica has finished for every keyspace of that replica. Then it becomes part of the cluster:
+/* Joining (model, rule 7, for all keyspaces of a node): a node that begins with nothing takes no writes and hands
+ * nothing out until a first session with a joined replica has finished for every keyspace of that replica. Then it
+ * becomes part of the cluster:
  *
  *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled
  *     ─> in the registry ─> more than half of the replicas, and of those in its data centre, know that ─> what they have was pulled again
  *     ─> "joined" is made durable
  *
- * From the moment when more than half know it, no majority can form without it any more; what was acknowledged by one before is
- * among what it pulls from them. So a majority of the replicas with it has all that a majority without it has acknowledged. Others
- * that join at the same time, and say so, are not asked, and their answers count for nobody's majority (cake__level_takes_answer): those who
- * join by a minority that is cut off are none, however many they are. The same for a replica that has lost its disk.
+ * From the moment when more than half know it, no majority can form without it any more; what was acknowledged by one
+ * before is among what it pulls from them. So a majority of the replicas with it has all that a majority without it has
+ * acknowledged. Others that join at the same time, and say so, are not asked, and their answers count for nobody's
+ * majority (cake__level_takes_answer): those who join by a minority that is cut off are none, however many they are.
+ * The same for a replica that has lost its disk.
  *
  * A node without seeds has joined when it starts.
  *
- * A cluster that is all new begins with the lowest id, where nobody can be missing: every seed of every node is a live member, every
- * member has a store, and each of them says that it has nothing and sees the same of its own seeds. That has to hold for
- * a second, so that who is old and just out of sight is heard of. The others then join that one. A seed that is down, cut off
- * or still opening its store may be a replica with documents: then nobody begins but by join_timeout.
+ * A cluster that is all new begins with the lowest id, where nobody can be missing: every seed of every node is a live
+ * member, every member has a store, and each of them says that it has nothing and sees the same of its own seeds. That
+ * has to hold for a second, so that who is old and just out of sight is heard of. The others then join that one. A seed
+ * that is down, cut off or still opening its store may be a replica with documents: then nobody begins but by
+ * join_timeout.
  *
- * A node that finds no joined replica within join_timeout, or not enough of those that there are within another one, declares itself
- * joined, and is alone: it takes writes at NONE only. That ends when it has become part of a cluster as above, or when its seeds are all
- * there, and all whom it sees are alone or new. Those that are alone together, or join one that is, stay alone.
+ * A node that finds no joined replica within join_timeout, or not enough of those that there are within another one,
+ * declares itself joined, and is alone: it takes writes at NONE only. That ends when it has become part of a cluster as
+ * above, or when its seeds are all there, and all whom it sees are alone or new. Those that are alone together, or join
+ * one that is, stay alone.
  *
  * Meta "joined": 1, or 2 while it is alone. */
 #include "store/store.h"
@@ -91,7 +95,7 @@ static void end_alone(cake_store_t *store)
     cake__lane_submit(&store->lanes[0], &store->join_task);
 }
 
-/* ---- becoming part of the cluster -----------------------------------------------------------------------------------------*/
+/* ---- becoming part of the cluster ---------------------------------------------------------------------------------*/
 
 static void on_listed_again(cake_store_t *store, uint16_t node_id, int err)
 {
@@ -117,8 +121,8 @@ static bool has_caught_up(cake_store_t *store, cake__peer_t *peer)
     return false;
 }
 
-/* Known by more than half of the replicas, and of those in its own data centre, for levels that count there. Who is dead counts
- * among them, whatever it said last, and as one of here where nobody knows. */
+/* Known by more than half of the replicas, and of those in its own data centre, for levels that count there. Who is
+ * dead counts among them, whatever it said last, and as one of here where nobody knows. */
 static bool is_part_of_cluster(cake_store_t *store)
 {
     struct {
@@ -156,7 +160,7 @@ static void become_part(cake_store_t *store, const cake__peer_t *by)
     }
 }
 
-/* ---- finding whom to join ---------------------------------------------------------------------------------------------------*/
+/* ---- finding whom to join -----------------------------------------------------------------------------------------*/
 
 /* Of a cluster, where there is one. */
 static cake__peer_t *find_joined_peer(cake_store_t *store)
@@ -219,7 +223,7 @@ int cake__join_load(cake_store_t *store, cake_slice_t value)
     return 0;
 }
 
-/* ---- a cluster that is all new --------------------------------------------------------------------------------------------*/
+/* ---- a cluster that is all new ------------------------------------------------------------------------------------*/
 
 static bool sees_only_new(const cake_store_t *store)
 {

@@ -1,4 +1,5 @@
-/* Promises of joining: what a node that has met nobody may say, waiting for others, and sessions whose receiver is gone. */
+/* Promises of joining: what a node that has met nobody may say, waiting for others, and sessions whose receiver is
+ * gone. */
 #include "store/cluster_test.h"
 
 static void cut_off(cluster_t *cluster, uint32_t id)
@@ -15,8 +16,8 @@ static bool has_last_joined(void *arg)
     return cluster->members[cluster->count].store->is_joined;
 }
 
-/* It declares itself joined, for a whole cluster that starts cold, but a quorum of itself alone would be a lie: the others may have
- * other quorums meanwhile. A restart changes nothing; the first replica it meets does. */
+/* It declares itself joined, for a whole cluster that starts cold, but a quorum of itself alone would be a lie: the
+ * others may have other quorums meanwhile. A restart changes nothing; the first replica it meets does. */
 static void a_node_cut_off_at_birth_acknowledges_no_level_alone(void **state)
 {
     (void)state;
@@ -59,7 +60,7 @@ static void a_node_without_seeds_is_a_cluster_of_one(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- a cluster that is all new ----------------------------------------------------------------------------------------*/
+/* ---- a cluster that is all new ------------------------------------------------------------------------------------*/
 
 /* All of them new, all with seeds 1 and 2; they are not started yet. */
 static void make_new(cluster_t *cluster, int count, uint64_t seed)
@@ -185,7 +186,7 @@ static void a_node_whose_others_were_forgotten_works_alone(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- waiting ----------------------------------------------------------------------------------------------------------*/
+/* ---- waiting ------------------------------------------------------------------------------------------------------*/
 
 static void waiting_ends_when_the_others_are_met_and_what_they_had_is_here(void **state)
 {
@@ -272,7 +273,7 @@ static void what_went_with_a_disk_is_not_asked_for_any_more(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- sessions whose receiver is gone ----------------------------------------------------------------------------------*/
+/* ---- sessions whose receiver is gone ------------------------------------------------------------------------------*/
 
 static uint32_t serving_count(cluster_t *cluster, int id)
 {
@@ -333,7 +334,7 @@ static void a_session_that_nobody_asks_for_any_more_is_given_up(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- a node id used twice ---------------------------------------------------------------------------------------------*/
+/* ---- a node id used twice -----------------------------------------------------------------------------------------*/
 
 static bool is_told_of_duplicate(void *arg)
 {
@@ -343,8 +344,8 @@ static bool is_told_of_duplicate(void *arg)
     return stats.is_duplicate;
 }
 
-/* Another machine comes up with node 2's id, as from a copied data directory or a copied configuration: the one that was there goes
- * on, the later one learns of it and acknowledges nothing beyond itself. (inventory.md, defect 20) */
+/* Another machine comes up with node 2's id, as from a copied data directory or a copied configuration: the one that
+ * was there goes on, the later one learns of it and acknowledges nothing beyond itself. (inventory.md, defect 20) */
 static void a_node_id_used_again_while_its_owner_lives_harms_nobody(void **state)
 {
     (void)state;
@@ -415,7 +416,7 @@ static void what_another_process_says_under_a_known_id_is_not_heard(void **state
     cluster_close(&cluster);
 }
 
-/* ---- a copied data directory -------------------------------------------------------------------------------------------*/
+/* ---- a copied data directory --------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_storage_t *from, *to;
@@ -470,8 +471,9 @@ static bool is_second_told(void *arg)
     return cluster->members[4].node->is_duplicate;
 }
 
-/* Node 2's directory, with its clock, registry and contexts, is started on another machine while node 2 runs: it is refused, and
- * neither its copies nor what it says it has count as those of node 2, before and after. (inventory.md, defect 20) */
+/* Node 2's directory, with its clock, registry and contexts, is started on another machine while node 2 runs: it is
+ * refused, and neither its copies nor what it says it has count as those of node 2, before and after. (inventory.md,
+ * defect 20) */
 static void a_copied_data_directory_started_twice_counts_once(void **state)
 {
     (void)state;

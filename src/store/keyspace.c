@@ -22,7 +22,7 @@ int cake__key_id(cake_slice_t key, cake_id_t *out)
     return 0;
 }
 
-/* ---- making and freeing -----------------------------------------------------------------------------------------------*/
+/* ---- making and freeing -------------------------------------------------------------------------------------------*/
 
 static int make_set(cake__keyspace_t *keyspace)
 {
@@ -97,7 +97,7 @@ void cake__keyspace_free(cake__keyspace_t *keyspace)
     cake__free(store->alloc, keyspace);
 }
 
-/* ---- digest -------------------------------------------------------------------------------------------------------------*/
+/* ---- digest -------------------------------------------------------------------------------------------------------*/
 
 static uint64_t digest_part(const cake__keyspace_t *keyspace)
 {
@@ -130,7 +130,7 @@ void cake__keyspace_committed(cake__keyspace_t *keyspace)
         cake__list_remove(&keyspace->tombstone_link);
 }
 
-/* ---- what peers have acknowledged ----------------------------------------------------------------------------------------*/
+/* ---- what peers have acknowledged ---------------------------------------------------------------------------------*/
 
 cake__acked_t *cake__keyspace_acked(cake__keyspace_t *keyspace, uint16_t node_id, bool may_create)
 {
@@ -160,9 +160,9 @@ void cake__keyspace_forget_acked(cake__keyspace_t *keyspace, uint16_t node_id)
     *acked = keyspace->acked[--keyspace->acked_count];
 }
 
-/* ---- persistence ----------------------------------------------------------------------------------------------------------
- * Meta "ks/NAME": one byte, whether it has joined, then the summary as it will be after the change under way. Every batch writes
- * it, and so the table of retired actors is apart, in "retired/NAME", and named by its hash. */
+/* ---- persistence ----------------------------------------------------------------------------------------------------
+ * Meta "ks/NAME": one byte, whether it has joined, then the summary as it will be after the change under way. Every
+ * batch writes it, and so the table of retired actors is apart, in "retired/NAME", and named by its hash. */
 
 static const cake__retired_t *next_table(const cake__keyspace_t *keyspace)
 {

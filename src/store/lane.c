@@ -4,16 +4,16 @@
  *      tasks ──stage──> change of each keyspace ──> rows, erasures, {C,g,H} ──write──> commit ──> finish
  *                                                       one atomic batch         └──> abort  ──> finish(err)
  *
- * While it is being written, it goes to the peers already when a level waits for one: the disks of all work at the same time. What
- * makes that safe: their stamps are below a bound that is durable, and their dots are never used again, whether the process dies
- * (each run has its own actor) or the batch fails (abort_keyspace). */
+ * While it is being written, it goes to the peers already when a level waits for one: the disks of all work at the
+ * same time. What makes that safe: their stamps are below a bound that is durable, and their dots are never used
+ * again, whether the process dies (each run has its own actor) or the batch fails (abort_keyspace). */
 #include "store/store.h"
 
 #define CLOCK_META "clock"
 
 static void finish_batch(cake__lane_t *lane, int err);
 
-/* ---- making a batch ---------------------------------------------------------------------------------------------------*/
+/* ---- making a batch -----------------------------------------------------------------------------------------------*/
 
 static int touch(cake__lane_t *lane, cake__keyspace_t *keyspace)
 {
@@ -31,7 +31,8 @@ static int touch(cake__lane_t *lane, cake__keyspace_t *keyspace)
     return err;
 }
 
-/* A storage that fetches from the origin may fail where that is gone: no other node's writes, and none of ours, shall fail with it. */
+/* A storage that fetches from the origin may fail where that is gone: no other node's writes, and none of ours,
+ * shall fail with it. */
 static bool may_join_batch(const cake__lane_t *lane, const cake__task_t *task)
 {
     if (!lane->store->storage_fetches || cake__list_is_empty(&lane->batch))
@@ -125,9 +126,10 @@ static int add_keyspace_meta(cake__lane_t *lane, cake__keyspace_t *keyspace, key
     return lane->scratch.err != 0 ? lane->scratch.err : add_piece(lane, piece);
 }
 
-/* Model, rule 1: an upper bound of all stamps issued is durable ahead of their use. It is measured from the wall clock: a clock
- * that is ahead of it, as after a restart, moves by the counter alone, and needs little. Measured from the clock, every
- * restart anywhere would push the stamps of the whole cluster further ahead, until all are refused for drift. */
+/* Model, rule 1: an upper bound of all stamps issued is durable ahead of their use. It is measured from the wall
+ * clock: a clock that is ahead of it, as after a restart, moves by the counter alone, and needs little. Measured
+ * from the clock, every restart anywhere would push the stamps of the whole cluster further ahead, until all are
+ * refused for drift. */
 static int add_clock_bound(cake__lane_t *lane)
 {
     cake_store_t *store = lane->store;
@@ -203,7 +205,7 @@ static int make_batch(cake__lane_t *lane)
     return err != 0 ? err : gather_metas(lane);
 }
 
-/* ---- writing it: on the lane's thread -------------------------------------------------------------------------------*/
+/* ---- writing it: on the lane's thread -----------------------------------------------------------------------------*/
 
 typedef struct {
     cake__buf_t *into;
@@ -267,7 +269,7 @@ static void on_batch_done(void *arg)
     lane->store->env->ops->defer(lane->store->env, &lane->store->drain);
 }
 
-/* ---- its end --------------------------------------------------------------------------------------------------------------*/
+/* ---- its end ------------------------------------------------------------------------------------------------------*/
 
 static void commit_keyspace(cake__keyspace_t *keyspace)
 {
@@ -285,8 +287,8 @@ static void commit_keyspace(cake__keyspace_t *keyspace)
     cake__keyspace_committed(keyspace);
 }
 
-/* A batch of which nobody knows whether it reached the disk, or a peer: its dots may turn up, so they are not used again
- * (invariant I0). The new actor costs one entry in the context. */
+/* A batch of which nobody knows whether it reached the disk, or a peer: its dots may turn up, so they are not used
+ * again (invariant I0). The new actor costs one entry in the context. */
 static void abort_keyspace(cake__keyspace_t *keyspace)
 {
     cake__change_abort(keyspace->change);
@@ -328,8 +330,8 @@ static void finish_batch(cake__lane_t *lane, int err)
     cake__store_check_stopped(store);
 }
 
-/* Not where storages get the values from here, which has nothing yet; nor with dots that no message brings (rule 5); nor after a
- * failure: while a disk is full, what it refuses shall not take effect elsewhere. */
+/* Not where storages get the values from here, which has nothing yet; nor with dots that no message brings (rule 5);
+ * nor after a failure: while a disk is full, what it refuses shall not take effect elsewhere. */
 static bool may_go_ahead(const cake__lane_t *lane)
 {
     return lane->clock_bound == 0 && !lane->store->storage_fetches && !lane->has_reissued && !lane->has_failed;
@@ -383,7 +385,7 @@ void cake__lane_submit(cake__lane_t *lane, cake__task_t *task)
     store->env->ops->defer(store->env, &store->drain);
 }
 
-/* ---- opening and freeing --------------------------------------------------------------------------------------------------*/
+/* ---- opening and freeing ------------------------------------------------------------------------------------------*/
 
 int cake__lanes_open(cake_store_t *store)
 {

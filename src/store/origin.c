@@ -1,6 +1,6 @@
-/* Where a write came from, as storages see it: cake_write_context_t. A storage that fetches what does not fit into a message calls
- * the node of origin from the lane's thread, and says now and then that it is still at it, so that neither the batch nor the session
- * is given up there.
+/* Where a write came from, as storages see it: cake_write_context_t. A storage that fetches what does not fit into a
+ * message calls the node of origin from the lane's thread, and says now and then that it is still at it, so that
+ * neither the batch nor the session is given up there.
  *
  *   progress  hail, flight u64, token u64 (0: none)        answer  empty */
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #define PROGRESS_EVERY_MS   500u
 #define PROGRESS_TIMEOUT_MS 2000u
 
-/* ---- on the lane's thread, which waits for the loop ---------------------------------------------------------------------*/
+/* ---- on the lane's thread, which waits for the loop ---------------------------------------------------------------*/
 
 static void on_progress_answered(cake_reply_t *reply, void *arg)
 {
@@ -95,7 +95,7 @@ static int call(void *arg, const char *path, const void *data, size_t len, uint6
     return err;
 }
 
-/* ---- on the loop ----------------------------------------------------------------------------------------------------------*/
+/* ---- on the loop --------------------------------------------------------------------------------------------------*/
 
 void cake__origin_init(cake__origin_t *origin, cake_store_t *store, uint16_t node_id)
 {

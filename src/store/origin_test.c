@@ -69,7 +69,7 @@ static void each_write_says_which_node_it_comes_from(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- progress: a storage on a thread of its own, once slow over a write of another node ------------------------------------*/
+/* ---- progress: a storage on a thread of its own, once slow over a write of another node ---------------------------*/
 
 #define SLOW_S 30 /* three times as long as a sender waits without a word */
 

@@ -109,7 +109,7 @@ static void cut_or_changed_bytes_are_refused_or_come_out_whole(void **state)
     cake__buf_free(&packed);
 }
 
-/* ---- between nodes ----------------------------------------------------------------------------------------------------*/
+/* ---- between nodes ------------------------------------------------------------------------------------------------*/
 
 #define DOCS 300
 

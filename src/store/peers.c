@@ -3,7 +3,7 @@
  * A peer is made when it is heard of (a member, a message, the registry), and stays until the store is closed. */
 #include "store/store.h"
 
-/* ---- finding and making ----------------------------------------------------------------------------------------------*/
+/* ---- finding and making -------------------------------------------------------------------------------------------*/
 
 cake__peer_t *cake__peer_find(cake_store_t *store, uint16_t node_id)
 {
@@ -32,8 +32,8 @@ static void see_member(cake__peer_t *peer, const cake_member_t *member)
     peer->store->candidates_are_valid = false;
 }
 
-/* A member of whom there was no memory to take note when watchers were told is seen now. (Before that the store may be loaded on
- * a thread that is not the loop's, and watchers are told of all.) */
+/* A member of whom there was no memory to take note when watchers were told is seen now. (Before that the store may
+ * be loaded on a thread that is not the loop's, and watchers are told of all.) */
 cake__peer_t *cake__peer_learn(cake_store_t *store, uint16_t node_id)
 {
     cake__peer_t *peer = cake__peer_find(store, node_id);
@@ -80,7 +80,7 @@ void cake__peers_free(cake_store_t *store)
     cake__free(store->alloc, store->candidates);
 }
 
-/* ---- what counts ------------------------------------------------------------------------------------------------------*/
+/* ---- what counts --------------------------------------------------------------------------------------------------*/
 
 bool cake__peer_is_there(const cake__peer_t *peer)
 {
@@ -97,16 +97,16 @@ bool cake__peer_is_forgotten(const cake__peer_t *peer)
     return peer->length > 0 && !peer->is_replica && !cake__peer_is_there(peer);
 }
 
-/* By the clock that does not jump: a wall clock that returns from a day behind must not make everybody who is away right now
- * silent for a day. */
+/* By the clock that does not jump: a wall clock that returns from a day behind must not make everybody who is away
+ * right now silent for a day. */
 bool cake__peer_is_silent(const cake__peer_t *peer)
 {
     uint64_t silent_ms = (cake__now_ns(peer->store->env) - peer->heard_ns) / CAKE_NS_PER_MS + peer->silent_before_ms;
     return !cake__peer_is_there(peer) && silent_ms > peer->store->options.forget_after_ms;
 }
 
-/* What a registry says about the time before this run, by wall clocks, one of which may be wrong: so that counts for half of the
- * time at most, and the other half passes in this run. */
+/* What a registry says about the time before this run, by wall clocks, one of which may be wrong: so that counts for
+ * half of the time at most, and the other half passes in this run. */
 void cake__peer_heard_before(cake__peer_t *peer, uint64_t heard_wall_ms)
 {
     uint64_t wall_ms = cake__wall_ms(peer->store->env), most_ms = peer->store->options.forget_after_ms / 2;
@@ -115,8 +115,8 @@ void cake__peer_heard_before(cake__peer_t *peer, uint64_t heard_wall_ms)
     peer->silent_before_ms = cake__min_u64(wall_ms - cake__min_u64(wall_ms, heard_wall_ms), most_ms);
 }
 
-/* A member whose store is still joining counts too, and so does one that joined a moment ago and may be opening its store: a
- * level that passed over them would promise less than it says. */
+/* A member whose store is still joining counts too, and so does one that joined a moment ago and may be opening its
+ * store: a level that passed over them would promise less than it says. */
 bool cake__peer_counts(const cake__peer_t *peer)
 {
     if (peer->is_replica && !cake__peer_is_silent(peer))
@@ -157,8 +157,8 @@ int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *
     return 0;
 }
 
-/* A node with seeds that has met nobody is no quorum, and of a replica that only its store was heard of nobody knows whose majority
- * it is part of. */
+/* A node with seeds that has met nobody is no quorum, and of a replica that only its store was heard of nobody knows
+ * whose majority it is part of. */
 int cake__level_candidates(cake_store_t *store, cake_consistency_t level, const cake_candidate_t **out, size_t *count,
                            cake_result_t *result)
 {
@@ -182,7 +182,7 @@ bool cake__level_takes_answer(const cake_store_t *store, cake_consistency_t leve
     return registry == store->registry && (level == CAKE_ALL || !is_outside);
 }
 
-/* ---- signs of life ----------------------------------------------------------------------------------------------------*/
+/* ---- signs of life ------------------------------------------------------------------------------------------------*/
 
 void cake__peer_forget_acked(cake__peer_t *peer)
 {
@@ -192,8 +192,8 @@ void cake__peer_forget_acked(cake__peer_t *peer)
         cake__keyspace_forget_acked(keyspace, peer->node_id);
 }
 
-/* Model, rule 4: a node that shows up with another actor has acknowledged nothing. Nor need it have what it told before: its disk may be
- * lost, and nobody would ever stop asking for that. */
+/* Model, rule 4: a node that shows up with another actor has acknowledged nothing. Nor need it have what it told
+ * before: its disk may be lost, and nobody would ever stop asking for that. */
 static void begin_run(cake__peer_t *peer, uint64_t actor)
 {
     bool is_first = peer->actor == 0;

@@ -1,12 +1,13 @@
-/* Pulses: once a second every node tells every peer the digest of its contexts, and the contexts of the keyspaces that have
- * changed since it told them last. So peers learn what is durable here (for levels and for dropping tombstones), and what
- * they lack; equal digests mean that nothing is to be done, at the cost of some thirty bytes. Peers that were equal when asked
- * last, with nothing changed since, are asked every sync_interval_ms.
+/* Pulses: once a second every node tells every peer the digest of its contexts, and the contexts of the keyspaces that
+ * have changed since it told them last. So peers learn what is durable here (for levels and for dropping tombstones),
+ * and what they lack; equal digests mean that nothing is to be done, at the cost of some thirty bytes. Peers that were
+ * equal when asked last, with nothing changed since, are asked every sync_interval_ms.
  *
  *   pulse  hail, is_complete u8, count varint, entries: keyspace string, context      answer  hail, is_equal u8
  *   list   hail, after string, a digest u64 per bucket of keyspaces                   answer  hail, has_more u8, entries
  *
- * A list names every keyspace of the buckets that differ: for first contacts, and for differences that pulses do not explain.
+ * A list names every keyspace of the buckets that differ: for first contacts, and for differences that pulses do not
+ * explain.
  *
  * A table of retired actors goes by its hash in pulses to a peer that knows it; in lists it goes whole. */
 #include "store/store.h"
@@ -39,9 +40,10 @@ static asking_t *make_asking(cake__peer_t *peer)
     return asking;
 }
 
-/* ---- entries: what peers have ------------------------------------------------------------------------------------------*/
+/* ---- entries: what peers have -------------------------------------------------------------------------------------*/
 
-/* The peer has this table itself, or got it whole in a pulse that it answered, and keeps it for as long as we both run. */
+/* The peer has this table itself, or got it whole in a pulse that it answered, and keeps it for as long as we both
+ * run. */
 static bool knows_table(const cake__peer_t *peer, const cake__acked_t *theirs, uint64_t hash)
 {
     bool was_told = theirs->told_table == hash && theirs->told_serial <= peer->answered_serial &&
@@ -117,7 +119,7 @@ static void note_equal(cake__peer_t *peer, uint64_t version)
     peer->is_compared = true;
 }
 
-/* ---- sending pulses ------------------------------------------------------------------------------------------------------*/
+/* ---- sending pulses -----------------------------------------------------------------------------------------------*/
 
 /* The first changed keyspace that the peer was not told of; store->changed is ordered by changed_version. */
 static cake__list_t *first_untold(cake_store_t *store, uint64_t told_version)
@@ -263,7 +265,7 @@ void cake__pulse_start(cake_store_t *store)
     cake__pulse_all(store);
 }
 
-/* ---- answering pulses -----------------------------------------------------------------------------------------------------*/
+/* ---- answering pulses ---------------------------------------------------------------------------------------------*/
 
 static void answer(cake_rpc_call_t *call, cake_store_t *store, bool is_equal)
 {
@@ -278,8 +280,8 @@ static void answer(cake_rpc_call_t *call, cake_store_t *store, bool is_equal)
     cake__buf_free(&out);
 }
 
-/* Everything was told, digests differ, and nothing that we know of explains it: compare all keyspaces. So at the first meeting: what a
- * pulse leaves out may have been told to the run of this node before, which may have lost it. */
+/* Everything was told, digests differ, and nothing that we know of explains it: compare all keyspaces. So at the
+ * first meeting: what a pulse leaves out may have been told to the run of this node before, which may have lost it. */
 static void consider_listing(cake__peer_t *peer, bool is_complete)
 {
     bool is_explained = cake__has_wants(peer->store, peer->node_id) || peer->queue_count > 0 || peer->flight_count > 0;
@@ -322,7 +324,7 @@ void cake__handle_pulse(cake_rpc_call_t *call, void *arg)
     cake__join_try(store);
 }
 
-/* ---- lists ----------------------------------------------------------------------------------------------------------------*/
+/* ---- lists --------------------------------------------------------------------------------------------------------*/
 
 static void sum_buckets(cake_store_t *store, uint64_t sums[CAKE__DIGEST_BUCKETS])
 {

@@ -98,10 +98,10 @@ static bool may_have_droppable(const cake__keyspace_t *keyspace, uint64_t wall_m
     return is_old && !keyspace->is_purging && keyspace->pull == NULL && keyspace->serving_count == 0;
 }
 
-/* ---- actors -----------------------------------------------------------------------------------------------------------*/
+/* ---- actors -------------------------------------------------------------------------------------------------------*/
 
-/* The actors that may still write: this run's, that of the set when a batch has failed, and those of the peers. One that is missing
- * here (a peer's, after a failed batch there) costs no more than being listed again. */
+/* The actors that may still write: this run's, that of the set when a batch has failed, and those of the peers. One
+ * that is missing here (a peer's, after a failed batch there) costs no more than being listed again. */
 static int gather_living(const cake__keyspace_t *keyspace, uint64_t **out, size_t *count)
 {
     cake_store_t *store = keyspace->store;

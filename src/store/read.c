@@ -56,7 +56,7 @@ static int read_docs(cake_storage_t *storage, cake_slice_t keyspace, const cake_
     return 0;
 }
 
-/* ---- asynchronous ---------------------------------------------------------------------------------------------------*/
+/* ---- asynchronous -------------------------------------------------------------------------------------------------*/
 
 static void run_read(void *arg)
 {
@@ -142,7 +142,7 @@ int cake_store_get_async(cake_store_t *store, const char *keyspace, cake_key_t k
     return cake_store_get_many_async(store, keyspace, &key, 1, fn, arg);
 }
 
-/* ---- blocking ---------------------------------------------------------------------------------------------------------*/
+/* ---- blocking -----------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_env_t *env;
@@ -208,7 +208,7 @@ int cake_store_get_many(cake_store_t *store, const char *keyspace, const cake_ke
     return err;
 }
 
-/* ---- scans ------------------------------------------------------------------------------------------------------------*/
+/* ---- scans --------------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_work_t work;

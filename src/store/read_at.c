@@ -1,7 +1,8 @@
-/* Reading with a level: the newest of the answers of as many replicas as the level takes; those that answered with less are
- * sent it (read repair). A node that has not joined is no replica: it neither answers nor counts as its own answer, as it may have
- * little, or what others have deleted and purged since it was here. When one that answers knows other replicas than this node, the
- * majority that was asked may be none: once both know the same (registry.c), as many are asked again as it takes then.
+/* Reading with a level: the newest of the answers of as many replicas as the level takes; those that answered with less
+ * are sent it (read repair). A node that has not joined is no replica: it neither answers nor counts as its own answer,
+ * as it may have little, or what others have deleted and purged since it was here. When one that answers knows other
+ * replicas than this node, the majority that was asked may be none: once both know the same (registry.c), as many are
+ * asked again as it takes then.
  *
  *   read    hail, keyspace string, key string        answer  hail, is_known u8, (actor u64, operation)? */
 #include "store/store.h"
@@ -62,7 +63,7 @@ static cake_slice_t key_of(const read_at_t *read)
     return cake__slice(read->names + read->keyspace_len, read->key_len);
 }
 
-/* ---- the newest answer ------------------------------------------------------------------------------------------------*/
+/* ---- the newest answer --------------------------------------------------------------------------------------------*/
 
 static bool is_newer(const cake_record_t *a, const cake_record_t *b)
 {
@@ -96,7 +97,7 @@ static bool is_stale(const read_at_t *read, size_t index)
     return asked->has_answered && (asked->dot.actor != best->dot.actor || asked->dot.seq != best->dot.seq);
 }
 
-/* ---- repair -----------------------------------------------------------------------------------------------------------*/
+/* ---- repair -------------------------------------------------------------------------------------------------------*/
 
 static int stage_repair(cake__task_t *task, cake__change_t *change)
 {
@@ -146,7 +147,8 @@ static void finish_repair(cake__task_t *task, int err)
     release(read);
 }
 
-/* Here first, or nobody is sent it: whoever sends a write has it on its disk, since storages may fetch the rest from there. */
+/* Here first, or nobody is sent it: whoever sends a write has it on its disk, since storages may fetch the rest from
+ * there. */
 static void repair_stale(read_at_t *read)
 {
     cake_store_t *store = read->store;
@@ -166,7 +168,7 @@ static void repair_stale(read_at_t *read)
     cake__lane_submit(read->keyspace->lane, &read->repair);
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------------*/
+/* ---- the end ------------------------------------------------------------------------------------------------------*/
 
 static void finish(read_at_t *read, int err)
 {
@@ -223,7 +225,7 @@ static void on_timeout(void *arg)
     finish(arg, CAKE_ECONSISTENCY);
 }
 
-/* ---- asking ---------------------------------------------------------------------------------------------------------------*/
+/* ---- asking -------------------------------------------------------------------------------------------------------*/
 
 static int parse_answer(read_at_t *read, size_t index, cake_slice_t body)
 {
@@ -435,7 +437,7 @@ int cake_store_get_at_async(cake_store_t *store, const char *keyspace, cake_key_
     return 0;
 }
 
-/* ---- answering ----------------------------------------------------------------------------------------------------------*/
+/* ---- answering ----------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_work_t work;

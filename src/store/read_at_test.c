@@ -1,7 +1,7 @@
 /* Promises of reads at a level: who is asked, who answers, and what is sent on. */
 #include "store/cluster_test.h"
 
-/* ---- calls ----------------------------------------------------------------------------------------------------------------*/
+/* ---- calls --------------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_store_t *store; /* of who asks */
@@ -52,10 +52,10 @@ static int get_at(cluster_t *cluster, int id, cake_consistency_t level, const ch
     return err;
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------------------*/
+/* ---- tests --------------------------------------------------------------------------------------------------------*/
 
-/* Node 3 never gets through its first session. It counts as one that will be there soon: what all others can answer alone does not
- * ask it, and all of them are not there yet. */
+/* Node 3 never gets through its first session. It counts as one that will be there soon: what all others can answer
+ * alone does not ask it, and all of them are not there yet. */
 static void a_node_that_has_not_joined_answers_no_reads_and_is_asked_for_none(void **state)
 {
     (void)state;
@@ -122,7 +122,8 @@ static void a_read_repairs_this_node_and_then_the_others(void **state)
     cluster_close(&cluster);
 }
 
-/* By its disk, or as a stamp of too far ahead: what is not on the disk of who sends it, no storage can fetch from there. */
+/* By its disk, or as a stamp of too far ahead: what is not on the disk of who sends it, no storage can fetch from
+ * there. */
 static void what_this_node_has_refused_is_not_sent_on(void **state)
 {
     (void)state;

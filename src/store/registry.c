@@ -1,19 +1,20 @@
-/* The registry: which nodes are replicas and count for levels, dead or alive, until they are forgotten. Two halves of a split
- * count the same.
+/* The registry: which nodes are replicas and count for levels, dead or alive, until they are forgotten. Two halves of a
+ * split count the same.
  *
- * A causal-length set of node ids (Yu and Rostad, 2020): each id has a length, 0 at first, greater by one with every change, odd while
- * it is a replica. Of two lengths the greater one holds, so who has missed that a node joined, or was forgotten, learns it from
- * anybody, and a node that was forgotten counts again with the first sign of life.
+ * A causal-length set of node ids (Yu and Rostad, 2020): each id has a length, 0 at first, greater by one with every
+ * change, odd while it is a replica. Of two lengths the greater one holds, so who has missed that a node joined, or was
+ * forgotten, learns it from anybody, and a node that was forgotten counts again with the first sign of life.
  *
  *   every hail has a hash over the replicas ──differs──> registry call, both ways ──> equal ──> writes under way are counted anew
  *
- * Levels rest on it: an answer counts only when who gives it knows the same replicas. A majority of those that this node knows may be
- * far from one of those that there are: it may have crashed before it stored that another joined.
+ * Levels rest on it: an answer counts only when who gives it knows the same replicas. A majority of those that this
+ * node knows may be far from one of those that there are: it may have crashed before it stored that another joined.
  *
  *   registry  hail, entries    answer  the same    entries: count varint, by node id: id u16, length varint, heard u64 (Unix ms),
  *                                                  data centre string
  *
- * Meta "replica/ID": version u8, heard u64 (Unix ms), length u32, data centre string. Version 1 has no length: a replica. */
+ * Meta "replica/ID": version u8, heard u64 (Unix ms), length u32, data centre string. Version 1 has no length: a
+ * replica. */
 #include <stdio.h>
 
 #include "store/store.h"
@@ -24,7 +25,7 @@
 #define EXCHANGE_PAUSE_MS   10u /* between two with one peer: what still differs then is told by its next hail */
 #define LENGTH_MAX          (1u << 30)
 
-/* ---- the set ------------------------------------------------------------------------------------------------------------*/
+/* ---- the set ------------------------------------------------------------------------------------------------------*/
 
 static bool is_replica(uint32_t length)
 {
@@ -87,7 +88,7 @@ void cake__registry_join(cake_store_t *store)
     on_changed(store);
 }
 
-/* ---- on disk ------------------------------------------------------------------------------------------------------------*/
+/* ---- on disk ------------------------------------------------------------------------------------------------------*/
 
 /* An entry's meta being written. */
 typedef struct {
@@ -181,7 +182,7 @@ int cake__registry_load(cake_store_t *store)
     return loading.err != 0 ? loading.err : err;
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------------*/
+/* ---- merging ------------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     uint16_t node_id;
@@ -279,7 +280,7 @@ int cake__registry_take(cake_store_t *store, cake_slice_t entries)
     return err;
 }
 
-/* ---- exchanging -----------------------------------------------------------------------------------------------------------*/
+/* ---- exchanging ---------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_store_t *store;
@@ -382,7 +383,7 @@ void cake__registry_heard(cake__peer_t *peer, const cake__hail_t *hail)
         cake__writes_recount(store);
 }
 
-/* ---- forgetting -----------------------------------------------------------------------------------------------------------*/
+/* ---- forgetting ---------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_store_t *store;

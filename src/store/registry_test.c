@@ -1,5 +1,5 @@
-/* Promises of the registry: a replica counts wherever it has joined, also for who has missed that; so does what was forgotten; and
- * nodes that have met nobody but each other are no cluster. */
+/* Promises of the registry: a replica counts wherever it has joined, also for who has missed that; so does what was
+ * forgotten; and nodes that have met nobody but each other are no cluster. */
 #include "store/cluster_test.h"
 
 static void write_meta(cake_storage_t *storage, const char *name, cake_slice_t value)
@@ -15,7 +15,7 @@ static bool knows(cluster_t *cluster, int id, uint16_t other)
     return peer != NULL && peer->is_replica;
 }
 
-/* ---- who has joined -------------------------------------------------------------------------------------------------------*/
+/* ---- who has joined -----------------------------------------------------------------------------------------------*/
 
 /* A fourth one joins, and node 1 crashes before that is on its disk. */
 static void forget_the_fourth(cluster_t *cluster, uint64_t seed)
@@ -67,7 +67,7 @@ static void a_quorum_counts_replicas_that_its_node_has_missed(void **state)
     }
 }
 
-/* ---- who was forgotten ----------------------------------------------------------------------------------------------------*/
+/* ---- who was forgotten --------------------------------------------------------------------------------------------*/
 
 static bool is_three_dead(void *arg)
 {
@@ -117,7 +117,7 @@ static void a_node_that_was_away_learns_who_was_forgotten(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- who has met nobody ---------------------------------------------------------------------------------------------------*/
+/* ---- who has met nobody -------------------------------------------------------------------------------------------*/
 
 /* A new node whose seeds are node 1 and this one. */
 static void start_new(cluster_t *cluster, int id, int seed)
@@ -189,7 +189,8 @@ static void new_nodes_that_are_cut_off_together_are_no_cluster(void **state)
     }
 }
 
-/* A cluster that is all new, and one of its seeds comes when the others have been waiting for longer than join_timeout. */
+/* A cluster that is all new, and one of its seeds comes when the others have been waiting for longer than
+ * join_timeout. */
 static void a_new_cluster_begins_when_the_last_of_its_seeds_is_there(void **state)
 {
     (void)state;
@@ -216,7 +217,7 @@ static void a_new_cluster_begins_when_the_last_of_its_seeds_is_there(void **stat
     }
 }
 
-/* ---- who joins on the wrong side of a split --------------------------------------------------------------------------------*/
+/* ---- who joins on the wrong side of a split -----------------------------------------------------------------------*/
 
 static bool have_two_more_joined(void *arg)
 {
@@ -279,8 +280,8 @@ static void assert_that_two_are_the_majority(cluster_t *cluster, cake_consistenc
     }
 }
 
-/* Of three one is cut off from the two others, and two new ones join by it. The two go on as the majority that they are; five of whom
- * three have never asked them are none. */
+/* Of three one is cut off from the two others, and two new ones join by it. The two go on as the majority that they
+ * are; five of whom three have never asked them are none. */
 static void nodes_that_join_in_a_minority_make_no_majority(void **state)
 {
     static const int others[] = {3, 4, 5};
@@ -309,8 +310,8 @@ static void nodes_that_join_in_a_local_minority_make_no_local_majority(void **st
     }
 }
 
-/* Of three the first has missed a write at quorum, and the third is dead: two that join by the first have it from the second, which knows
- * them before they count. */
+/* Of three the first has missed a write at quorum, and the third is dead: two that join by the first have it from
+ * the second, which knows them before they count. */
 static void nodes_that_join_have_what_a_majority_had(void **state)
 {
     (void)state;
@@ -339,7 +340,8 @@ static void nodes_that_join_have_what_a_majority_had(void **state)
     }
 }
 
-/* Of the two that have a write at quorum one loses its disk, and the other is away: the third and an empty disk are no majority. */
+/* Of the two that have a write at quorum one loses its disk, and the other is away: the third and an empty disk are
+ * no majority. */
 static void a_lost_disk_counts_again_with_what_a_majority_had(void **state)
 {
     (void)state;
@@ -371,7 +373,7 @@ static void a_lost_disk_counts_again_with_what_a_majority_had(void **state)
     }
 }
 
-/* ---- what others say ------------------------------------------------------------------------------------------------------*/
+/* ---- what others say ----------------------------------------------------------------------------------------------*/
 
 static void a_registry_that_makes_no_sense_changes_nothing(void **state)
 {

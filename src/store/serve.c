@@ -3,8 +3,8 @@
  *   open ─> WELCOME + first part      next ─> COMPARED? + next part      a part: records of this instant, their values
  *                                                                       fetched from the storage, and FIN with the last
  *
- * The values are fetched after the records were chosen. A row that became newer meanwhile goes out in its place: it covers
- * what it replaced. A row that has gone would be covered by the FIN and never sent: the session is given up. */
+ * The values are fetched after the records were chosen. A row that became newer meanwhile goes out in its place: it
+ * covers what it replaced. A row that has gone would be covered by the FIN and never sent: the session is given up. */
 #include "store/session_wire.h"
 
 #define PLAIN_PARTS     15u
@@ -71,7 +71,7 @@ static void free_serving(serving_t *serving)
     cake__store_check_stopped(store);
 }
 
-/* ---- answering --------------------------------------------------------------------------------------------------------*/
+/* ---- answering ----------------------------------------------------------------------------------------------------*/
 
 static void encode_answer(serving_t *serving, cake__buf_t *head, cake__buf_t *tail)
 {
@@ -129,7 +129,7 @@ static void finish_answer(serving_t *serving, int err)
         free_serving(serving);
 }
 
-/* ---- values -----------------------------------------------------------------------------------------------------------*/
+/* ---- values -------------------------------------------------------------------------------------------------------*/
 
 static int on_row(void *arg, const cake_row_t *row)
 {
@@ -211,7 +211,7 @@ static void make_part(serving_t *serving)
     store->env->ops->lane_submit(store->reads_anywhere ? store->reader : keyspace->lane->worker, &serving->work);
 }
 
-/* ---- comparisons (rule 5) -----------------------------------------------------------------------------------------------*/
+/* ---- comparisons (rule 5) -----------------------------------------------------------------------------------------*/
 
 static void answer_next(serving_t *serving)
 {
@@ -241,7 +241,7 @@ static void on_step(void *arg)
         answer_next(serving); /* without memory it says so */
 }
 
-/* ---- requests ---------------------------------------------------------------------------------------------------------*/
+/* ---- requests -----------------------------------------------------------------------------------------------------*/
 
 static void end_serving(serving_t *serving)
 {
@@ -251,8 +251,8 @@ static void end_serving(serving_t *serving)
         serving->is_over = true; /* with the answer that is being made */
 }
 
-/* A receiver has one session per keyspace: when it opens another, what it had is lost, and would hold up purges until it is
- * taken for gone. */
+/* A receiver has one session per keyspace: when it opens another, what it had is lost, and would hold up purges
+ * until it is taken for gone. */
 static void end_earlier(cake__keyspace_t *keyspace, uint16_t node_id)
 {
     CAKE_LIST_FOR_EACH_SAFE(link, &keyspace->store->serving_list)
@@ -389,7 +389,7 @@ void cake__handle_next(cake_rpc_call_t *call, void *arg)
         answer_next(serving);
 }
 
-/* ---- ends -------------------------------------------------------------------------------------------------------------*/
+/* ---- ends ---------------------------------------------------------------------------------------------------------*/
 
 void cake__serving_goes_on(cake_store_t *store, uint64_t token)
 {

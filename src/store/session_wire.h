@@ -1,5 +1,5 @@
-/* session_wire.h: the answer to "open" and "next": up to one of each message, in one body, so that a small difference takes one
- * round trip.
+/* session_wire.h: the answer to "open" and "next": up to one of each message, in one body, so that a small difference
+ * takes one round trip.
  *
  *   hail, parts u8 (1 WELCOME, 2 CHUNK, 4 COMPARED, 8 FIN), then those messages in this order
  *   CHUNK   session u64, token u64, index varint, count varint, payload (pack.h) of records: (2 u8, actor u64)? where

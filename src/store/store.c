@@ -9,7 +9,7 @@
 
 static void on_close_timer(void *arg);
 
-/* ---- calls of ours ------------------------------------------------------------------------------------------------------*/
+/* ---- calls of ours ------------------------------------------------------------------------------------------------*/
 
 static void on_call_done(cake_reply_t *reply, void *arg)
 {
@@ -62,7 +62,7 @@ int cake__store_call(cake_store_t *store, uint16_t node_id, const char *method, 
     return cake__store_call_path(store, node_id, path, parts, count, timeout_ms, done, arg, NULL);
 }
 
-/* ---- stopping -----------------------------------------------------------------------------------------------------------*/
+/* ---- stopping -----------------------------------------------------------------------------------------------------*/
 
 static void free_store(cake_store_t *store)
 {
@@ -178,7 +178,7 @@ static void stop_store(cake_node_t *node, void *arg, cake_event_fn stopped, void
     cake__store_check_stopped(store);
 }
 
-/* ---- opening --------------------------------------------------------------------------------------------------------------*/
+/* ---- opening ------------------------------------------------------------------------------------------------------*/
 
 static int start_store(cake_node_t *node, void *arg)
 {

@@ -1,5 +1,5 @@
-/* store: keyspaces of documents kept on every node. Owns the sets, the lanes that write them to the storage, the queues to
- * the peers, and the sessions by which nodes catch up. Knows no sockets and no files: node and storage do that.
+/* store: keyspaces of documents kept on every node. Owns the sets, the lanes that write them to the storage, the queues
+ * to the peers, and the sessions by which nodes catch up. Knows no sockets and no files: node and storage do that.
  *
  *   a put        write.c ──task──> lane.c ──batch──> storage          (group commit; durable before it takes effect here)
  *                   │                 └─commit─> set, watchers
@@ -59,7 +59,7 @@ typedef struct cake__peer cake__peer_t;
 typedef struct cake__lane cake__lane_t;
 typedef struct cake__write cake__write_t;
 
-/* ---- origins: where writes of other nodes come from (origin.c) ----------------------------------------------------------
+/* ---- origins: where writes of other nodes come from (origin.c) ------------------------------------------------------
  * Part of the message that brought them; context is what the storage sees. told_ns is the lane thread's. */
 typedef struct cake__origin {
     cake_write_context_t context;
@@ -69,9 +69,10 @@ typedef struct cake__origin {
     uint64_t told_ns;
 } cake__origin_t;
 
-/* ---- tasks: what a lane does with a keyspace ----------------------------------------------------------------------------
- * stage decides, against the sets as they are and what was staged before in the same batch; finish follows once the batch
- * is durable and committed (0) or failed (the error: nothing of it happened here). The task is its owner's again in finish. */
+/* ---- tasks: what a lane does with a keyspace ------------------------------------------------------------------------
+ * stage decides, against the sets as they are and what was staged before in the same batch; finish follows once the
+ * batch is durable and committed (0) or failed (the error: nothing of it happened here). The task is its owner's
+ * again in finish. */
 typedef struct cake__task {
     cake__list_t link;
     cake__keyspace_t *keyspace; /* NULL: metas only */
@@ -90,7 +91,7 @@ typedef struct cake__value {
     const cake__origin_t *origin; /* NULL: a write of this node */
 } cake__value_t;
 
-/* ---- keyspaces ------------------------------------------------------------------------------------------------------------*/
+/* ---- keyspaces ----------------------------------------------------------------------------------------------------*/
 
 /* What a peer has acknowledged of a keyspace; kept until the peer's run ends. */
 typedef struct cake__acked {
@@ -138,7 +139,7 @@ struct cake__keyspace {
     bool is_purging;
 };
 
-/* ---- lanes: group commit --------------------------------------------------------------------------------------------*/
+/* ---- lanes: group commit ------------------------------------------------------------------------------------------*/
 
 /* A meta of the batch being made: offsets into the lane's scratch, which moves while it grows. */
 typedef struct cake__meta_piece {
@@ -172,7 +173,7 @@ struct cake__lane {
     cake_work_t work;
 };
 
-/* ---- peers and what is sent to them ----------------------------------------------------------------------------------------*/
+/* ---- peers and what is sent to them -------------------------------------------------------------------------------*/
 
 /* The documents of one call as they travel: encoded once, shared by all queues. */
 typedef struct cake__unit {
@@ -191,7 +192,8 @@ typedef struct cake__queued {
 } cake__queued_t;
 
 /* Another node with a store: a replica once it has joined. Replicas persist as meta "replica/ID".
- * Invariants: queue_bytes and queue_count are those of queue; equal_version and told_version are 0 in a new run of it. */
+ * Invariants: queue_bytes and queue_count are those of queue; equal_version and told_version are 0 in a new run of
+ * it. */
 struct cake__peer {
     cake_store_t *store;
     cake__list_t link; /* in store->peers, by node id */
@@ -324,13 +326,14 @@ struct cake_store {
     void *stopped_arg;
 };
 
-/* ---- store.c ----------------------------------------------------------------------------------------------------------*/
+/* ---- store.c ------------------------------------------------------------------------------------------------------*/
 static inline bool cake__store_is_stopping(const cake_store_t *store)
 {
     return store->state >= CAKE__STORE_STOPPING;
 }
 
-/* A call of ours to a peer's store service. An error: done never runs. Else it runs exactly once, and frees the reply. */
+/* A call of ours to a peer's store service. An error: done never runs. Else it runs exactly once, and frees the
+ * reply. */
 int cake__store_call(cake_store_t *store, uint16_t node_id, const char *method, const cake_slice_t *parts, size_t count,
                      uint64_t timeout_ms, cake_reply_fn done, void *arg);
 /* To any service there; out may be NULL. */
@@ -338,7 +341,7 @@ int cake__store_call_path(cake_store_t *store, uint16_t node_id, const char *pat
                           size_t count, uint64_t timeout_ms, cake_reply_fn done, void *arg, cake__outcall_t **out);
 void cake__store_check_stopped(cake_store_t *store); /* something that stopping waits for has ended */
 
-/* ---- keyspace.c -------------------------------------------------------------------------------------------------------*/
+/* ---- keyspace.c ---------------------------------------------------------------------------------------------------*/
 /* CAKE_EINVAL (name), CAKE_ENOTFOUND (may_create false), CAKE_ETOOBIG, CAKE_ENOMEM */
 int cake__keyspace_find(cake_store_t *store, cake_slice_t name, bool may_create, cake__keyspace_t **out);
 void cake__keyspace_free(cake__keyspace_t *keyspace);
@@ -355,17 +358,18 @@ static inline const cake__context_t *cake__keyspace_context(const cake__keyspace
     return &cake__orswot_summary(keyspace->set)->context;
 }
 
-/* ---- lane.c -----------------------------------------------------------------------------------------------------------*/
+/* ---- lane.c -------------------------------------------------------------------------------------------------------*/
 int cake__lanes_open(cake_store_t *store);
 void cake__lane_submit(cake__lane_t *lane, cake__task_t *task);
 bool cake__lanes_are_idle(const cake_store_t *store);
 void cake__lanes_free(cake_store_t *store);
 void cake__drain_lanes(void *store);
 
-/* ---- write.c ----------------------------------------------------------------------------------------------------------*/
+/* ---- write.c ------------------------------------------------------------------------------------------------------*/
 void cake__write_acked(cake__write_t *write, uint16_t node_id);
 void cake__writes_check_context(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context_t *context);
-/* Its digest was equal to that of our version: it has all that was committed up to then, and nothing is known of later writes. */
+/* Its digest was equal to that of our version: it has all that was committed up to then, and nothing is known of
+ * later writes. */
 void cake__writes_acked_all(cake_store_t *store, uint16_t node_id, uint64_t version);
 void cake__writes_send_ahead(cake_store_t *store,
                              cake__list_t *batch);   /* tasks that are being written, and may yet fail */
@@ -376,7 +380,7 @@ void cake__writes_recount(cake_store_t *store); /* the registry is another, or a
 void cake__write_lost_peer(cake__write_t *write);
 bool cake__write_wants(const cake__write_t *write, uint16_t node_id); /* its answer soon */
 
-/* ---- wire.c: operations as they travel --------------------------------------------------------------------------------*/
+/* ---- wire.c: operations as they travel ----------------------------------------------------------------------------*/
 void cake__put_operation(cake__buf_t *out, const cake_record_t *record, const cake__value_t *value);
 /* In place: the value borrows from what is read. actor is that of the unit; chunks name one per record. */
 void cake__get_operation(cake__reader_t *reader, uint64_t actor, cake_record_t *record, cake__value_t *value);
@@ -390,7 +394,7 @@ void cake__put_hail(cake_store_t *store, cake__buf_t *out);
 int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out);
 /* CAKE_EPARSE, CAKE_EVERSION; CAKE_EBUSY: of no process that membership knows; CAKE_EDUPLICATE: this node is refused */
 
-/* ---- distributor.c ----------------------------------------------------------------------------------------------------*/
+/* ---- distributor.c ------------------------------------------------------------------------------------------------*/
 cake__unit_t *cake__unit_new(cake_store_t *store, size_t len, uint32_t count,
                              cake__write_t *write); /* bytes to be filled */
 void cake__unit_release(cake_store_t *store, cake__unit_t *unit);
@@ -403,10 +407,10 @@ void cake__peer_detach_flights(cake__peer_t *peer);
 void cake__flight_goes_on(cake__peer_t *peer, uint64_t flight_id); /* it is being written there */
 uint64_t cake__peer_oldest_ns(const cake__peer_t *peer); /* of what it has not acknowledged; CAKE_NEVER: nothing */
 
-/* ---- origin.c ---------------------------------------------------------------------------------------------------------*/
+/* ---- origin.c -----------------------------------------------------------------------------------------------------*/
 void cake__origin_init(cake__origin_t *origin, cake_store_t *store, uint16_t node_id);
 
-/* ---- peers.c ----------------------------------------------------------------------------------------------------------*/
+/* ---- peers.c ------------------------------------------------------------------------------------------------------*/
 int cake__peers_start(cake_store_t *store);
 void cake__peers_free(cake_store_t *store);
 void cake__peers_give_up_unseen(cake_store_t *store);
@@ -420,7 +424,8 @@ bool cake__peer_is_forgotten(const cake__peer_t *peer); /* and has not come back
 bool cake__peer_is_silent(const cake__peer_t *peer);    /* past forget_after */
 /* Candidates for a selector, by node id; the store's, valid until the next change of a peer. */
 int cake__candidates(cake_store_t *store, const cake_candidate_t **out, size_t *count);
-/* For this level; *result gets live and required. CAKE_ENOTENOUGHNODES: too little is known of the others to promise it. */
+/* For this level; *result gets live and required. CAKE_ENOTENOUGHNODES: too little is known of the others to promise
+ * it. */
 int cake__level_candidates(cake_store_t *store, cake_consistency_t level, const cake_candidate_t **out, size_t *count,
                            cake_result_t *result);
 /* The answer of one that knows this registry. */
@@ -428,7 +433,7 @@ bool cake__level_takes_answer(const cake_store_t *store, cake_consistency_t leve
 void cake__peer_heard_before(cake__peer_t *peer, uint64_t heard_wall_ms); /* in a life that is over, or by another */
 void cake__peer_forget_acked(cake__peer_t *peer);
 
-/* ---- registry.c -------------------------------------------------------------------------------------------------------*/
+/* ---- registry.c ---------------------------------------------------------------------------------------------------*/
 int cake__registry_load(cake_store_t *store); /* before the loop knows the store */
 void cake__registry_store(cake__peer_t *peer);
 void cake__registry_join(cake_store_t *store);                           /* this node joins, or has joined */
@@ -437,7 +442,7 @@ bool cake__registry_agrees(const cake__peer_t *peer);                    /* it k
 void cake__registry_compare(cake__peer_t *peer);                         /* when it does not: exchanges with it */
 int cake__registry_take(cake_store_t *store, cake_slice_t entries);      /* of a message; CAKE_EPARSE: none of it */
 
-/* ---- handlers of the store's service: receive.c, pulse.c, serve.c, read.c, registry.c -------------------------------------*/
+/* ---- handlers of the store's service: receive.c, pulse.c, serve.c, read.c, registry.c -----------------------------*/
 void cake__handle_batch(cake_rpc_call_t *call, void *store);
 void cake__handle_pulse(cake_rpc_call_t *call, void *store);
 void cake__handle_list(cake_rpc_call_t *call, void *store);
@@ -448,25 +453,26 @@ void cake__handle_registry(cake_rpc_call_t *call, void *store);
 void cake__handle_progress(cake_rpc_call_t *call, void *store);
 void cake__handle_compare(cake_rpc_call_t *call, void *store);
 
-/* ---- receive.c --------------------------------------------------------------------------------------------------------*/
-/* Of other nodes. are_known: once durable, every one of them is here or superseded (rule 2): what was refused is not. */
+/* ---- receive.c ----------------------------------------------------------------------------------------------------*/
+/* Of other nodes. are_known: once durable, every one of them is here or superseded (rule 2): what was refused is
+ * not. */
 int cake__stage_received(cake__change_t *change, const cake_record_t *records, cake__value_t *values, size_t count,
                          bool *are_known);
 
-/* ---- pulse.c ----------------------------------------------------------------------------------------------------------*/
+/* ---- pulse.c ------------------------------------------------------------------------------------------------------*/
 void cake__pulse_start(cake_store_t *store);
 void cake__pulse_peer(cake__peer_t *peer); /* now, or again after the one under way */
 void cake__pulse_all(cake_store_t *store);
 /* Asks for all keyspaces that differ; each is wanted, and at the end `listed` runs, once. An error: it never runs. */
 int cake__list_peer(cake__peer_t *peer, void (*listed)(cake_store_t *store, uint16_t node_id, int err));
 
-/* ---- serve.c ----------------------------------------------------------------------------------------------------------*/
+/* ---- serve.c ------------------------------------------------------------------------------------------------------*/
 void cake__servings_free(cake_store_t *store); /* those that nothing is under way for; the others end by themselves */
 void cake__servings_end(cake_store_t *store, uint16_t node_id); /* its receiver runs anew */
 void cake__serving_tick(void *store);
 void cake__serving_goes_on(cake_store_t *store, uint64_t token); /* its part is being written there */
 
-/* ---- sync.c -----------------------------------------------------------------------------------------------------------*/
+/* ---- sync.c -------------------------------------------------------------------------------------------------------*/
 /* Catch up with a peer when its context is still not covered after delay_ms; forced: in any case. */
 int cake__want(cake__keyspace_t *keyspace, uint16_t node_id, const cake__context_t *context, uint64_t delay_ms,
                bool is_forced);
@@ -474,21 +480,21 @@ void cake__want_tick(void *store);
 void cake__drop_wants(cake_store_t *store, uint16_t node_id);
 bool cake__has_wants(const cake_store_t *store, uint16_t node_id); /* also a pull under way */
 
-/* ---- wait.c: blocks ---------------------------------------------------------------------------------------------------*/
+/* ---- wait.c: blocks -----------------------------------------------------------------------------------------------*/
 int cake__wait_sent(cake_store_t *store, uint64_t timeout_ms); /* nothing waits for, or is under way to, another node */
 
-/* ---- join.c -----------------------------------------------------------------------------------------------------------*/
+/* ---- join.c -------------------------------------------------------------------------------------------------------*/
 void cake__join_start(cake_store_t *store);
 void cake__join_leave(cake_store_t *store, uint16_t node_id); /* whom it joins by: it looks for another one */
 void cake__join_try(cake_store_t *store);                     /* something has changed that may help */
 int cake__join_load(cake_store_t *store, cake_slice_t value); /* of meta "joined" */
 
-/* ---- purge.c, watch.c -------------------------------------------------------------------------------------------------*/
+/* ---- purge.c, watch.c ---------------------------------------------------------------------------------------------*/
 void cake__purge_start(cake_store_t *store);
 void cake__tell_change(cake__keyspace_t *keyspace, const cake__staged_t *staged);
 void cake__watches_free(cake_store_t *store);
 
-/* ---- watch_from.c -----------------------------------------------------------------------------------------------------*/
+/* ---- watch_from.c -------------------------------------------------------------------------------------------------*/
 void cake__watches_commit(cake__keyspace_t *keyspace);     /* the change is about to take effect */
 bool cake__watches_hold(const cake__keyspace_t *keyspace); /* purges */
 void cake__keyspace_watches_free(cake__keyspace_t *keyspace);

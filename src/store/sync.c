@@ -13,9 +13,10 @@
 #define WANTS_MAX           64u /* peers per keyspace */
 #define COMPARE_IDS         4096u
 
-/* Where an answer brings documents and nothing is compared, the next one is asked for before this one is staged: both nodes work at once.
- * Invariants: of task and step at most one is under way, and one of both or a call is; `ahead` is kept for the end of the
- * task. A pull that has ended but for its call has a problem or is finished, and takes no more. */
+/* Where an answer brings documents and nothing is compared, the next one is asked for before this one is staged:
+ * both nodes work at once. Invariants: of task and step at most one is under way, and one of both or a call is;
+ * `ahead` is kept for the end of the task. A pull that has ended but for its call has a problem or is finished, and
+ * takes no more. */
 typedef struct cake__pull {
     cake__task_t task; /* first */
     cake_store_t *store;
@@ -36,7 +37,7 @@ typedef struct cake__pull {
 static void arm_want_timer(cake_store_t *store);
 static void end_pull(pull_t *pull, const char *problem);
 
-/* ---- wants ----------------------------------------------------------------------------------------------------------------*/
+/* ---- wants --------------------------------------------------------------------------------------------------------*/
 
 static cake__want_t *find_want(cake__keyspace_t *keyspace, uint16_t node_id)
 {
@@ -55,7 +56,8 @@ static void drop_want(cake__keyspace_t *keyspace, cake__want_t *want)
         cake__list_remove(&keyspace->wanting_link);
 }
 
-/* Some of what the peer had is not here, and does not come now: both have to be compared again (cake_store_wait_for). */
+/* Some of what the peer had is not here, and does not come now: both have to be compared again
+ * (cake_store_wait_for). */
 static void give_up_want(cake__keyspace_t *keyspace, cake__want_t *want)
 {
     cake__peer_t *peer = cake__peer_find(keyspace->store, want->node_id);
@@ -113,7 +115,7 @@ bool cake__has_wants(const cake_store_t *store, uint16_t node_id)
     return false;
 }
 
-/* ---- pulls ----------------------------------------------------------------------------------------------------------------*/
+/* ---- pulls --------------------------------------------------------------------------------------------------------*/
 
 static void on_answer(cake_reply_t *reply, void *arg);
 
@@ -182,7 +184,8 @@ static void step_later(pull_t *pull)
     pull->store->env->ops->post(pull->store->env, &pull->step);
 }
 
-/* A repair walks through the set and drops tombstones in pieces, each in a turn of its own and in a batch of its own. */
+/* A repair walks through the set and drops tombstones in pieces, each in a turn of its own and in a batch of its
+ * own. */
 static bool takes_a_step(pull_t *pull, int *err)
 {
     bool has_more = cake__receiver_is_finishing(pull->receiver);
@@ -385,7 +388,7 @@ static int start_pull(cake__keyspace_t *keyspace, uint16_t node_id)
     return err;
 }
 
-/* ---- the timer of wants -----------------------------------------------------------------------------------------------*/
+/* ---- the timer of wants -------------------------------------------------------------------------------------------*/
 
 /* Starts what is due of one keyspace; returns when it is to be looked at again. */
 static uint64_t look_at(cake__keyspace_t *keyspace, uint64_t now_ns)

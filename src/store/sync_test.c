@@ -198,7 +198,8 @@ static void writes_on_both_sides_of_a_long_partition_meet(void **state)
     cluster_close(&cluster);
 }
 
-/* inventory.md, defect 7: a stamp from far ahead is refused everywhere, with an error for its writer, and harms nobody else. */
+/* inventory.md, defect 7: a stamp from far ahead is refused everywhere, with an error for its writer, and harms
+ * nobody else. */
 static void a_node_with_a_clock_far_ahead_harms_nobody(void **state)
 {
     (void)state;
@@ -400,7 +401,7 @@ static void a_refused_batch_changes_nothing(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- restarts ----------------------------------------------------------------------------------------------------------*/
+/* ---- restarts -----------------------------------------------------------------------------------------------------*/
 
 static bool is_second_ready(void *arg)
 {
@@ -429,8 +430,8 @@ static uint64_t pulse_bytes(cluster_t *cluster, int id)
     return stats.pulse_bytes;
 }
 
-/* Each run has an actor of its own; those that have ended are folded (rule 8), and what is stored and told of them with each write stays
- * small. DATACAKE_RESTARTS for another number. */
+/* Each run has an actor of its own; those that have ended are folded (rule 8), and what is stored and told of them
+ * with each write stays small. DATACAKE_RESTARTS for another number. */
 static void contexts_stay_small_after_many_restarts(void **state)
 {
     (void)state;

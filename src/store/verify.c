@@ -1,5 +1,5 @@
-/* Verifying: this node's storage is held against its set. Both go on being written to, so that what looks wrong in a first pass
- * over all rows is looked at again, one by one, in the lane, where nothing is between them. */
+/* Verifying: this node's storage is held against its set. Both go on being written to, so that what looks wrong in a
+ * first pass over all rows is looked at again, one by one, in the lane, where nothing is between them. */
 #include "store/verify.h"
 
 #define SUSPECTS_MAX    65536u /* of one keyspace; more are found by the next call */
@@ -29,9 +29,9 @@ void cake__verify_tell(cake__verifying_t *verifying, cake_damage_kind_t kind, ui
         verifying->options.found(verifying->options.arg, &damage);
 }
 
-/* ---- in the lane ----------------------------------------------------------------------------------------------------------
- * run on the lane's thread between two batches, then done on the loop: batches and this end there in the order in which they ran, so
- * that the set in done is as the storage was in run. */
+/* ---- in the lane ----------------------------------------------------------------------------------------------------
+ * run on the lane's thread between two batches, then done on the loop: batches and this end there in the order in
+ * which they ran, so that the set in done is as the storage was in run. */
 
 typedef struct {
     cake__keyspace_t *keyspace;
@@ -84,7 +84,7 @@ static int in_lane(cake__keyspace_t *keyspace, void (*run)(void *arg), void (*do
     return err;
 }
 
-/* ---- all rows of the storage ----------------------------------------------------------------------------------------------*/
+/* ---- all rows of the storage --------------------------------------------------------------------------------------*/
 
 typedef struct {
     const cake_alloc_t *alloc;
@@ -243,7 +243,7 @@ static int find_suspects(sweep_t *sweep, cake_verify_report_t *report)
     return err != 0 ? err : hold_set_against_rows(sweep, report);
 }
 
-/* ---- one document -----------------------------------------------------------------------------------------------------------*/
+/* ---- one document -------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake__keyspace_t *keyspace;
@@ -449,7 +449,7 @@ static int verify_storage(cake__verifying_t *verifying)
     return err;
 }
 
-/* ---- the call -------------------------------------------------------------------------------------------------------------*/
+/* ---- the call -----------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake__verifying_t *verifying;

@@ -4,7 +4,8 @@
  *   verify_peers.c   this node's set against that of each replica, by ranges
  *   compare.c        what the others are asked for that, and how it is answered
  *
- * All but the answering runs on the caller's thread, which hops to the loop and to the lanes for what belongs to them. */
+ * All but the answering runs on the caller's thread, which hops to the loop and to the lanes for what belongs to
+ * them. */
 #ifndef CAKE_STORE_VERIFY_H
 #define CAKE_STORE_VERIFY_H
 
@@ -41,7 +42,7 @@ typedef struct cake__comparison {
     cake__reader_t reader;
 } cake__comparison_t;
 
-/* ---- verify.c ---------------------------------------------------------------------------------------------------------*/
+/* ---- verify.c -----------------------------------------------------------------------------------------------------*/
 void cake__verify_tell(cake__verifying_t *verifying, cake_damage_kind_t kind, uint16_t node_id, const cake_id_t *id,
                        cake_slice_t key, bool is_healed);
 /* This record as a replica has it; *out borrows from *answer, which is to be ended. CAKE_ENOTFOUND: none has it. */
@@ -51,10 +52,10 @@ int cake__verify_fetch(cake__verifying_t *verifying, const cake_record_t *record
 /* The same from this node's own storage; *out borrows from verifying->own. */
 int cake__verify_read(cake__verifying_t *verifying, const cake_record_t *record, cake__compared_row_t *out);
 
-/* ---- verify_peers.c -----------------------------------------------------------------------------------------------------*/
+/* ---- verify_peers.c -----------------------------------------------------------------------------------------------*/
 int cake__verify_peers(cake__verifying_t *verifying);
 
-/* ---- compare.c ----------------------------------------------------------------------------------------------------------*/
+/* ---- compare.c ----------------------------------------------------------------------------------------------------*/
 /* request: of one kind, from keyspace on (below). Blocks. */
 int cake__compare_ask(cake_store_t *store, uint16_t node_id, const cake__buf_t *request, cake__comparison_t *out);
 void cake__compare_put_head(cake__buf_t *out, const char *keyspace, cake__compare_kind_t kind, uint32_t bits);

@@ -1,7 +1,7 @@
-/* Verifying against the replicas: two that have seen the same writes must hold the same documents, so that sums of ranges that differ
- * tell of damage: of a row that was lost or came back while a node was down, and was loaded so. Neither context tells; no
- * session would ever mend it. Which of the two is right nobody can say, so that the newest copy stays, and none is lost: it is
- * written anew, under a new stamp (as in a repair, rule 5), and wins everywhere. */
+/* Verifying against the replicas: two that have seen the same writes must hold the same documents, so that sums of
+ * ranges that differ tell of damage: of a row that was lost or came back while a node was down, and was loaded so.
+ * Neither context tells; no session would ever mend it. Which of the two is right nobody can say, so that the newest
+ * copy stays, and none is lost: it is written anew, under a new stamp (as in a repair, rule 5), and wins everywhere. */
 #include "store/verify.h"
 
 #define TRIES_MAX         5u     /* to find both with equal contexts; a sync in between */
@@ -28,7 +28,7 @@ typedef struct {
     size_t count, capacity;
 } ours_t;
 
-/* ---- this node's set: on the loop ------------------------------------------------------------------------------------------*/
+/* ---- this node's set: on the loop ---------------------------------------------------------------------------------*/
 
 static int begin_sums(void *arg)
 {
@@ -111,7 +111,7 @@ static int list_ours(ours_t *ours)
     return err;
 }
 
-/* ---- one document that differs ---------------------------------------------------------------------------------------------*/
+/* ---- one document that differs ------------------------------------------------------------------------------------*/
 
 static bool is_newer(const cake_record_t *a, const cake_record_t *b)
 {
@@ -152,7 +152,7 @@ static void tell_difference(cake__verifying_t *verifying, uint16_t node_id, cons
     cake__compare_end(&answer);
 }
 
-/* ---- one range ----------------------------------------------------------------------------------------------------------------*/
+/* ---- one range ----------------------------------------------------------------------------------------------------*/
 
 static int read_list(cake__comparison_t *answer, const cake_alloc_t *alloc, uint64_t *context_hash,
                      cake_record_t **records, size_t *count)
@@ -241,7 +241,7 @@ static int compare_range(ours_t *ours, uint16_t node_id)
     return err;
 }
 
-/* ---- one replica ------------------------------------------------------------------------------------------------------------*/
+/* ---- one replica --------------------------------------------------------------------------------------------------*/
 
 /* CAKE_EBUSY: the contexts are not equal now. */
 static int sum_both(ours_t *ours, uint16_t node_id, cake__comparison_t *answer)

@@ -3,7 +3,7 @@
 
 #define KEYS 500
 
-/* ---- damage ----------------------------------------------------------------------------------------------------------*/
+/* ---- damage -------------------------------------------------------------------------------------------------------*/
 
 static const cake_record_t nothing = {.hlc = 0};
 
@@ -94,7 +94,7 @@ static void assert_whole(cluster_t *cluster)
     }
 }
 
-/* ---- what is found ----------------------------------------------------------------------------------------------------*/
+/* ---- what is found ------------------------------------------------------------------------------------------------*/
 
 static void a_cluster_without_damage_is_found_whole(void **state)
 {
@@ -159,7 +159,8 @@ static void a_row_that_nobody_wrote_is_removed(void **state)
     cluster_close(&cluster);
 }
 
-/* Else the next start knows nothing of the delete. That of a key that does not fit into an id is to be had from a replica only. */
+/* Else the next start knows nothing of the delete. That of a key that does not fit into an id is to be had from a
+ * replica only. */
 static void a_tombstone_whose_row_is_gone_comes_back(void **state)
 {
     (void)state;
@@ -199,9 +200,10 @@ static void what_no_replica_has_is_named_and_not_mended(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- damage that a restart has loaded -------------------------------------------------------------------------------------*/
+/* ---- damage that a restart has loaded -----------------------------------------------------------------------------*/
 
-/* The set does not know that anything is missing, and contexts are equal: only the sums of ranges tell. Found from either side. */
+/* The set does not know that anything is missing, and contexts are equal: only the sums of ranges tell. Found from
+ * either side. */
 static void rows_lost_before_a_restart_come_back(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* Calls that wait for the store to have caught up: looked at every few milliseconds, since many things may bring it about. */
+/* Calls that wait for the store to have caught up: looked at every few milliseconds, since many things may bring it
+ * about. */
 #include "store/store.h"
 
 #define TICK_MS         20u
@@ -56,7 +57,7 @@ static int wait_on_loop(waiting_t *waiting, int (*start)(void *arg))
     return err;
 }
 
-/* ---- comparing now ------------------------------------------------------------------------------------------------------*/
+/* ---- comparing now ------------------------------------------------------------------------------------------------*/
 
 static bool is_compared(const waiting_t *waiting)
 {
@@ -91,7 +92,7 @@ int cake_store_sync(cake_store_t *store)
     return wait_on_loop(&waiting, begin_sync);
 }
 
-/* ---- having met others --------------------------------------------------------------------------------------------------*/
+/* ---- having met others --------------------------------------------------------------------------------------------*/
 
 static bool has_caught_up(cake_store_t *store, const cake__peer_t *peer)
 {
@@ -135,7 +136,7 @@ int cake_store_wait_for(cake_store_t *store, const uint16_t *ids, size_t count, 
     return wait_on_loop(&waiting, begin_meeting);
 }
 
-/* ---- having told the others ---------------------------------------------------------------------------------------------*/
+/* ---- having told the others ---------------------------------------------------------------------------------------*/
 
 static bool has_sent(const waiting_t *waiting)
 {

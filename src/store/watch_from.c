@@ -6,9 +6,10 @@
  *      behind   rounds: gather ─> fetch values ─> tell as far as the credit goes ─> seen += target ─> next round, or
  *      live     nothing is unseen: each commit is told as it happens, if the credit takes it whole; otherwise behind again
  *
- * Nothing is queued for a slow reader: it is told later what is there then, each document's last change. That leaves one gap: a
- * tombstone that is dropped before it was told. Purges wait for a watch that is behind, for a minute; and where one came in between (g
- * has grown), the reader is told to begin anew (is_reset), and then everything that is there.
+ * Nothing is queued for a slow reader: it is told later what is there then, each document's last change. That leaves
+ * one gap: a tombstone that is dropped before it was told. Purges wait for a watch that is behind, for a minute; and
+ * where one came in between (g has grown), the reader is told to begin anew (is_reset), and then everything that is
+ * there.
  *
  * A position is {seen, target, told}: dots mean the same on every replica, and so do positions. */
 #include "store/store.h"
@@ -28,8 +29,8 @@ typedef struct {
     bool is_tombstone;
 } fetched_t;
 
-/* Invariants: is_live: the set's context is seen, and `seen` is not kept; otherwise `seen` is. target and told belong to a round
- * that has begun: has_target. */
+/* Invariants: is_live: the set's context is seen, and `seen` is not kept; otherwise `seen` is. target and told
+ * belong to a round that has begun: has_target. */
 typedef struct from_watch {
     cake_watch_t base; /* first */
     cake__list_t link; /* in keyspace->watches */
@@ -78,7 +79,7 @@ static void free_watch(from_watch_t *watch)
     cake__free(store->alloc, watch);
 }
 
-/* ---- rounds -----------------------------------------------------------------------------------------------------------*/
+/* ---- rounds -------------------------------------------------------------------------------------------------------*/
 
 static int by_stamp(const void *a, const void *b)
 {
@@ -181,7 +182,7 @@ static int gather(from_watch_t *watch)
     return 0;
 }
 
-/* ---- values -----------------------------------------------------------------------------------------------------------*/
+/* ---- values -------------------------------------------------------------------------------------------------------*/
 
 static int on_row(void *arg, const cake_row_t *row)
 {
@@ -260,8 +261,8 @@ static void fetch(from_watch_t *watch)
     store->env->ops->lane_submit(lane, &watch->work);
 }
 
-/* A row that is newer than its record is of a later round, or of the commit that is under way; one that has gone was dropped, which
- * g tells at the end of the round, or killed by a repair, which cake__watches_lost tells. */
+/* A row that is newer than its record is of a later round, or of the commit that is under way; one that has gone was
+ * dropped, which g tells at the end of the round, or killed by a repair, which cake__watches_lost tells. */
 static void tell_rows(from_watch_t *watch)
 {
     while (watch->row_at < watch->row_count && watch->credit > 0 && !watch->is_stopped) {
@@ -288,10 +289,10 @@ static void tell_rows(from_watch_t *watch)
     watch->fetch_count = 0;
 }
 
-/* ---- behind and live --------------------------------------------------------------------------------------------------*/
+/* ---- behind and live ----------------------------------------------------------------------------------------------*/
 
-/* A position of another replica may know of changes that have not come here yet. Until they have, nothing is told: it could be older
- * than what the reader knows. */
+/* A position of another replica may know of changes that have not come here yet. Until they have, nothing is told:
+ * it could be older than what the reader knows. */
 static bool is_ahead(const from_watch_t *watch)
 {
     const cake__context_t *now = cake__keyspace_context(watch->keyspace);
@@ -449,7 +450,7 @@ void cake__keyspace_watches_free(cake__keyspace_t *keyspace)
     free_watch(CAKE_CONTAINER_OF(link, from_watch_t, link));
 }
 
-/* ---- positions --------------------------------------------------------------------------------------------------------
+/* ---- positions ------------------------------------------------------------------------------------------------------
  *   version u8, keyspace string, seen (context), has_target u8, then target (summary), hlc u64, actor u64, seq u64 */
 
 typedef struct {
@@ -503,7 +504,7 @@ static int take_position(from_watch_t *watch, cake_slice_t position)
     return err != 0 ? err : cake__reader_done(&reader) && has_target <= 1 ? 0 : CAKE_EPARSE;
 }
 
-/* ---- the calls --------------------------------------------------------------------------------------------------------*/
+/* ---- the calls ----------------------------------------------------------------------------------------------------*/
 
 static void stop_watch(cake_watch_t *base)
 {

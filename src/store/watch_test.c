@@ -278,7 +278,8 @@ static bool one_and_two_have_no_tombstones(void *arg)
     return has_no_tombstones(cluster) && cake__list_is_empty(&cluster->members[2].store->with_tombstones);
 }
 
-/* Node 3 was away for so long that the tombstone went without it: a repair removes the document there, which is no write. */
+/* Node 3 was away for so long that the tombstone went without it: a repair removes the document there, which is no
+ * write. */
 static void a_reader_hears_of_documents_that_a_repair_removes(void **state)
 {
     (void)state;

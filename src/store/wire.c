@@ -63,8 +63,9 @@ static int refuse_version(cake_store_t *store, uint16_t node_id, uint8_t version
     return CAKE_EVERSION;
 }
 
-/* What a second process says under a taken id is not heard, whichever of the two it is told about: its copies are of no replica, and
- * its contexts no acknowledgements. Who is new is heard as soon as membership has it: within a gossip round. */
+/* What a second process says under a taken id is not heard, whichever of the two it is told about: its copies are of
+ * no replica, and its contexts no acknowledgements. Who is new is heard as soon as membership has it: within a
+ * gossip round. */
 int cake__get_hail(cake_store_t *store, cake__reader_t *reader, cake__hail_t *out)
 {
     uint8_t version = cake__get_u8(reader);

@@ -41,7 +41,7 @@ static void succeed(cake__write_t *write)
     complete(write, &result);
 }
 
-/* ---- levels ---------------------------------------------------------------------------------------------------------------*/
+/* ---- levels -------------------------------------------------------------------------------------------------------*/
 
 static uint64_t data_center_hash(const char *name)
 {
@@ -80,7 +80,8 @@ static void add_each_need(cake__write_t *write, const cake_candidate_t *candidat
     }
 }
 
-/* What it takes, counted over every known replica, so that the answer of any of them helps, not only of those chosen. */
+/* What it takes, counted over every known replica, so that the answer of any of them helps, not only of those
+ * chosen. */
 static int count_needs(cake__write_t *write, const cake_candidate_t *candidates, size_t count)
 {
     write->needs = count < CAKE__WRITE_HERE ? write->needs_here
@@ -276,7 +277,7 @@ void cake__writes_acked_all(cake_store_t *store, uint16_t node_id, uint64_t vers
     }
 }
 
-/* ---- phases -----------------------------------------------------------------------------------------------------------------*/
+/* ---- phases -------------------------------------------------------------------------------------------------------*/
 
 static void begin(cake__write_t *write);
 
@@ -306,7 +307,8 @@ static bool does_condition_hold(cake__write_t *write, const cake__change_t *chan
     return write->found == write->expected;
 }
 
-/* The clock, for all documents of a write: the last must still be one that it gives. (A single one it refuses itself.) */
+/* The clock, for all documents of a write: the last must still be one that it gives. (A single one it refuses
+ * itself.) */
 static bool is_clock_too_far_ahead(const cake__write_t *write)
 {
     const cake_clock_t *clock = cake_node_clock(write->store->node);
@@ -401,8 +403,9 @@ static bool make_units(cake__list_t *batch)
     return true;
 }
 
-/* Where a level waits for a peer; and all in one message. If this node's disk then refuses the batch, or the process dies, nobody but
- * the peers has these dots: one that had got only the later ones would have a hole for ever, which holds up its tombstones (rule 4). */
+/* Where a level waits for a peer; and all in one message. If this node's disk then refuses the batch, or the process
+ * dies, nobody but the peers has these dots: one that had got only the later ones would have a hole for ever, which
+ * holds up its tombstones (rule 4). */
 void cake__writes_send_ahead(cake_store_t *store, cake__list_t *batch)
 {
     size_t bytes = 0, count = 0;
@@ -545,7 +548,7 @@ void cake__writes_fail_all(cake_store_t *store, int err)
     }
 }
 
-/* ---- the calls --------------------------------------------------------------------------------------------------------------*/
+/* ---- the calls ----------------------------------------------------------------------------------------------------*/
 
 /* What the four calls have in common: the i-th key and value. */
 typedef struct {
