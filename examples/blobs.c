@@ -1,5 +1,5 @@
-/* Documents that do not fit into a message: what is put and replicated is their size, and a storage that sees such a put come from
- * another node fetches the bytes from there: cc blobs.c $(pkg-config --cflags --libs datacake) */
+/* Documents that do not fit into a message: what is put and replicated is their size, and a storage that sees such
+ * a put come from another node fetches the bytes from there: cc blobs.c $(pkg-config --cflags --libs datacake) */
 #include <datacake/datacake.h>
 #include <stdatomic.h>
 #include <stdio.h>

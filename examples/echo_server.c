@@ -1,4 +1,4 @@
-/* An echo service. example-echo_server ADDRESS serves until it is interrupted; without an address it calls itself once. */
+/* An echo service. example-echo_server ADDRESS serves until interrupted; without an address it calls itself once. */
 #include <datacake/rpc.h>
 #include <signal.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* The set alone, between two processes over a pair of pipes: the child writes and deletes, the parent writes too and then
- * pulls what the child has. Needs libdatacake-crdt only.
+/* The set alone, between two processes over a pair of pipes: the child writes and deletes, the parent writes too
+ * and then pulls what the child has. Needs libdatacake-crdt only.
  *
  *      cc set_over_pipe.c $(pkg-config --cflags --libs datacake-crdt) */
 #include <stdio.h>

@@ -1,6 +1,7 @@
-/* A service of one's own in simulated clusters: each node hands out numbers, none ever twice, and keeps the last one in its store.
- * With --fixed it writes each before it answers; without, every fourth, to save time: the simulator finds the crash after which a
- * number is given out again, and makes the run small. cc sim_service.c $(pkg-config --cflags --libs datacake datacake-sim) */
+/* A service of one's own in simulated clusters: each node hands out numbers, none ever twice, and keeps the last
+ * one in its store. With --fixed it writes each before it answers; without, every fourth, to save time: the
+ * simulator finds the crash after which a number is given out again, and makes the run small. cc sim_service.c
+ * $(pkg-config --cflags --libs datacake datacake-sim) */
 #include <datacake/datacake.h>
 #include <datacake/sim.h>
 #include <stdio.h>

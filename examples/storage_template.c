@@ -1,11 +1,12 @@
-/* A storage of your own: copy this file, keep the shape, replace the inside. It keeps every row in memory, sorted, and a log
- * of all batches in one file; main() runs the conformance suite on it.
+/* A storage of your own: copy this file, keep the shape, replace the inside. It keeps every row in memory, sorted,
+ * and a log of all batches in one file; main() runs the conformance suite on it.
  *
  *      log     ( length u32 | checksum u64 | batch )*        a batch is there when its checksum is right
  *      batch   ( kind, lengths, id, hlc, dot | keyspace, key, value )*
  *
- * What makes a write atomic and durable, whatever the storage: everything that can fail comes first (memory), then the one
- * step that decides (the log record is on the disk, or is cut off again), then what cannot fail (the rows in memory). */
+ * What makes a write atomic and durable, whatever the storage: everything that can fail comes first (memory), then
+ * the one step that decides (the log record is on the disk, or is cut off again), then what cannot fail (the rows
+ * in memory). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -417,7 +418,7 @@ static int template_metadata(cake_storage_t *storage, cake_slice_t keyspace, cak
     return err;
 }
 
-/* Those that have a row. (One that had rows once may be left out here; a storage with a table of keyspaces keeps it.) */
+/* Those that have a row. (One that had rows once may be left out; a storage with a table of keyspaces keeps it.) */
 static int template_keyspaces(cake_storage_t *storage, cake_name_fn fn, void *arg)
 {
     const template_t *t = template_of(storage);

@@ -1,4 +1,4 @@
-/* Flags of commands and configuration files: what is given is found, what is unknown or malformed ends with status 2. */
+/* Flags of commands and of configuration files: the given is found, the unknown and the malformed end with status 2. */
 #include "command.h"
 
 #include <fcntl.h>

@@ -3,9 +3,9 @@
  *   TO/node      as in the data directory: whose data it is
  *   TO/store/    the storage, copied in one snapshot per lane
  *
- * A copy is made in TO.new and gets its name when it is whole and has been checked. A restored directory has no generation:
- * the node's next one is drawn from the clock. Nor is a run's actor kept anywhere, so a copy that is started beside its
- * original names its writes differently. */
+ * A copy is made in TO.new and gets its name when it is whole and has been checked. A restored directory has no
+ * generation: the node's next one is drawn from the clock. Nor is a run's actor kept anywhere, so a copy that is
+ * started beside its original names its writes differently. */
 #include "command.h"
 #include "datadir.h"
 
@@ -235,8 +235,8 @@ static bool pass_on(int pipe_end, const copy_t *copy)
     return write(pipe_end, counts, sizeof(counts)) == (ssize_t)sizeof(counts);
 }
 
-/* Storages that map their files are ended by a signal where a file is shorter than its own pages say, or damaged in other ways.
- * So another process reads them, and this one tells. */
+/* Storages that map their files are ended by a signal where a file is shorter than its own pages say, or damaged in
+ * other ways. So another process reads them, and this one tells. */
 static int copy_apart(copy_t *copy)
 {
     int ends[2], state = 0;

@@ -1,7 +1,7 @@
 /* bench.c: `datacake bench`: load on a running cluster over HTTP, with the latencies that clients see.
  *
- * A histogram per worker, merged at the end: 16 buckets per power of two of microseconds, so that a percentile is off by
- * at most 6%. */
+ * A histogram per worker, merged at the end: 16 buckets per power of two of microseconds, so that a percentile is
+ * off by at most 6%. */
 #include "client.h"
 #include "clock.h"
 #include "progress.h"

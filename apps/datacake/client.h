@@ -23,14 +23,14 @@ typedef struct response {
     text_t body;    /* empty when a body_fn took it */
 } response_t;
 
-/* url: "http://host:port" or "host:port"; token may be NULL. CAKE_EPARSE, CAKE_ENOMEM. Connects with the first request. */
+/* url: "http://host:port" or "host:port"; token may be NULL. CAKE_EPARSE, CAKE_ENOMEM. The first request connects. */
 int client_open(const char *url, const char *token, client_t **out);
 void client_close(client_t *client);
 const char *client_url(const client_t *client);
 
 /* Returns 0 when there is an answer, whatever its status; CAKE_ECONNECTION, CAKE_ETIMEDOUT, CAKE_EPARSE (not HTTP),
- * CAKE_ETOOBIG, or what take returned. A request that a kept-alive connection lost without a byte of answer is made once
- * more. Only answers of status 200 go to take. response_free in any case. */
+ * CAKE_ETOOBIG, or what take returned. A request that a kept-alive connection lost without a byte of answer is made
+ * once more. Only answers of status 200 go to take. response_free in any case. */
 int client_request(client_t *client, const char *method, const char *path, const void *body, size_t len,
                    client_body_fn take, void *arg, response_t *response);
 void response_free(response_t *response);
@@ -49,8 +49,8 @@ const char *client_message(const client_t *client); /* of the last failure: "Con
 int client_token(const args_t *args, char token[CLIENT_TOKEN_MAX]);
 /* By --http and --http-token. As above. */
 int client_from_args(const args_t *args, client_t **out);
-/* The one request of a command, by such a client: 0 when its answer has status 200, as above otherwise. response_free in any
- * case. take may be client_print. */
+/* The one request of a command, by such a client: 0 when its answer has status 200, as above otherwise.
+ * response_free in any case. take may be client_print. */
 int client_ask(const args_t *args, const char *method, const text_t *path, const text_t *body, client_body_fn take,
                void *arg, response_t *response);
 int client_print(void *arg, const char *data, size_t len); /* on standard output */

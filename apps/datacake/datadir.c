@@ -179,9 +179,9 @@ static int check_owner(datadir_t *datadir, uint16_t node_id, const char *cluster
 }
 
 /* ---- generation -----------------------------------------------------------------------------------------------------
- * The file has two slots, each in a sector of its own: "1732300000123 fffffe6caa2ab434\n", the number and its complement, then
- * spaces. A start overwrites the lower one in place: a full disk has no room for a new file, and a write that is torn leaves
- * the other. A number alone in the first line, without its complement, is from before there were slots. */
+ * The file has two slots, each in a sector of its own: "1732300000123 fffffe6caa2ab434\n", the number and its
+ * complement, then spaces. A start overwrites the lower one in place: a full disk has no room for a new file, and a
+ * write that is torn leaves the other. A number alone in the first line is from before there were slots. */
 
 /* 0: none */
 static uint64_t read_slot(const char *text)

@@ -2,7 +2,7 @@
  *
  *   DIR/lock         held by flock() while a process runs; the process id is in it
  *   DIR/node         "node-id 1", "cluster-id datacake", "storage sqlite": whose data this is, fixed by the first start
- *   DIR/generation   a number that grows with each start, so that members know a restarted node from its past; written in place
+ *   DIR/generation   a number that grows with each start, which tells a restarted node from its past; written in place
  *   DIR/store/       the storage */
 #ifndef DATACAKE_APP_DATADIR_H
 #define DATACAKE_APP_DATADIR_H

@@ -133,8 +133,8 @@ static int bind_port(int type, unsigned port)
     return handle;
 }
 
-/* A port that is free for TCP and UDP, below those that the system gives to outgoing connections: one of these might have it
- * when the node comes back. 0: none. */
+/* A port that is free for TCP and UDP, below those that the system gives to outgoing connections: one of these
+ * might have it when the node comes back. 0: none. */
 static unsigned find_port(void)
 {
     struct timespec now;

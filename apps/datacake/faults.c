@@ -1,8 +1,9 @@
-/* faults.c: see faults.h. A partition as a network makes it: bytes on the way are held, not lost, until the partition ends or
- * somebody gives the connection up; datagrams are lost; new connections fail.
+/* faults.c: see faults.h. A partition as a network makes it: bytes on the way are held, not lost, until the
+ * partition ends or somebody gives the connection up; datagrams are lost; new connections fail.
  *
- * Streams that a node has opened are known by the address they go to. Those that others have opened come from ports that
- * say nothing: they are held at their other end, which has the same addresses blocked. So a partition needs both sides. */
+ * Streams that a node has opened are known by the address they go to. Those that others have opened come from ports
+ * that say nothing: they are held at their other end, which has the same addresses blocked. So a partition needs
+ * both sides. */
 #include "faults.h"
 
 #include <assert.h>

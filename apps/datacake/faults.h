@@ -1,5 +1,5 @@
-/* faults.h: cuts a node off from others, for `datacake demo partition`: its environment drops what goes to or comes from
- * addresses that are named in a file. */
+/* faults.h: cuts a node off from others, for `datacake demo partition`: its environment drops what goes to or comes
+ * from addresses that are named in a file. */
 #ifndef DATACAKE_APP_FAULTS_H
 #define DATACAKE_APP_FAULTS_H
 

@@ -4,9 +4,9 @@
  *
  * A batch holds puts or deletes: a line of the other kind waits in `line` until the batch before it is written.
  *
- * So a body of any length needs the memory of one line and one batch. Lines that are no document are counted and named in the
- * answer, and the rest goes on. When the store refuses a batch, nothing after it is put: the answer is the store's error
- * with the number of the batch's first line, from which a client goes on. */
+ * So a body of any length needs the memory of one line and one batch. Lines that are no document are counted and
+ * named in the answer, and the rest goes on. When the store refuses a batch, nothing after it is put: the answer is
+ * the store's error with the number of the batch's first line, from which a client goes on. */
 #include "http_request.h"
 
 #include "lines.h"

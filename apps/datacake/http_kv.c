@@ -24,7 +24,7 @@ static void refuse_large(request_t *request)
                    (unsigned long long)request->http->options.max_value_bytes);
 }
 
-/* If-Match: a tag that this API gave, of which the stamp decides. If-None-Match: * for a document that must not be there. */
+/* If-Match: a tag that this API gave, of which the stamp decides. If-None-Match: * where there must be no document. */
 static void take_condition(request_t *request)
 {
     const char *match = MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "If-Match");

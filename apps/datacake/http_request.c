@@ -204,7 +204,7 @@ static void check_token(request_t *request)
         request_refuse(request, 401, "unauthorized", "send the token: Authorization: Bearer TOKEN");
 }
 
-/* An address, a name that no stranger can give out (one without a dot, or of .localhost), or one that the operator gave. */
+/* An address, a name that no stranger can give out (one without a dot, or of .localhost), or one of the operator. */
 static bool is_name_of_ours(const http_t *http, const char *host)
 {
     char name[256];
@@ -241,9 +241,9 @@ static bool came_over_loopback(const request_t *request)
 /* Of the pages of other sites that are open in a browser which reaches this node, two kinds are refused:
  *
  *   - one that writes. It cannot read the answers, but its user would know nothing of it;
- *   - any whose name has been made to lead to this machine (DNS rebinding), so that it and we look like one site. All
- *     browsers send Accept-Language, and Sec-Fetch-Site only by https, where such a name has no certificate. Where a token
- *     is asked for, the page does not know it. */
+ *   - any whose name has been made to lead to this machine (DNS rebinding), so that it and we look like one site.
+ *     All browsers send Accept-Language, and Sec-Fetch-Site only by https, where such a name has no certificate.
+ *     Where a token is asked for, the page does not know it. */
 static void check_site(request_t *request)
 {
     const char *site = header(request, "Sec-Fetch-Site"), *origin = header(request, "Origin");

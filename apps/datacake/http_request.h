@@ -34,8 +34,8 @@ typedef struct route {
     unsigned method;            /* of http_method_t */
     const char *const *queries; /* names it takes, NULL at the end */
     bool is_open;               /* needs no token */
-    /* Members may be NULL, except finish. begin: the headers are there. body: takes up to *len bytes, sets *len to what is
-     * left. finish: the body is whole; called again after each resume until it has answered. */
+    /* Members may be NULL, except finish. begin: the headers are there. body: takes up to *len bytes, sets *len to
+     * what is left. finish: the body is whole; called again after each resume until it has answered. */
     void (*begin)(struct request *request);
     void (*body)(struct request *request, const char *data, size_t *len);
     enum MHD_Result (*finish)(struct request *request);

@@ -1,8 +1,8 @@
 /* http_watch.c: server-sent events: the changes of a keyspace, and the state of the cluster once a second.
  *
- * The node's loop appends to a watcher's text and resumes its connection; libmicrohttpd's thread takes the text and suspends
- * the connection when there is none. A client that reads too slowly fills its text up to WATCHER_BYTES, is told that events
- * were lost, and is cut: it reads the listing again and watches anew. */
+ * The node's loop appends to a watcher's text and resumes its connection; libmicrohttpd's thread takes the text and
+ * suspends the connection when there is none. A client that reads too slowly fills its text up to WATCHER_BYTES, is
+ * told that events were lost, and is cut: it reads the listing again and watches anew. */
 #include "http_request.h"
 
 #include <assert.h>
@@ -226,8 +226,8 @@ enum MHD_Result watch_cluster(request_t *request)
     return answer_with(request, watcher);
 }
 
-/* A watcher is in the list until its connection is gone, and watcher_free waits for the lock of the list: while it is held
- * here none is freed. Waking with it held is fine: libmicrohttpd calls nothing of ours from within a resume. */
+/* A watcher is in the list until its connection is gone, and watcher_free waits for the lock of the list: while it
+ * is held here none is freed. Waking with it held is fine: libmicrohttpd calls nothing of ours in a resume. */
 void watch_tick(http_t *http)
 {
     text_t status = TEXT_INIT(0);

@@ -2,8 +2,8 @@
  *
  *   reader (the command's thread) -> queue of up to QUEUE_MAX parts -> workers, each with a connection of its own
  *
- * A part is what one request takes: PART_LINES lines or PART_BYTES. It keeps the place of its lines in the file: what the
- * node refuses is named by the number that the user sees in an editor. */
+ * A part is what one request takes: PART_LINES lines or PART_BYTES. It keeps the place of its lines in the file:
+ * what the node refuses is named by the number that the user sees in an editor. */
 #include "import.h"
 
 #include "client.h"

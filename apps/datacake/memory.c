@@ -1,7 +1,7 @@
 /* memory.c: see memory.h.
  *
- * Most of the code that a start runs through (the linker, the set-up of libraries, the opening of files) never runs again, but
- * stays mapped: 5 MiB of each process, which a machine with many of them is charged for in every listing. */
+ * Most of the code that a start runs through (the linker, the set-up of libraries, the opening of files) never runs
+ * again, but stays mapped: 5 MiB of each process, for which a machine with many is charged in every listing. */
 #include "memory.h"
 
 #include <link.h>

@@ -1,5 +1,5 @@
-/* security.h: what `datacake serve` and its peers have in common and strangers do not: cluster keys and certificates, from the
- * flags, a file and the environment, read at the start and again on SIGHUP. */
+/* security.h: what `datacake serve` and its peers have in common and strangers do not: cluster keys and
+ * certificates, from the flags, a file and the environment, read at the start and again on SIGHUP. */
 #ifndef DATACAKE_APP_SECURITY_H
 #define DATACAKE_APP_SECURITY_H
 

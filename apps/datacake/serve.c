@@ -413,8 +413,8 @@ static void read_faults(server_t *server)
     log_line(&server->log, CAKE_LOG_WARN, "the addresses in %s are not heard", path);
 }
 
-/* Until SIGINT or SIGTERM, or until another node with our id turns out to have been there first. On SIGHUP what may change
- * without a restart is read again; it is nothing to end for. */
+/* Until SIGINT or SIGTERM, or until another node with our id turns out to have been there first. On SIGHUP what may
+ * change without a restart is read again; it is nothing to end for. */
 static int wait_for_end(server_t *server, const sigset_t *signals)
 {
     const struct timespec second = {.tv_sec = 1};

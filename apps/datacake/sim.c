@@ -1,4 +1,4 @@
-/* sim.c: `datacake sim`: the simulator's front: many seeds on all cores, one seed replayed, a failing one made smaller. */
+/* sim.c: `datacake sim`: the simulator's front: many seeds on all cores, one replayed, a failing one made smaller. */
 #include "command.h"
 #include "clock.h"
 #include "progress.h"

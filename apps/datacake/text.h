@@ -5,8 +5,8 @@
 #include <datacake/base.h>
 #include <jansson.h>
 
-/* data is NULL or zero-terminated (the zero is not counted). A failed append leaves `failed` set and the bytes before it
- * in place, so that a row of appends needs one check at its end. */
+/* data is NULL or zero-terminated (the zero is not counted). A failed append leaves `failed` set and the bytes
+ * before it in place, so that a row of appends needs one check at its end. */
 typedef struct text {
     char *data;
     size_t len, size;

@@ -1,4 +1,4 @@
-/* datacake/key.h: how documents and writes are named. Any thread; all calls are O(length), take no memory and cannot fail.
+/* datacake/key.h: how documents and writes are named. Any thread; calls are O(length), take no memory, cannot fail.
  *
  *   cake_key_t by_number = cake_key_u64(42), by_text = cake_key_str("user/42");
  *   cake_slice_t bytes = cake_key_slice(&by_text);      valid while by_text and the text are */
@@ -54,9 +54,11 @@ static inline cake_slice_t cake_key_slice(const cake_key_t *key)
 /* What a document is known by inside. The last byte says what the others are:
  *
  *      0..15      a key of that length as it is, then zeroes
- *      16, 17     a key of that length, all its bytes below 128, in seven bits each: bytes 0 to 6 are its first eight, 7 to
- *                 13 the next eight, the earlier ones in the lower bits of little-endian numbers; 14 is the seventeenth or 0
- *      128..191   a UUID as text (RFC 9562; 36 characters, lower case): its bytes, the ninth, which tells the variant, last
+ *      16, 17     a key of that length, all its bytes below 128, in seven bits each: bytes 0 to 6 are its first
+ *                 eight, 7 to 13 the next eight, the earlier ones in the lower bits of little-endian numbers; 14 is
+ *                 the seventeenth or 0
+ *      128..191   a UUID as text (RFC 9562; 36 characters, lower case): its bytes, the ninth, which tells the
+ *                 variant, last
  *      255        any other key: 15 bytes of its BLAKE2s digest
  *
  * All but the last hold their key, so that a storage finds them by it and needs no second index. */

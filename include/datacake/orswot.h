@@ -255,10 +255,10 @@ CAKE_API int cake_orswot_merge(cake_orswot_t *a, cake_orswot_t *b, uint64_t wall
  * One side pulls: it asks and takes; the other answers and does not change. Whatever carries the bytes may lose a
  * session at any point: what was taken stays, and a new session goes on from there.
  *
- *   pulling:   cake_pull_new(set, random, &pull);                      answering:  cake_answer_new(set, random, &answer);
- *              while (cake_pull_next(pull, &request) > 0) {                        per request:
- *                  ... send request, receive reply ...                             cake_answer_next(answer, request, &reply)
- *                  cake_pull_take(pull, wall_ms, reply);                           ... send reply ...
+ *   pulling:   cake_pull_new(set, random, &pull);            answering:  cake_answer_new(set, random, &answer);
+ *              while (cake_pull_next(pull, &request) > 0) {              per request:
+ *                  ... send request, receive reply ...                   cake_answer_next(answer, request, &reply)
+ *                  cake_pull_take(pull, wall_ms, reply);                 ... send reply ...
  *              }
  *
  * The random number tells sessions apart: draw a new one for each. Sets must outlive their sessions. A delta costs

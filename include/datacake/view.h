@@ -14,11 +14,11 @@
  *
  * F(T, kind, name, parameter)         in the struct                          accessors, all taking the view first
  *   U8 U16 U32 U64 I64 DOUBLE BOOL      T name                                 T type_name(v); parameter: the default
- *   OPT_U8 ... OPT_BOOL                 bool has_name; T name                  type_has_name(v); type_name(v), 0 when absent
- *   FIXED                               uint8_t name[parameter]                const uint8_t *type_name(v); zeroes when absent
+ *   OPT_U8 ... OPT_BOOL                 bool has_name; T name                  type_has_name(v); type_name(v) or 0
+ *   FIXED                               uint8_t name[parameter]                const uint8_t *type_name(v) or zeroes
  *   BYTES                               cake_slice_t name                      cake_slice_t type_name(v)
  *   OPT_BYTES                           the same; data NULL: absent            and type_has_name(v)
- *   STRING                              const char *name; NULL is ""           const char *type_name(v), UTF-8, ends in NUL
+ *   STRING                              const char *name; NULL is ""           const char *type_name(v), UTF-8 and NUL
  *   OPT_STRING                          the same; NULL: absent                 and type_has_name(v)
  *   ARRAY_U8 ... ARRAY_DOUBLE           const T *name; size_t name_count       type_name_count(v), type_name_at(v, i)
  *   MESSAGE (parameter: its type)       const parameter_t *name; NULL: absent  bool type_name(v, parameter_view_t *out)
@@ -37,7 +37,7 @@
  *      +--------+-------+---------+-------+-----------------+-------------------+--------- ... ----------+------------+
  *      slot of a scalar   its value in 8 bytes                      item of a string     bytes, NUL
  *      slot of an item    u32 offset, u32 length or count           item of messages     u32 offset[count] from the
- *                                                                                        item's start, then the messages
+ *                                                                                       item's start, then the messages
  *   size counts all of it, and is a multiple of 8. flags: 0, or 0xc5: the last 8 bytes are XXH3_64bits of what is
  *   before (outermost only). Items may not overlap and come in the order of their slots, so that checking a message
  *   takes time linear in its size.
@@ -154,23 +154,23 @@ static inline double cake_view__double(uint64_t bits)
 #define CAKE_VIEW__INLINE static inline __attribute__((unused))
 
 /* clang-format off */
-#define CAKE_VIEW(T, FIELDS)                                                                                            \
-    typedef struct T T##_t;                                                                                             \
-    typedef struct T##_view { const uint8_t *data; } T##_view_t;                                                        \
-    struct T { FIELDS(CAKE_VIEW__STRUCT, T) };                                                                          \
-    enum { FIELDS(CAKE_VIEW__SLOT, T) T##__slots };                                                                     \
-    static const cake_view_type_t T##_type;                                                                             \
-    static const cake_view_field_t T##__fields[] = {FIELDS(CAKE_VIEW__FIELD, T)};                                       \
-    static const cake_view_type_t T##_type = {T##__fields, T##__slots, sizeof(T##_t)};                                  \
-    CAKE_VIEW__INLINE int T##_encode(const T##_t *message, unsigned flags, const cake_alloc_t *alloc, void **data,      \
-                                     size_t *len)                                                                       \
-    { return cake_view_encode(&T##_type, message, flags, alloc, data, len); }                                           \
-    CAKE_VIEW__INLINE int T##_view_init(T##_view_t *view, const void *data, size_t len)                                 \
-    {                                                                                                                   \
-        int err = cake_view_check(&T##_type, data, len);                                                                \
-        view->data = err == 0 ? (const uint8_t *)data : cake_view_empty;                                                \
-        return err;                                                                                                     \
-    }                                                                                                                   \
+#define CAKE_VIEW(T, FIELDS)                                                                                           \
+    typedef struct T T##_t;                                                                                            \
+    typedef struct T##_view { const uint8_t *data; } T##_view_t;                                                       \
+    struct T { FIELDS(CAKE_VIEW__STRUCT, T) };                                                                         \
+    enum { FIELDS(CAKE_VIEW__SLOT, T) T##__slots };                                                                    \
+    static const cake_view_type_t T##_type;                                                                            \
+    static const cake_view_field_t T##__fields[] = {FIELDS(CAKE_VIEW__FIELD, T)};                                      \
+    static const cake_view_type_t T##_type = {T##__fields, T##__slots, sizeof(T##_t)};                                 \
+    CAKE_VIEW__INLINE int T##_encode(const T##_t *message, unsigned flags, const cake_alloc_t *alloc, void **data,     \
+                                     size_t *len)                                                                      \
+    { return cake_view_encode(&T##_type, message, flags, alloc, data, len); }                                          \
+    CAKE_VIEW__INLINE int T##_view_init(T##_view_t *view, const void *data, size_t len)                                \
+    {                                                                                                                  \
+        int err = cake_view_check(&T##_type, data, len);                                                               \
+        view->data = err == 0 ? (const uint8_t *)data : cake_view_empty;                                               \
+        return err;                                                                                                    \
+    }                                                                                                                  \
     FIELDS(CAKE_VIEW__ACCESS, T)
 
 #define CAKE_VIEW__SLOT(T, kind, name, p)   T##__slot_##name,
@@ -206,14 +206,14 @@ static inline double cake_view__double(uint64_t bits)
 #define CAKE_VIEW__STRUCT_MESSAGE(name, p)    const struct p *name;
 #define CAKE_VIEW__STRUCT_MESSAGES(name, p)   const struct p *name; size_t name##_count;
 
-#define CAKE_VIEW__F_SCALAR(T, name, width_, is_bool_)                                                                  \
+#define CAKE_VIEW__F_SCALAR(T, name, width_, is_bool_)                                                                 \
     {.kind = CAKE_VIEW_SCALAR, .width = width_, .is_bool = is_bool_, .offset = offsetof(T##_t, name)}
-#define CAKE_VIEW__F_OPT(T, name, width_, is_bool_)                                                                     \
-    {.kind = CAKE_VIEW_OPT_SCALAR, .width = width_, .is_bool = is_bool_, .offset = offsetof(T##_t, name),               \
+#define CAKE_VIEW__F_OPT(T, name, width_, is_bool_)                                                                    \
+    {.kind = CAKE_VIEW_OPT_SCALAR, .width = width_, .is_bool = is_bool_, .offset = offsetof(T##_t, name),              \
      .count_offset = offsetof(T##_t, has_##name)}
 #define CAKE_VIEW__F_ITEM(T, name, kind_) {.kind = CAKE_VIEW_##kind_, .offset = offsetof(T##_t, name)}
-#define CAKE_VIEW__F_ARRAY(T, name, width_)                                                                             \
-    {.kind = CAKE_VIEW_ARRAY, .width = width_, .offset = offsetof(T##_t, name),                                         \
+#define CAKE_VIEW__F_ARRAY(T, name, width_)                                                                            \
+    {.kind = CAKE_VIEW_ARRAY, .width = width_, .offset = offsetof(T##_t, name),                                        \
      .count_offset = offsetof(T##_t, name##_count)}
 
 #define CAKE_VIEW__FIELD_U8(T, name, p)         CAKE_VIEW__F_SCALAR(T, name, 1, false)
@@ -230,7 +230,7 @@ static inline double cake_view__double(uint64_t bits)
 #define CAKE_VIEW__FIELD_OPT_I64(T, name, p)    CAKE_VIEW__F_OPT(T, name, 8, false)
 #define CAKE_VIEW__FIELD_OPT_DOUBLE(T, name, p) CAKE_VIEW__F_OPT(T, name, 8, false)
 #define CAKE_VIEW__FIELD_OPT_BOOL(T, name, p)   CAKE_VIEW__F_OPT(T, name, 1, true)
-#define CAKE_VIEW__FIELD_FIXED(T, name, p)                                                                              \
+#define CAKE_VIEW__FIELD_FIXED(T, name, p)                                                                             \
     {.kind = CAKE_VIEW_FIXED, .offset = offsetof(T##_t, name), .fixed_size = (p)}
 #define CAKE_VIEW__FIELD_BYTES(T, name, p)        CAKE_VIEW__F_ITEM(T, name, BYTES)
 #define CAKE_VIEW__FIELD_OPT_BYTES(T, name, p)    CAKE_VIEW__F_ITEM(T, name, OPT_BYTES)
@@ -242,26 +242,26 @@ static inline double cake_view__double(uint64_t bits)
 #define CAKE_VIEW__FIELD_ARRAY_U64(T, name, p)    CAKE_VIEW__F_ARRAY(T, name, 8)
 #define CAKE_VIEW__FIELD_ARRAY_I64(T, name, p)    CAKE_VIEW__F_ARRAY(T, name, 8)
 #define CAKE_VIEW__FIELD_ARRAY_DOUBLE(T, name, p) CAKE_VIEW__F_ARRAY(T, name, 8)
-#define CAKE_VIEW__FIELD_MESSAGE(T, name, p)                                                                            \
+#define CAKE_VIEW__FIELD_MESSAGE(T, name, p)                                                                           \
     {.kind = CAKE_VIEW_MESSAGE, .offset = offsetof(T##_t, name), .type = &p##_type}
-#define CAKE_VIEW__FIELD_MESSAGES(T, name, p)                                                                           \
-    {.kind = CAKE_VIEW_MESSAGES, .offset = offsetof(T##_t, name), .count_offset = offsetof(T##_t, name##_count),        \
+#define CAKE_VIEW__FIELD_MESSAGES(T, name, p)                                                                          \
+    {.kind = CAKE_VIEW_MESSAGES, .offset = offsetof(T##_t, name), .count_offset = offsetof(T##_t, name##_count),       \
      .type = &p##_type}
 
-#define CAKE_VIEW__GET(T, name, type, convert, otherwise)                                                               \
-    CAKE_VIEW__INLINE type T##_##name(T##_view_t view)                                                                  \
-    {                                                                                                                   \
-        bool has = cake_view__has(view.data, T##__slot_##name);                                                         \
-        return has ? (type)convert(cake_view__slot(view.data, T##__slot_##name)) : (type)(otherwise);                   \
+#define CAKE_VIEW__GET(T, name, type, convert, otherwise)                                                              \
+    CAKE_VIEW__INLINE type T##_##name(T##_view_t view)                                                                 \
+    {                                                                                                                  \
+        bool has = cake_view__has(view.data, T##__slot_##name);                                                        \
+        return has ? (type)convert(cake_view__slot(view.data, T##__slot_##name)) : (type)(otherwise);                  \
     }
-#define CAKE_VIEW__HAS(T, name)                                                                                         \
+#define CAKE_VIEW__HAS(T, name)                                                                                        \
     CAKE_VIEW__INLINE bool T##_has_##name(T##_view_t view) { return cake_view__has(view.data, T##__slot_##name); }
-#define CAKE_VIEW__AT(T, name, type, width, convert)                                                                    \
-    CAKE_VIEW__COUNT(T, name)                                                                                           \
-    CAKE_VIEW__INLINE type T##_##name##_at(T##_view_t view, size_t index)                                               \
+#define CAKE_VIEW__AT(T, name, type, width, convert)                                                                   \
+    CAKE_VIEW__COUNT(T, name)                                                                                          \
+    CAKE_VIEW__INLINE type T##_##name##_at(T##_view_t view, size_t index)                                              \
     { return (type)convert(cake_view__at(view.data, T##__slot_##name, width, index)); }
-#define CAKE_VIEW__COUNT(T, name)                                                                                       \
-    CAKE_VIEW__INLINE size_t T##_##name##_count(T##_view_t view)                                                        \
+#define CAKE_VIEW__COUNT(T, name)                                                                                      \
+    CAKE_VIEW__INLINE size_t T##_##name##_count(T##_view_t view)                                                       \
     { size_t count; (void)cake_view__item(view.data, T##__slot_##name, &count); return count; }
 
 #define CAKE_VIEW__ACCESS_U8(T, name, p)         CAKE_VIEW__GET(T, name, uint8_t, , p)
@@ -278,28 +278,28 @@ static inline double cake_view__double(uint64_t bits)
 #define CAKE_VIEW__ACCESS_OPT_I64(T, name, p)    CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, int64_t, , 0)
 #define CAKE_VIEW__ACCESS_OPT_DOUBLE(T, name, p) CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, double, cake_view__double, 0)
 #define CAKE_VIEW__ACCESS_OPT_BOOL(T, name, p)   CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, bool, , 0)
-#define CAKE_VIEW__ACCESS_FIXED(T, name, p)                                                                             \
-    CAKE_VIEW__INLINE const uint8_t *T##_##name(T##_view_t view)                                                        \
-    {                                                                                                                   \
-        static const uint8_t zeroes[p];                                                                                 \
-        size_t len;                                                                                                     \
-        const uint8_t *item = cake_view__item(view.data, T##__slot_##name, &len);                                       \
-        return len != 0 ? item : zeroes;                                                                                \
+#define CAKE_VIEW__ACCESS_FIXED(T, name, p)                                                                            \
+    CAKE_VIEW__INLINE const uint8_t *T##_##name(T##_view_t view)                                                       \
+    {                                                                                                                  \
+        static const uint8_t zeroes[p];                                                                                \
+        size_t len;                                                                                                    \
+        const uint8_t *item = cake_view__item(view.data, T##__slot_##name, &len);                                      \
+        return len != 0 ? item : zeroes;                                                                               \
     }
-#define CAKE_VIEW__ACCESS_BYTES(T, name, p)                                                                             \
-    CAKE_VIEW__INLINE cake_slice_t T##_##name(T##_view_t view)                                                          \
-    {                                                                                                                   \
-        cake_slice_t slice;                                                                                             \
-        slice.data = cake_view__item(view.data, T##__slot_##name, &slice.len);                                          \
-        return slice;                                                                                                   \
+#define CAKE_VIEW__ACCESS_BYTES(T, name, p)                                                                            \
+    CAKE_VIEW__INLINE cake_slice_t T##_##name(T##_view_t view)                                                         \
+    {                                                                                                                  \
+        cake_slice_t slice;                                                                                            \
+        slice.data = cake_view__item(view.data, T##__slot_##name, &slice.len);                                         \
+        return slice;                                                                                                  \
     }
 #define CAKE_VIEW__ACCESS_OPT_BYTES(T, name, p) CAKE_VIEW__HAS(T, name) CAKE_VIEW__ACCESS_BYTES(T, name, p)
-#define CAKE_VIEW__ACCESS_STRING(T, name, p)                                                                            \
-    CAKE_VIEW__INLINE const char *T##_##name(T##_view_t view)                                                           \
-    {                                                                                                                   \
-        size_t len;                                                                                                     \
-        const uint8_t *item = cake_view__item(view.data, T##__slot_##name, &len);                                       \
-        return len != 0 ? (const char *)item : "";                                                                      \
+#define CAKE_VIEW__ACCESS_STRING(T, name, p)                                                                           \
+    CAKE_VIEW__INLINE const char *T##_##name(T##_view_t view)                                                          \
+    {                                                                                                                  \
+        size_t len;                                                                                                    \
+        const uint8_t *item = cake_view__item(view.data, T##__slot_##name, &len);                                      \
+        return len != 0 ? (const char *)item : "";                                                                     \
     }
 #define CAKE_VIEW__ACCESS_OPT_STRING(T, name, p) CAKE_VIEW__HAS(T, name) CAKE_VIEW__ACCESS_STRING(T, name, p)
 #define CAKE_VIEW__ACCESS_ARRAY_U8(T, name, p)     CAKE_VIEW__AT(T, name, uint8_t, 1, )
@@ -308,17 +308,17 @@ static inline double cake_view__double(uint64_t bits)
 #define CAKE_VIEW__ACCESS_ARRAY_U64(T, name, p)    CAKE_VIEW__AT(T, name, uint64_t, 8, )
 #define CAKE_VIEW__ACCESS_ARRAY_I64(T, name, p)    CAKE_VIEW__AT(T, name, int64_t, 8, )
 #define CAKE_VIEW__ACCESS_ARRAY_DOUBLE(T, name, p) CAKE_VIEW__AT(T, name, double, 8, cake_view__double)
-#define CAKE_VIEW__ACCESS_MESSAGE(T, name, p)                                                                           \
-    CAKE_VIEW__INLINE bool T##_##name(T##_view_t view, p##_view_t *out)                                                 \
-    {                                                                                                                   \
-        size_t len;                                                                                                     \
-        const uint8_t *item = cake_view__item(view.data, T##__slot_##name, &len);                                       \
-        out->data = len != 0 ? item : cake_view_empty;                                                                  \
-        return len != 0;                                                                                                \
+#define CAKE_VIEW__ACCESS_MESSAGE(T, name, p)                                                                          \
+    CAKE_VIEW__INLINE bool T##_##name(T##_view_t view, p##_view_t *out)                                                \
+    {                                                                                                                  \
+        size_t len;                                                                                                    \
+        const uint8_t *item = cake_view__item(view.data, T##__slot_##name, &len);                                      \
+        out->data = len != 0 ? item : cake_view_empty;                                                                 \
+        return len != 0;                                                                                               \
     }
-#define CAKE_VIEW__ACCESS_MESSAGES(T, name, p)                                                                          \
-    CAKE_VIEW__COUNT(T, name)                                                                                           \
-    CAKE_VIEW__INLINE p##_view_t T##_##name##_at(T##_view_t view, size_t index)                                         \
+#define CAKE_VIEW__ACCESS_MESSAGES(T, name, p)                                                                         \
+    CAKE_VIEW__COUNT(T, name)                                                                                          \
+    CAKE_VIEW__INLINE p##_view_t T##_##name##_at(T##_view_t view, size_t index)                                        \
     { return (p##_view_t){cake_view__message_at(view.data, T##__slot_##name, index)}; }
 /* clang-format on */
 

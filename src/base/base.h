@@ -66,10 +66,10 @@ void *cake__memdup(const cake_alloc_t *alloc, const void *data, size_t len);
 
 #define CAKE__OPTIONS_MAX 4096u /* bytes of one that can be meant; a size above it was never set */
 
-/* Copies the options of a program, whose first member is their size, into this version's, of `size` bytes. A program built with
- * older headers gives fewer bytes: the rest is zero, the default. One built with newer headers may give more, as long as these are
- * zero: what they ask for is not known here. CAKE_EINVAL. A new member must begin where the older struct ended, not in the
- * padding behind its last member, which programs leave unset. */
+/* Copies the options of a program, whose first member is their size, into this version's, of `size` bytes. A
+ * program built with older headers gives fewer bytes: the rest is zero, the default. One built with newer headers
+ * may give more, as long as these are zero: what they ask for is not known here. CAKE_EINVAL. A new member must
+ * begin where the older struct ended, not in the padding behind its last member, which programs leave unset. */
 int cake__options_copy(void *options, size_t size, const void *given);
 
 /* ---- small helpers ----------------------------------------------------------------------------------------------- */

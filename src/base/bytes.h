@@ -75,7 +75,7 @@ static inline void cake__put_u8(cake__buf_t *buf, uint8_t value)
     cake__put_bytes(buf, &value, 1);
 }
 
-/* Of at most 8 bytes. Compilers leave a loop over bytes as it is: where size is known to them, it is one store or load. */
+/* Of at most 8 bytes. Compilers leave a loop over bytes as it is: where they know the size, it is one store or load. */
 #define CAKE__IS_ONE_MOVE(size) (__builtin_constant_p(size) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
 
 static inline void cake__store_le(uint8_t *to, uint64_t value, size_t size)

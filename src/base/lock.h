@@ -43,7 +43,7 @@ typedef struct cake__rwlock {
     pthread_rwlock_t lock;
 } cake__rwlock_t;
 
-/* Writers go first: with glibc's default a few busy readers keep a writer out for seconds. Nobody may read-lock twice. */
+/* Writers go first: with glibc's default a few readers keep a writer out for seconds. Nobody may read-lock twice. */
 static inline void cake__rwlock_init(cake__rwlock_t *lock)
 {
     pthread_rwlockattr_t attr;

@@ -71,8 +71,8 @@ bool cake__block_reshape(const cake_alloc_t *alloc, cake__block_t *block, cake__
     return true;
 }
 
-/* Free positions count too. Many at once, by instructions for vectors: one after the other a part of a session whose records go
- * to a sparse block would look at half a block for each of them. */
+/* Free positions count too. Many at once, by instructions for vectors: one after the other a part of a session
+ * whose records go to a sparse block would look at half a block for each of them. */
 static bool is_among(const cake__block_t *block, uint32_t word, uint16_t offset)
 {
     const uint16_t *offsets = cake__block_offsets(block) + word * 64;

@@ -1,21 +1,21 @@
-/* block.h: up to 1024 records of one actor. The dot is implied by the position (dense), or kept as a 16-bit offset (sparse:
- * what is left of long overwritten stretches).
+/* block.h: up to 1024 records of one actor. The dot is implied by the position (dense), or kept as a 16-bit offset
+ * (sparse: what is left of long overwritten stretches).
  *
- *      head: one cache line
- *      body: per 64 positions: occupied, present, tombstone bits | records: id 8 or 16 B, hlc 4 or 8 B | offsets 2 B (sparse)
+ *      head: one cache line body: per 64 positions: occupied, present, tombstone bits | records: id 8 or 16 B, hlc
+ *      4 or 8 B | offsets 2 B (sparse)
  *
  *      dense    seq = first + position               positions 0..capacity-1, each for one seq for ever
  *      sparse   seq = first + offsets[position]      positions in order of arrival, used again
  *
- * A position is free, occupied (staged: not visible yet), or occupied and present. Ids of eight-byte keys take 8 B while
- * all of the block are such; stamps take 4 B while all are within 2^32 of hlc_base (65 s). A block that no longer fits gets
- * a body in another shape, at the same positions. Id and stamp stand side by side, and so do the three bits of a position,
- * because each is one cache miss of a large set; heads lie side by side too, so that they stay in the second level of the
- * cache, and their pages in the TLB.
+ * A position is free, occupied (staged: not visible yet), or occupied and present. Ids of eight-byte keys take 8 B
+ * while all of the block are such; stamps take 4 B while all are within 2^32 of hlc_base (65 s). A block that no
+ * longer fits gets a body in another shape, at the same positions. Id and stamp stand side by side, and so do the
+ * three bits of a position, because each is one cache miss of a large set; heads lie side by side too, so that they
+ * stay in the second level of the cache, and their pages in the TLB.
  *
- * Invariants: present implies occupied; tombstone means something only where occupied; counts equal the bits;
- * first <= every seq <= max_seq; offsets and dense spans below their limits; tombstone_hlc is at or above the stamp of every
- * present tombstone, and equal to that of one of them while has_exact_tombstone_hlc. */
+ * Invariants: present implies occupied; tombstone means something only where occupied; counts equal the bits; first
+ * <= every seq <= max_seq; offsets and dense spans below their limits; tombstone_hlc is at or above the stamp of
+ * every present tombstone, and equal to that of one of them while has_exact_tombstone_hlc. */
 #ifndef CAKE_CRDT_BLOCK_H
 #define CAKE_CRDT_BLOCK_H
 
@@ -92,8 +92,8 @@ _Static_assert(sizeof(cake__block_t) == 64, "one cache line");
 bool cake__block_init(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape, uint64_t actor,
                       uint64_t first, cake_hlc_t hlc);
 void cake__block_free(const cake_alloc_t *alloc, cake__block_t *block);
-/* The same records at the same positions in another shape (capacity not smaller, dense stays dense). False: no memory, and
- * it is as it was. */
+/* The same records at the same positions in another shape (capacity not smaller, dense stays dense). False: no
+ * memory, and it is as it was. */
 bool cake__block_reshape(const cake_alloc_t *alloc, cake__block_t *block, cake__shape_t shape);
 
 uint16_t cake__block_capacity_for(uint32_t positions); /* the least capacity */

@@ -1,5 +1,5 @@
-/* context.c: see context.h for the picture and the invariants. Searches are binary; an append behind the last range, which
- * is what writes and sessions do, moves nothing. */
+/* context.c: see context.h for the picture and the invariants. Searches are binary; an append behind the last
+ * range, which is what writes and sessions do, moves nothing. */
 #include "crdt/context.h"
 
 #include "crdt/mutant.h"

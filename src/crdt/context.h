@@ -6,8 +6,8 @@
  * Actors that have retired are in a table beside the list. An actor that is in both is as the list says.
  *
  * Invariants: actors sorted by number; ranges sorted, disjoint, not adjacent, all above base + 1; no actor without
- * dots; one that is listed and in the table has more dots than the table says. So equal sets with equal tables have equal
- * representations and encodings; equal sets have equal hashes whatever is in the tables. */
+ * dots; one that is listed and in the table has more dots than the table says. So equal sets with equal tables have
+ * equal representations and encodings; equal sets have equal hashes whatever is in the tables. */
 #ifndef CAKE_CRDT_CONTEXT_H
 #define CAKE_CRDT_CONTEXT_H
 

@@ -1,6 +1,6 @@
 /* context_codec.c: contexts and summaries as bytes.
  *
- *      context   varint actors; per actor: actor u64 | varint base | varint ranges | per range: varint gap, varint length
+ *      context   varint actors; per actor: actor u64 | varint base | varint ranges | per range: varints gap, length
  *                gap = first - (end of the run before) - 2, length = last - first: no value is impossible, so every
  *                accepted text is canonical
  *                then the table: u8 0 (none), 1 (retired.h) or 2 with its hash u64, where the reader has it

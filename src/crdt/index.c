@@ -271,8 +271,9 @@ void cake__index_free(cake__index_t *index)
     cake__index_init(index, index->alloc, index->hash_of, index->prefetch, index->ctx);
 }
 
-/* An entry for this slot is there already, or one of the same tag that went stale is used again. Without this a key that
- * is written and dropped for ever at one position would fill its segment with equal entries. An entry at home stays one. */
+/* An entry for this slot is there already, or one of the same tag that went stale is used again. Without this a key
+ * that is written and dropped for ever at one position would fill its segment with equal entries. An entry at home
+ * stays one. */
 static bool reuse(cake__index_t *index, cake__group_t *group, uint64_t hash, uint32_t slot, uint32_t next, bool is_home)
 {
     for (uint32_t left = cake__tags_equal(group, cake__tag_of(hash)); left != 0; left &= left - 1) {

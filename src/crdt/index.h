@@ -1,20 +1,21 @@
 /* index.h: from ids to slots: groups of one cache line, 12 entries each, an 8-bit tag of the hash and a 32-bit slot.
  *
- *      directory: the upper `depth` bits of the hash     group: [ t t t t t . . . . . . . | next | s s s s s . . . . . . . ]
+ *      directory: the upper `depth` bits of a hash  group: [ t t t t t . . . . . . . | next | s s s s s . . . . . . . ]
  *      [ 00 | 01 | 10 | 11 ] ──> segment ──> groups             12 tags (0: never used)           12 slots
  *          └────┘ may be one                 home group by the middle bits, then the next ones
  *
- * Entries are hints. The owner decides whether a slot still holds the id that it looks for, so what has gone is not taken
- * out: it is left behind when a segment is made anew. A segment grows to 64 groups and is then split in two (extendible
- * hashing; Fagin et al., 1979), so that no insertion moves more than one segment; two halves that have become mostly empty
- * are joined again by cake__index_tidy, a few segments at a time.
+ * Entries are hints. The owner decides whether a slot still holds the id that it looks for, so what has gone is not
+ * taken out: it is left behind when a segment is made anew. A segment grows to 64 groups and is then split in two
+ * (extendible hashing; Fagin et al., 1979), so that no insertion moves more than one segment; two halves that have
+ * become mostly empty are joined again by cake__index_tidy, a few segments at a time.
  *
- * Making a segment anew needs the hashes of its entries, and so their ids, each of which is a cache miss. To need them less
- * often a group keeps in `next`, per entry, the two bits of its hash that decide the next two splits, and the number of
- * entries that are at home here: those come first, and only the others, which found their home full, must be asked for.
+ * Making a segment anew needs the hashes of its entries, and so their ids, each of which is a cache miss. To need
+ * them less often a group keeps in `next`, per entry, the two bits of its hash that decide the next two splits, and
+ * the number of entries that are at home here: those come first, and only the others, which found their home full,
+ * must be asked for.
  *
- * A directory cell is the address of the first group, a multiple of 64 (16 in small segments), with the logarithm of the
- * number of groups in its lower bits: one miss leads from a hash to its group.
+ * A directory cell is the address of the first group, a multiple of 64 (16 in small segments), with the logarithm
+ * of the number of groups in its lower bits: one miss leads from a hash to its group.
  *
  * Invariants: every segment has an empty tag in its probe sequence, where searches end; the directory has a
  * segment of its full depth, or is of depth 0. */
@@ -70,13 +71,13 @@ typedef struct cake__index {
 void cake__index_init(cake__index_t *index, const cake_alloc_t *alloc, cake__index_hash_fn hash_of,
                       cake__index_prefetch_fn prefetch, const void *ctx);
 void cake__index_free(cake__index_t *index);
-/* 0 or CAKE_ENOMEM, and then no change. The slot must hold an id of this hash already. held: how many records there are, which
- * tells about how many entries are stale. */
+/* 0 or CAKE_ENOMEM, and then no change. The slot must hold an id of this hash already. held: how many records there
+ * are, which tells about how many entries are stale. */
 int cake__index_put(cake__index_t *index, uint64_t hash, uint32_t slot, uint64_t held);
 /* The entry of this slot now leads to another; false when there is none. */
 bool cake__index_replace(cake__index_t *index, uint64_t hash, uint32_t from, uint32_t to);
-/* Gives back memory: looks at up to `limit` segments, leaves behind what is stale and joins halves; without time only once
- * nearly everything is stale. False when it found nothing to do. Needs no memory to be correct. */
+/* Gives back memory: looks at up to `limit` segments, leaves behind what is stale and joins halves; without time
+ * only once nearly everything is stale. False when it found nothing to do. Needs no memory to be correct. */
 bool cake__index_tidy(cake__index_t *index, uint64_t held, uint32_t limit, bool has_time);
 void cake__index_check(const cake__index_t *index); /* asserts the invariants; for tests */
 
@@ -91,7 +92,7 @@ static inline uint32_t cake__tags_equal(const cake__group_t *group, uint8_t tag)
 {
 #if defined(__SSE2__) && !defined(CAKE_NO_SIMD)
     __m128i tags = _mm_load_si128((const __m128i *)(const void *)group->tags);
-    /* Not _mm_set1_epi8: compilers put the byte into memory and read more back, for which everything before it must end. */
+    /* Not _mm_set1_epi8: compilers store the byte and read more back, for which all before it must end. */
     __m128i wanted = _mm_shuffle_epi32(_mm_cvtsi32_si128((int)(tag * UINT32_C(0x01010101))), 0);
     return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(tags, wanted)) & CAKE__GROUP_MASK;
 #else

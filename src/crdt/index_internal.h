@@ -11,8 +11,8 @@ uintptr_t cake__segment_new(cake__index_t *index, uint32_t groups, uint32_t dept
 void cake__segment_free(cake__index_t *index, uintptr_t cell);
 void cake__segment_add(cake__index_t *index, uintptr_t cell, uint64_t hash, uint32_t slot); /* there is room */
 
-/* The hash of every entry that still holds what it says, 0 for the others; returns how many hold. hash_inside: any hash of
- * the segment. This is where the time goes: each id is somewhere else, so they are fetched ahead. */
+/* The hash of every entry that still holds what it says, 0 for the others; returns how many hold. hash_inside: any
+ * hash of the segment. This is where the time goes: each id is somewhere else, so they are fetched ahead. */
 uint32_t cake__segment_hashes(cake__index_t *index, uintptr_t cell, uint64_t hash_inside, uint64_t *hashes);
 /* Adds those that hold to to[0] and to[1] by the bit behind the depth of `from`, or all to to[0]. */
 void cake__segment_move(cake__index_t *index, uintptr_t from, const uint64_t *hashes, const uintptr_t to[2]);

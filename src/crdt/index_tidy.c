@@ -1,10 +1,11 @@
-/* index_tidy.c: segments that have become mostly empty are made smaller, or one of two. A step looks at two segments at most. */
+/* index_tidy.c: segments that have become mostly empty are made smaller, or one of two. A step looks at two
+ * segments at most. */
 #include "crdt/index_internal.h"
 
 #define SEGMENT_ENTRIES (CAKE__SEGMENT_GROUPS_MAX * CAKE__GROUP)
 
-/* Worth a look: most entries are stale, or there is room for many times of what is held. What is looked at too early costs
- * most of the misses that it would have cost to take the entries out at once. */
+/* Worth a look: most entries are stale, or there is room for many times of what is held. What is looked at too
+ * early costs most of the misses that it would have cost to take the entries out at once. */
 static bool is_loose(const cake__index_t *index, uint64_t held, bool has_time)
 {
     uint64_t room = index->bytes / sizeof(cake__group_t) * CAKE__GROUP;

@@ -1,5 +1,5 @@
-/* lanes.c: where a record goes: the blocks of an actor, their growth, splitting and packing. Every step moves at most one
- * block of 1024 records. */
+/* lanes.c: where a record goes: the blocks of an actor, their growth, splitting and packing. Every step moves at
+ * most one block of 1024 records. */
 #include "crdt/table_internal.h"
 
 #define SMALL            32u /* a sparse block of this capacity is not packed again */
@@ -253,8 +253,8 @@ static void move_record(cake__table_t *table, cake__block_t *from, uint32_t posi
     cake__block_vacate(from, position);
 }
 
-/* Everything of `from` with seq >= first goes to the low free positions of `to`, which has the room and the shape. The index
- * is touched in as many places, which are fetched ahead. */
+/* Everything of `from` with seq >= first goes to the low free positions of `to`, which has the room and the shape.
+ * The index is touched in as many places, which are fetched ahead. */
 static void move_records(cake__table_t *table, cake__block_t *from, uint64_t first, cake__block_t *to)
 {
     uint64_t hashes[CAKE__BLOCK_POSITIONS];
@@ -345,7 +345,7 @@ static int split(cake__table_t *table, cake__lane_t *lane, uint32_t at)
 
 /* ---- placing ----------------------------------------------------------------------------------------------------- */
 
-/* A block for a seq that no other covers, behind entry at - 1. Aligned, so that stretches that arrive out of order meet. */
+/* A block for a seq that no other covers, behind entry at - 1. Aligned, so that stretches out of order meet. */
 static cake__block_t *block_behind(cake__table_t *table, cake__lane_t *lane, uint32_t at, const cake_record_t *record,
                                    bool has_wide_id)
 {

@@ -1,7 +1,8 @@
-/* loading.c: records found in storage (rule 6). They come in the order of their keys, which is no order of dots: placed one
- * by one they would make every block split again and again. So they are collected, sorted by dot, and placed in a row.
+/* loading.c: records found in storage (rule 6). They come in the order of their keys, which is no order of dots:
+ * placed one by one they would make every block split again and again. So they are collected, sorted by dot, and
+ * placed in a row.
  *
- *      records   as they came, 48 B each          order   (seq, rank of the actor, index), 16 B each, twice while sorting
+ *      records   as they came, 48 B each          order   (seq, rank of the actor, index), 16 B, twice while sorting
  *
  * Sorting is by digits of 11 bits from the lowest up (radix, stable): a million records take some tens of ms. */
 #include "crdt/set.h"

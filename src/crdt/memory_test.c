@@ -106,7 +106,7 @@ static void a_repair_that_lacked_memory_is_repeated(void **state)
     }
 }
 
-/* Each fails as a whole: it is not seen, and may come again. In order, as from a writer that is followed, and out of it. */
+/* Each fails as a whole: it is not seen, and may come again. In order, as from a writer that is followed, and not. */
 static void operations_from_elsewhere_that_lacked_memory_are_repeated(void **state)
 {
     enum { COUNT = 3000 };

@@ -1,15 +1,15 @@
-/* mutant.h: deliberately broken rules, compiled into the test program crdt-schedule only (CAKE_MUTANTS): the checker must
- * notice each of them. Everywhere else the macro is the constant false and nothing remains of them. */
+/* mutant.h: deliberately broken rules, compiled into the test program crdt-schedule only (CAKE_MUTANTS): the
+ * checker must notice each of them. Everywhere else the macro is the constant false and nothing remains of them. */
 #ifndef CAKE_CRDT_MUTANT_H
 #define CAKE_CRDT_MUTANT_H
 
 #ifdef CAKE_MUTANTS
 /* name, what is broken. "caller": broken in the schedule itself, which then does not do what replica.h asks of it.
  *
- * Mutants of the model without a counterpart here: erasefirst, dropnoflush (rows, C, g and H are one batch: killnotatomic,
- * ctxfirst and metasplit tear it); selfmemory (a tombstone and the dots below it become durable in the batch that drops
- * it); stalemarker, norollback, noconfirm (no actor is ever resumed); noreserve (a stamp that left the process is at or
- * below a stored record or H, which the clock begins above). */
+ * Mutants of the model without a counterpart here: erasefirst, dropnoflush (rows, C, g and H are one batch:
+ * killnotatomic, ctxfirst and metasplit tear it); selfmemory (a tombstone and the dots below it become durable in
+ * the batch that drops it); stalemarker, norollback, noconfirm (no actor is ever resumed); noreserve (a stamp that
+ * left the process is at or below a stored record or H, which the clock begins above). */
 #define CAKE__MUTANTS(X)                                                                                               \
     X(none, "the correct protocol")                                                                                    \
     X(seen, "an operation whose dot is in C is processed again")                                                       \

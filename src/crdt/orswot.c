@@ -1,5 +1,6 @@
-/* orswot.c: the operations of the set alone, which take effect at once. Where everything that a write needs is there, it is
- * done in place; what would need more memory in more than one spot goes through a change (change.c), which can be given up. */
+/* orswot.c: the operations of the set alone, which take effect at once. Where everything that a write needs is
+ * there, it is done in place; what would need more memory in more than one spot goes through a change (change.c),
+ * which can be given up. */
 #include "crdt/set.h"
 
 cake__actor_dots_t *cake__orswot_extendable(cake_orswot_t *set, cake_dot_t dot)

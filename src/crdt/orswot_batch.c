@@ -1,5 +1,5 @@
-/* orswot_batch.c: many operations in a row. Of a large set each one waits for two cache misses, the group of the index and the
- * record; here those of the operations ahead are under way meanwhile:
+/* orswot_batch.c: many operations in a row. Of a large set each one waits for two cache misses, the group of the
+ * index and the record; here those of the operations ahead are under way meanwhile:
  *
  *      operation   i + 2 * AHEAD        i + AHEAD              i
  *                  hash, fetch group    match, fetch record    done, in the order of the caller */

@@ -211,8 +211,8 @@ static void memory_comes_back_after_a_purge(void **state)
     cake_orswot_free(set);
 }
 
-/* What a call moves or looks at beside what it was asked for: this times a cache miss or two is its pause, however large the
- * set is. Lists of blocks and the directory are in it by their cache lines. */
+/* What a call moves or looks at beside what it was asked for: this times a cache miss or two is its pause, however
+ * large the set is. Lists of blocks and the directory are in it by their cache lines. */
 static uint64_t most_work(cake_orswot_t *set, const cake_id_t *ids, size_t count, bool is_tombstone, uint64_t wall_ms)
 {
     uint64_t most = 0;
@@ -280,7 +280,7 @@ static void *count_returned(void *ctx, void *block, size_t size)
     return cake__libc_alloc.resize(NULL, block, size);
 }
 
-/* What is given back costs time at a later request, in glibc all of it at once: so there has to be one before it is much. */
+/* What is given back costs time at a later request, in glibc all at once: so there has to be one before it is much. */
 static void a_purge_of_many_steps_leaves_no_work_behind(void **state)
 {
     enum { COUNT = 400000, STEP = 10000 };

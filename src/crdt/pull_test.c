@@ -289,7 +289,7 @@ static void a_damaged_storage_is_noticed(void **state)
     cake_orswot_free(set);
 }
 
-/* What was loaded and not placed yet is placed by the next operation, whichever it is, also where that could be done in place. */
+/* What was loaded and not placed yet is placed by the next operation, also by one that could be done in place. */
 static void operations_find_what_was_loaded(void **state)
 {
     for (int operation = 0; operation < 3; operation++) {

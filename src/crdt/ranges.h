@@ -6,18 +6,20 @@
  *      bits 4   [0 | 1 | 2 | 3 | ...      | f]      added up without order
  *      bits 8   [00|01|..|0f|10|...        |ff]     ... down to the leaves, some 16 records each, at most 2^20 of them
  *
- * Why it is computed by a walk and not kept: an order by id, or a tree that follows every write, would cost 8 to 16 bytes
- * per entry and a cache miss per write, for something that is needed once after a long absence. A walk costs some 30 ns per
- * record, is done in steps of bounded length between other work, and needs 12 B per range while the repair runs. By the
- * hash of the id and not by the id: ranges of equal size hold about equally many, whatever the keys look like.
+ * Why it is computed by a walk and not kept: an order by id, or a tree that follows every write, would cost 8 to 16
+ * bytes per entry and a cache miss per write, for something that is needed once after a long absence. A walk costs
+ * some 30 ns per record, is done in steps of bounded length between other work, and needs 12 B per range while the
+ * repair runs. By the hash of the id and not by the id: ranges of equal size hold about equally many, whatever the
+ * keys look like.
  *
- * The walk goes through the dots of a context in order, not through blocks: a record has one dot for ever, so none is
- * passed over or counted twice while the set changes, repacks and grows underneath. What is written meanwhile has newer
- * dots and does not take part; what it replaced may have been counted or not. So two equal sums say: the other side held
- * each of these records at some instant since the walk began (up to a collision of 64 bits); unequal ones say nothing.
+ * The walk goes through the dots of a context in order, not through blocks: a record has one dot for ever, so none
+ * is passed over or counted twice while the set changes, repacks and grows underneath. What is written meanwhile
+ * has newer dots and does not take part; what it replaced may have been counted or not. So two equal sums say: the
+ * other side held each of these records at some instant since the walk began (up to a collision of 64 bits);
+ * unequal ones say nothing.
  *
- * Invariants: bits is a multiple of 4; the sum of a range is that of its parts; pages are there for all ranges of more than
- * 8 bits, or none of them and the walk has not begun. */
+ * Invariants: bits is a multiple of 4; the sum of a range is that of its parts; pages are there for all ranges of
+ * more than 8 bits, or none of them and the walk has not begun. */
 #ifndef CAKE_CRDT_RANGES_H
 #define CAKE_CRDT_RANGES_H
 
@@ -81,9 +83,9 @@ void cake__walk_free(cake__walk_t *walk);
 /* The next records, at most CAKE__WALK_PART, perhaps none; they are walk->records. False at the end. */
 bool cake__walk_next(cake__walk_t *walk, const cake__table_t *table, size_t *count);
 
-/* The ranges that both sides of a repair compare: of the live records at or below H_z whose dots are in C_r as of HELLO and
- * in C_z as of WELCOME. What only one side has seen is not in them: it would make them differ, and takes part as a chunk,
- * or is asked about by its id. */
+/* The ranges that both sides of a repair compare: of the live records at or below H_z whose dots are in C_r as of
+ * HELLO and in C_z as of WELCOME. What only one side has seen is not in them: it would make them differ, and takes
+ * part as a chunk, or is asked about by its id. */
 typedef struct cake__range_build {
     cake__ranges_t ranges;
     cake__walk_t walk;

@@ -3,8 +3,8 @@
  *      OPENING ──WELCOME──> RUNNING ──FIN, all chunks, all comparisons──> FINISHED (staged, or committed)
  *         └──────────── a check fails, the caller gives up, the change is aborted ────────────> ABORTED
  *
- * Aborting is always safe: every record taken so far added exactly its own dot. A running session is in the inbound list of
- * its set; one that staged something in an open change is also in the change's list, and ends with it. */
+ * Aborting is always safe: every record taken so far added exactly its own dot. A running session is in the inbound
+ * list of its set; one that staged something in an open change is also in the change's list, and ends with it. */
 #include "crdt/comparison.h"
 #include "crdt/set.h"
 
@@ -404,8 +404,8 @@ int cake__receiver_next_compare(cake__receiver_t *receiver, size_t limit, bool *
     return 0;
 }
 
-/* z holds nothing at this id. If it has seen our record, it dropped something above it: kill. If not, it may have dropped a
- * tombstone that neither of us can order against our record: write it again, above every horizon involved. */
+/* z holds nothing at this id. If it has seen our record, it dropped something above it: kill. If not, it may have
+ * dropped a tombstone that neither of us can order against our record: write it again, above all horizons. */
 static int resolve_absent(cake__receiver_t *receiver, cake__change_t *change, const cake_id_t *id)
 {
     cake_record_t record;
@@ -472,8 +472,8 @@ int cake__receiver_on_fin(cake__receiver_t *receiver, cake__change_t *change, co
     return try_to_finish(receiver, change);
 }
 
-/* Tombstones at or below H_z are dropped with the repair: z may have dropped what they are above. All chunks are there, so
- * none is added any more. Those of the set are listed by lane; what this change has erased already may be among them. */
+/* Tombstones at or below H_z are dropped with the repair: z may have dropped what they are above. All chunks are
+ * there, so none is added any more. Those of the set are listed by lane; some may have been erased by this change. */
 static size_t list_tombstones(cake__receiver_t *receiver, cake__change_t *change, size_t limit, cake_id_t *ids)
 {
     cake__table_t *table = &receiver->set->table;

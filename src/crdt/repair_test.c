@@ -1,5 +1,5 @@
-/* Repairs by ranges: bytes in proportion to the differences, pieces of bounded length, sets that change meanwhile, sides
- * that say what cannot be, memory that runs out; and fingerprints by range for who compares from outside.
+/* Repairs by ranges: bytes in proportion to the differences, pieces of bounded length, sets that change meanwhile,
+ * sides that say what cannot be, memory that runs out; and fingerprints by range for who compares from outside.
  *
  * CRDT_REPAIR_RECORDS (20000) makes the sets larger: 1000000 is what the figures of the documentation are of. */
 #include <setjmp.h>
@@ -53,7 +53,7 @@ typedef struct traffic {
     size_t bytes, rounds, largest;
 } traffic_t;
 
-/* One session over bytes. 0 or what next or take gave back. between: called after each reply, with what the session is. */
+/* One session over bytes. 0 or what next or take gave back. between: called after each reply, with the session. */
 static int pull_with(cake_orswot_t *r, cake_orswot_t *z, traffic_t *traffic,
                      void (*between)(cake_orswot_t *r, cake_orswot_t *z, size_t round))
 {

@@ -1,17 +1,17 @@
-/* replica.h: the rules of one replica of one keyspace, for the store: changes that are decided first, made durable by the
- * caller, and only then take effect.
+/* replica.h: the rules of one replica of one keyspace, for the store: changes that are decided first, made durable
+ * by the caller, and only then take effect.
  *
  *      begin ──> stage operations, session messages, drops ──> persist what the change lists ──> commit
  *                                                                         └─ storage failed ──> abort
  *
- * A change is decided against the set as it stands plus what the change itself has staged so far, so a batch of a hundred
- * operations on one key ends as one row. Until commit the set answers as before; abort leaves it as it was. So memory
- * equals storage after every batch, the durable context of the model IS the context, and its flush/barrier rules (6)
- * hold because rows, C, g and H travel in one atomic batch.
+ * A change is decided against the set as it stands plus what the change itself has staged so far, so a batch of a
+ * hundred operations on one key ends as one row. Until commit the set answers as before; abort leaves it as it was.
+ * So memory equals storage after every batch, the durable context of the model IS the context, and its
+ * flush/barrier rules (6) hold because rows, C, g and H travel in one atomic batch.
  *
- * When it is not known whether a batch became durable (a commit that failed half-way), neither commit nor abort is right:
- * abort, free the set, and load it again from storage under a new actor. A new actor alone is not enough: rows that were
- * put or erased without the memory knowing could be overwritten by an older write.
+ * When it is not known whether a batch became durable (a commit that failed half-way), neither commit nor abort is
+ * right: abort, free the set, and load it again from storage under a new actor. A new actor alone is not enough:
+ * rows that were put or erased without the memory knowing could be overwritten by an older write.
  *
  * One change per set at a time. Nothing here blocks, does I/O, or reads a clock: wall_ms is passed in. All functions
  * that return int: 0 or CAKE_ENOMEM unless more is said; after CAKE_ENOMEM the set is unchanged and the change can only
@@ -28,13 +28,13 @@
 /* ---- loading: before the first change -------------------------------------------------------------------------------
  * Records found in storage, in any order, then the stored summary (may be absent). Rule 6: the dots of the records are
  * added to C. They are placed at load_summary, or at the first change or session: about 0.3 us each, and 80 B of memory
- * until then. load_record: CAKE_EINVAL for a dot that cannot be. load_summary and the first begin: CAKE_ECORRUPT when two
- * records have one dot. */
+ * until then. load_record: CAKE_EINVAL for a dot that cannot be. load_summary and the first begin: CAKE_ECORRUPT when
+ * two records have one dot. */
 int cake__orswot_load_record(cake_orswot_t *set, const cake_record_t *record);
 int cake__orswot_load_summary(cake_orswot_t *set, const cake__summary_t *summary);
 void cake__orswot_set_joined(cake_orswot_t *set, bool is_joined);
 
-/* At start, and whenever an actor may have been used by another run: later local writes get dots of this actor, from seq 1. */
+/* At start, and when an actor may have been used by another run: later local writes are of this actor, from seq 1. */
 void cake__orswot_take_actor(cake_orswot_t *set, uint64_t actor);
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
@@ -58,7 +58,7 @@ typedef struct cake__staged {
 int cake__change_begin(cake_orswot_t *set, uint64_t wall_ms, cake__change_t **out);
 
 /* Rule 1. Stamps a write of our own; *out is the finished record. CAKE_EDRIFT: refused, try again later;
- * CAKE_ENOTJOINED: rule 7; CAKE_ETOOBIG: the actor has used up its seqs, take another. After these the change goes on. */
+ * CAKE_ENOTJOINED: rule 7; CAKE_ETOOBIG: the actor has used up its seqs, take another. The change goes on. */
 int cake__change_write(cake__change_t *change, const cake_id_t *id, bool is_tombstone, void *tag, cake_record_t *out);
 
 /* Rule 2: a single operation from elsewhere. *verdict: what became of it. Acknowledge it exactly when the dot is in
@@ -79,10 +79,11 @@ int cake__change_purge(cake__change_t *change, const cake__purge_t *policy, size
 /* Rule 4, forced: safe at any time, at the price of repair sessions. Ids without a tombstone are passed over. */
 int cake__change_drop(cake__change_t *change, const cake_id_t *ids, size_t count);
 
-/* Rule 8 (retired.h): folds the actors of which all peers have acknowledged exactly what C has. living: the actors that
- * may still write, that of this set included; one left out by mistake costs repair sessions later, not a write. peers: as
- * in cake__purge_t; NULL elements (silent for too long) are passed over, and come back by a repair. *count: how many were
- * folded. O(listed actors * (living + peers)). When: now and then, after a restart anywhere, or never. */
+/* Rule 8 (retired.h): folds the actors of which all peers have acknowledged exactly what C has. living: the actors
+ * that may still write, that of this set included; one left out by mistake costs repair sessions later, not a
+ * write. peers: as in cake__purge_t; NULL elements (silent for too long) are passed over, and come back by a
+ * repair. *count: how many were folded. O(listed actors * (living + peers)). When: now and then, after a restart
+ * anywhere, or never. */
 int cake__change_retire(cake__change_t *change, const uint64_t *living, size_t living_count,
                         const cake__context_t *const *peers, size_t peer_count, size_t *count);
 
@@ -98,8 +99,8 @@ bool cake__change_is_dirty(const cake__change_t *change); /* something would cha
 bool cake__change_joins(const cake__change_t *change);    /* the set becomes joined with this commit (rule 7) */
 const cake__context_t *cake__change_context(const cake__change_t *change);
 
-/* The reissues of rule 5 that the change holds: each is also among the puts, unless something newer took its place. Valid
- * until the change ends. For statistics, and to know which puts are writes of our own. */
+/* The reissues of rule 5 that the change holds: each is also among the puts, unless something newer took its place.
+ * Valid until the change ends. For statistics, and to know which puts are writes of our own. */
 typedef struct cake__reissue {
     cake_record_t old, made;
     bool dot_was_seen, came_from_sender;

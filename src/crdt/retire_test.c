@@ -1,5 +1,6 @@
-/* Rule 8: actors that write no more are folded. What a thousand restarts cost, who comes back and how, late repetitions, what
- * travels between sets with different tables. The random schedules hold the rule itself (model/, mutants fold...). */
+/* Rule 8: actors that write no more are folded. What a thousand restarts cost, who comes back and how, late
+ * repetitions, what travels between sets with different tables. The random schedules hold the rule itself (model/,
+ * mutants fold...). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -203,7 +204,8 @@ static void late_repetitions_and_an_actor_that_writes_after_all(void **state)
     cake_orswot_free(b);
 }
 
-/* c was away while actors retired and deletes were dropped; it also wrote. It has all, part, or a hole of the retired one. */
+/* c was away while actors retired and deletes were dropped; it also wrote. It has all, part, or a hole of the
+ * retired one. */
 static void who_was_away_comes_back_by_a_repair(void **state)
 {
     for (int has = 0; has < 3; has++) {

@@ -1,10 +1,10 @@
 /* save.c: a set as bytes, written in pieces and read back.
  *
  *      "CAKESET" | version u8 = 2 | joined u8 | varint summary length | summary (context_codec.c)
- *      | varint records | per record, in order of (actor, seq): form u8 | [actor u64] | varint seq step | varint hlc | id
+ *      | varint records | per record, by (actor, seq): form u8 | [actor u64] | varint seq step | varint hlc | id
  *      | checksum u64 of all before
  *
- *      form: 1 tombstone, 2 another actor than before, 4 the id is 16 bytes as they are; else one length byte and the key
+ *      form: 1 tombstone, 2 another actor than before, 4 the id is 16 bytes as they are; else a length byte and the key
  *
  * Canonical: there is one way to write each set. The stamp is the difference to the one before it in zigzag form. */
 #include "crdt/set.h"

@@ -1,8 +1,8 @@
 /* sender.c: the sender z of a session (rule 3). It reads the committed set and never changes it.
  *
- * `covered` begins as the context of HELLO and grows by what was swept: all dots of C_z up to where the last chunk ended. A
- * dot that z had and that had no record then will never have one again, so at the end covered contains C_z, and each
- * chunk costs what it carries. */
+ * `covered` begins as the context of HELLO and grows by what was swept: all dots of C_z up to where the last chunk
+ * ended. A dot that z had and that had no record then will never have one again, so at the end covered contains
+ * C_z, and each chunk costs what it carries. */
 #include "crdt/ranges.h"
 #include "crdt/set.h"
 
@@ -213,8 +213,8 @@ int cake__sender_step(cake__sender_t *sender, bool *has_more)
     return err;
 }
 
-/* Which of these ranges differ here, and what their parts come to. The sums are of z as it was at some instant since the
- * WELCOME: what they say is present stays so until the FIN, or the epoch has changed. */
+/* Which of these ranges differ here, and what their parts come to. The sums are of z as it was at some instant
+ * since the WELCOME: what they say is present stays so until the FIN, or the epoch has changed. */
 static int compare_ranges(cake__sender_t *sender, const cake__compare_t *request, cake__compared_t *out)
 {
     bool has_more = true;

@@ -1,8 +1,8 @@
 /* session_codec.c: session messages as bytes: a version byte, fixed numbers, then the summary or the ids.
  *
  *      HELLO    2 | session u64 | node u16 | actor u64 | summary
- *      WELCOME  2 | session u64 | token u64 | node u16 | actor u64 | epoch u64 | flags u8 (joined 1, compare 2, lacks table 4)
- *                 | range bits u8 | summary
+ *      WELCOME  2 | session u64 | token u64 | node u16 | actor u64 | epoch u64
+ *                 | flags u8 (joined 1, compare 2, lacks table 4) | range bits u8 | summary
  *      FIN      2 | session u64 | token u64 | epoch u64 | chunks u32 | summary
  *      COMPARE  2 | session u64 | token u64 | index u32 | last u8 | ranges, each with its sum u64 | varint ids | ids
  *      COMPARED 2 | session u64 | token u64 | epoch u64 | index u32 | parts u8 | ranges, each with 16 sums u64 if parts

@@ -1,5 +1,5 @@
-/* Changes and sessions, step by step: what is staged, each prefix, each repetition, each crash, strict messages. The random
- * schedules (model/) hold the rules themselves. */
+/* Changes and sessions, step by step: what is staged, each prefix, each repetition, each crash, strict messages.
+ * The random schedules (model/) hold the rules themselves. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* set.c: the set between changes: its making, loading, reading, and the verdict and stability rules that both changes and
- * immediate operations follow. */
+/* set.c: the set between changes: its making, loading, reading, and the verdict and stability rules that both
+ * changes and immediate operations follow. */
 #include "crdt/set.h"
 
 /* ---- create and destroy ------------------------------------------------------------------------------------------ */

@@ -45,8 +45,8 @@ struct cake_orswot {
     bool sends_whole_table; /* of retired actors, in HELLO: the last WELCOME was of a set with another */
 };
 
-/* Rule 6: the dots of the records found in storage belong to C. 0, CAKE_ENOMEM (may be tried again), or CAKE_ECORRUPT: two
- * records with one dot. */
+/* Rule 6: the dots of the records found in storage belong to C. 0, CAKE_ENOMEM (may be tried again), or
+ * CAKE_ECORRUPT: two records with one dot. */
 typedef struct cake__loading cake__loading_t;
 int cake__orswot_finish_loading(cake_orswot_t *set);
 void cake__loading_free(cake_orswot_t *set);

@@ -1,4 +1,4 @@
-/* sets_test.h: small sets for the tests of repairs, retired actors and messages, and memory that runs out. Include cmocka first. */
+/* sets_test.h: small sets for tests of repairs, retired actors, messages, and memory that runs out. cmocka first. */
 #ifndef CAKE_CRDT_SETS_TEST_H
 #define CAKE_CRDT_SETS_TEST_H
 

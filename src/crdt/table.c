@@ -221,7 +221,7 @@ static inline void read_record(const cake__block_t *block, const uint8_t *at, ui
     out->is_tombstone = is_tombstone;
 }
 
-/* Positions from..to of a dense block. shape: of the block; a constant where it is inlined, which is what makes this fast. */
+/* Positions from..to of a dense block. shape: of the block; a constant where it is inlined, which makes this fast. */
 CAKE__HOT size_t read_dense(const cake__block_t *of, uint32_t from, uint32_t to, cake__shape_t shape,
                             cake_record_t *records, size_t limit)
 {

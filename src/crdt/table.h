@@ -3,8 +3,9 @@
  *      lanes (sorted by actor)          blocks of one actor, by first seq                 index: id ──> block, position
  *      [ a | b | c ]  ──> b: [1..1024][1025..2048][5000..]
  *
- * A record is staged (occupies a position, cannot be found), then published, which takes its predecessor away; publishing
- * and erasing need no memory. So a change can be prepared, made durable, and then take effect without a way to fail.
+ * A record is staged (occupies a position, cannot be found), then published, which takes its predecessor away;
+ * publishing and erasing need no memory. So a change can be prepared, made durable, and then take effect without a
+ * way to fail.
  *
  * Invariants: at most one present record per id, and every present record is found by the index; blocks of a lane
  * cover disjoint ranges of seqs in order; live, tombstones, fingerprint are those of the present records. */
@@ -57,8 +58,8 @@ void cake__table_prefetch(const cake__table_t *table, const cake_id_t *id);
 void cake__table_prefetch_record(const cake__table_t *table, const cake_id_t *id);
 cake__lane_t *cake__table_find_lane(const cake__table_t *table, uint64_t actor); /* NULL when there is none */
 
-/* 0 or CAKE_ENOMEM and no change. The dot must not be staged or present yet: CAKE_EDUPLICATE. is_new: no record of this id
- * is present, now and when it is published. */
+/* 0 or CAKE_ENOMEM and no change. The dot must not be staged or present yet: CAKE_EDUPLICATE. is_new: no record of
+ * this id is present, now and when it is published. */
 int cake__table_stage(cake__table_t *table, const cake_record_t *record, bool is_new);
 void cake__table_unstage(cake__table_t *table, cake_dot_t dot);
 void cake__table_publish(cake__table_t *table, const cake_record_t *record, bool is_new);
@@ -94,8 +95,8 @@ typedef struct cake__sweep {
     bool has_newer; /* out: than `newest` */
 } cake__sweep_t;
 void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *sweep);
-/* After `count` records were taken out: gives back memory of the index in steps of some ten microseconds, about one for each
- * CAKE__TIDY_EVERY of them, and a few more if has_time. */
+/* After `count` records were taken out: gives back memory of the index in steps of some ten microseconds, about one
+ * for each CAKE__TIDY_EVERY of them, and a few more if has_time. */
 #define CAKE__TIDY_EVERY      1024u
 #define CAKE__TIDY_IDLE_STEPS 4u
 #define CAKE__TIDY_STEPS_MAX  4u /* in one call; the rest in later ones */

@@ -15,8 +15,8 @@ static inline uint64_t cake__fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Keys that differ only in the low bits of their last byte, as numbers in a row do, share the upper bits of the hash and so
- * their group of the index: one cache line serves them all. Their tags differ for certain. */
+/* Keys that differ only in the low bits of their last byte, as numbers in a row do, share the upper bits of the
+ * hash and so their group of the index: one cache line serves them all. Their tags differ for certain. */
 #define CAKE__NEIGHBOUR_MASK UINT64_C(3)
 
 static inline uint64_t cake__split_off_neighbours(cake__id_pair_t *id)
@@ -173,8 +173,8 @@ CAKE__HOT void cake__table_take_out(cake__table_t *table, cake__block_t *block, 
     }
 }
 
-/* After something was taken out of a block: gives up an empty one, packs one that is mostly empty. Needs no memory to be
- * correct: without it the block stays as it is. */
+/* After something was taken out of a block: gives up an empty one, packs one that is mostly empty. Needs no memory
+ * to be correct: without it the block stays as it is. */
 void cake__table_settle_now(cake__table_t *table, cake__block_t *block);
 bool cake__table_release_if_empty(cake__table_t *table, cake__block_t *block);
 

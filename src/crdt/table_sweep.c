@@ -53,7 +53,7 @@ static void sweep_one_by_one(cake__block_t *block, cake__sweep_t *sweep)
     }
 }
 
-/* Every tombstone of a dense block may go, and the highest stamp among them is known: nothing of the records is read. */
+/* Every tombstone of a dense block may go, and the highest stamp among them is known: no record is read. */
 static bool sweep_whole(cake__block_t *block, cake__sweep_t *sweep)
 {
     if (sweep->ids != NULL || block->shape.is_sparse || !block->has_exact_tombstone_hlc ||
@@ -106,9 +106,9 @@ void cake__table_sweep(cake__table_t *table, cake__lane_t *lane, cake__sweep_t *
     }
 }
 
-/* glibc puts what was given back into order at the next large request, all of it at once: after a purge of millions, step by
- * step, that is thousands of blocks and a millisecond. A request now and then keeps it short. No block has this size, which
- * would be taken as it is. */
+/* glibc puts what was given back into order at the next large request, all of it at once: after a purge of
+ * millions, step by step, that is thousands of blocks and a millisecond. A request now and then keeps it short. No
+ * block has this size, which would be taken as it is. */
 #define REQUEST_BYTES 2000u
 
 static void put_in_order(cake__table_t *table)

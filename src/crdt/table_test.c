@@ -196,7 +196,7 @@ static void *fail_now_and_then(void *ctx, void *block, size_t size)
     return cake__libc_alloc.resize(NULL, block, size);
 }
 
-/* Arrival in any order of seqs: splits in the middle, blocks that are filled from behind; also while memory is short. */
+/* Arrival in any order of seqs: splits in the middle, blocks filled from behind; also while memory is short. */
 static void any_order_of_arrival(void **state)
 {
     enum { COUNT = 30000 };

@@ -1,5 +1,5 @@
-/* Messages of sessions as bytes: each cut and each altered one, counts that lie, references to tables that are not there,
- * peers that do not keep to the protocol; and sessions between clocks that are a day apart. */
+/* Messages of sessions as bytes: each cut and each altered one, counts that lie, references to tables that are not
+ * there, peers that do not keep to the protocol; and sessions between clocks that are a day apart. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

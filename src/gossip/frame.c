@@ -2,10 +2,10 @@
  *
  *      "DG" | version 1 | type 1 | cluster 4 | to 4 | seq 8 | node id 2 | generation 8 | nonce 16 | body ... | check 8
  *
- * to is the tag of the run that it is for (the first bytes of its nonce), seq counts the frames of its sender: a frame that
- * was caught and is sent again is for a run that has ended, or its number was there before. check is the XXH3 of all before
- * it, seeded with the cluster's hash: a frame that was cut or altered on the way is dropped whole. A body is walked to its end
- * before any of it is applied, so that a malformed one changes nothing.
+ * to is the tag of the run that it is for (the first bytes of its nonce), seq counts the frames of its sender: a
+ * frame that was caught and is sent again is for a run that has ended, or its number was there before. check is the
+ * XXH3 of all before it, seeded with the cluster's hash: a frame that was cut or altered on the way is dropped
+ * whole. A body is walked to its end before any of it is applied, so that a malformed one changes nothing.
  *
  * A record: flags | node id 2 | generation | refutation
  *           | identity: nonce 16, address, data centre          | DEAD, LEFT: age in ms    | SUSPECT: accusers

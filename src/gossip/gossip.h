@@ -216,7 +216,7 @@ typedef struct cake__gossip_action {
 
 /* ---- calls ------------------------------------------------------------------------------------------------------- */
 
-/* CAKE_EINVAL (node id 0, address, names), CAKE_ENOMEM; *out is NULL then. Free with cake__gossip_free, which accepts NULL. */
+/* CAKE_EINVAL (node id 0, address, names), CAKE_ENOMEM; *out is NULL then. cake__gossip_free accepts NULL. */
 int cake__gossip_new(const cake__gossip_config_t *config, uint64_t now_ns, cake__gossip_t **out);
 void cake__gossip_free(cake__gossip_t *gossip);
 

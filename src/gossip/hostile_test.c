@@ -1,4 +1,4 @@
-/* Frames that were cut, altered or made up, and memory that runs out: nothing crashes, nothing changes, nothing leaks. */
+/* Frames that were cut, altered or made up, and memory that runs out: nothing crashes, changes or leaks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -111,8 +111,8 @@ static void altered_frames_change_nothing(void **state)
     virtual_free(&cluster);
 }
 
-/* With a check that is right: a peer of ours with a defect, or an attacker who knows the cluster's name. Whatever it does
- * to the view, the process stays whole. */
+/* With a check that is right: a peer of ours with a defect, or an attacker who knows the cluster's name. Whatever
+ * it does to the view, the process stays whole. */
 static void made_up_frames_crash_nothing(void **state)
 {
     virtual_t cluster;
@@ -186,8 +186,8 @@ static size_t bytes_for(virtual_t *cluster, uint32_t to, cake_addr_t from, const
     return bytes;
 }
 
-/* Whoever is no member, or speaks to a run that is no more, gets no more bytes than it sent: also with the id of a member and
- * of one of its runs before, whose name is long. */
+/* Whoever is no member, or speaks to a run that is no more, gets no more bytes than it sent: also with the id of a
+ * member and of one of its runs before, whose name is long. */
 static void strangers_are_not_amplified(void **state)
 {
     static const char long_name[] =
@@ -238,7 +238,7 @@ static void count_changes(virtual_t *cluster, uint32_t node, cake__gossip_change
     changes_seen++;
 }
 
-/* All that was caught, again, to one node: from where it came from, or from elsewhere. Nothing changes, nothing is flooded. */
+/* All that was caught, again, to one node: from where it came, or elsewhere. Nothing changes, nothing is flooded. */
 static void replay_all(virtual_t *cluster, uint32_t to)
 {
     cake__gossip_t *gossip = cluster->nodes[to].gossip;
@@ -424,7 +424,7 @@ static void captured_sealed_frames_change_nothing(void **state)
     virtual_free(&cluster);
 }
 
-/* A new key to open everywhere, then to seal everywhere, then the old one is gone: at each step one node after the other. */
+/* A new key to open everywhere, then to seal everywhere, then the old one is gone: at each step node by node. */
 static void keys_rotate_without_an_outage(void **state)
 {
     virtual_t cluster;

@@ -2,14 +2,14 @@
  *
  *      joiner -- JOIN (own record, padded to 1200 B) --> seed      no answer is larger than what it answers: a forged
  *      joiner <- CHALLENGE (cookie) --------------------- seed     sender's address is not flooded through us
- *      joiner -- JOIN with the cookie -----------------> seed      a caught JOIN that is sent again makes nobody a member
+ *      joiner -- JOIN with the cookie -----------------> seed      a caught JOIN sent again makes nobody a member
  *      joiner <- WELCOME (members) --------------------- seed
  *      joiner <- HELD (the run that holds your id) ------ seed     when that id is alive on another address
  *      joiner -- CLAIM --> holder -- CLAIM --> joiner              both alive: one id, two processes; one gives way
  *      joiner -- CLAIM --> (nobody, three times, nor over RPC)     it was us before: raise the generation, JOIN again
  *
- * Who is asked decides, and its answer binds both: the one that runs longer stays. Only when both asked, each unasked, the
- * lower generation stays, then the lower nonce: both sides know these, so that both come to the same answer. */
+ * Who is asked decides, and its answer binds both: the one that runs longer stays. Only when both asked, each
+ * unasked, the lower generation stays, then the lower nonce: both know these, and come to the same answer. */
 #include <xxhash.h>
 
 #include "gossip/state.h"
@@ -99,7 +99,7 @@ static void set_joined(cake__gossip_t *gossip)
     gossip->next_join_ns = gossip->now_ns + cake__gossip_ms(gossip->params.seed_period_ms);
 }
 
-/* What a joiner has to say again: only who gets answers at that address, and now, can know it. Nothing is kept for it. */
+/* What a joiner has to say again: only who gets answers at that address, and now, can know it. Nothing is kept. */
 static uint64_t cookie_of(const cake__gossip_t *gossip, const cake__gossip_who_t *who, const cake_addr_t *from,
                           uint64_t span)
 {

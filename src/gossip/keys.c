@@ -1,5 +1,5 @@
-/* keys.c: the key/values of one member, ascending by version. An owner has a few dozen keys at most, so that the lookup by
- * key walks; what has to be quick is "everything above version v", which every delta asks for. */
+/* keys.c: the key/values of one member, ascending by version. An owner has a few dozen keys at most, so that the
+ * lookup by key walks; what has to be quick is "everything above version v", which every delta asks for. */
 #include "gossip/state.h"
 
 void cake__gossip_keys_free(cake__gossip_keys_t *keys, const cake_alloc_t *alloc)

@@ -189,8 +189,8 @@ static bool is_second_silent(virtual_t *cluster, uint32_t from, uint32_t to, cak
     return from == 1 || to == 1;
 }
 
-/* Its datagrams are all lost, but it answers over RPC: it stays SUSPECT, also for a node that was stopped while the last
- * ping was on its way. */
+/* Its datagrams are all lost, but it answers over RPC: it stays SUSPECT, also for a node that was stopped while the
+ * last ping was on its way. */
 static void who_answers_over_rpc_is_not_declared_dead(void **state)
 {
     for (uint64_t seed = 1; seed <= 40; seed++) {
@@ -360,8 +360,8 @@ static bool is_from_second(virtual_t *cluster, uint32_t from, uint32_t to, cake_
     return from == 1;
 }
 
-/* It has said that it lives while nobody could hear it, and said it often enough; then it is asked again. Every datagram comes
- * twice: whatever is answered by what it answers would never end. */
+/* It has said that it lives while nobody could hear it, and said it often enough; then it is asked again. Every
+ * datagram comes twice: whatever is answered by what it answers would never end. */
 static void an_answer_lifts_a_death(void **state)
 {
     for (uint64_t seed = 1; seed <= 20; seed++) {
@@ -426,8 +426,8 @@ static void fall_silent_and_return(virtual_t *cluster)
     CHECK(cluster, after.refutation > before.refutation && after.accusers == 0);
 }
 
-/* Accused and back three times in a minute: alive, but to be left alone for 5 s; each time more for twice as long, up to a
- * minute; after a calm minute it starts anew. */
+/* Accused and back three times in a minute: alive, but to be left alone for 5 s; each time more for twice as long,
+ * up to a minute; after a calm minute it starts anew. */
 static void who_flaps_is_degraded(void **state)
 {
     virtual_t cluster;

@@ -1,5 +1,6 @@
-/* mutant.h: rules that are switched off on purpose, in the test programs gossip-*-mutants only (CAKE_MUTANTS): tests.cmake
- * names for each the test that has to fail then. Everywhere else the macro is the constant false and nothing remains. */
+/* mutant.h: rules that are switched off on purpose, in the test programs gossip-*-mutants only (CAKE_MUTANTS):
+ * tests.cmake names for each the test that has to fail then. Everywhere else the macro is the constant false and
+ * nothing remains. */
 #ifndef CAKE_GOSSIP_MUTANT_H
 #define CAKE_GOSSIP_MUTANT_H
 

@@ -239,8 +239,8 @@ static size_t count_silent_for(const cake__gossip_t *gossip, uint64_t age_ns)
     return silent;
 }
 
-/* Edges fall silent one by one, and when we are cut off the first would be accused before half of them are. With half of
- * them on their way there, wait until it is known which of both it is. */
+/* Edges fall silent one by one, and when we are cut off the first would be accused before half of them are. With
+ * half of them on their way there, wait until it is known which of both it is. */
 static bool may_be_isolated(const cake__gossip_t *gossip)
 {
     size_t quiet = count_silent_for(gossip, cake__gossip_ms(gossip->params.suspect_after_ms) / 3 * 2);
@@ -310,8 +310,8 @@ static void send_ack(cake__gossip_t *gossip, cake__gossip_dest_t to, uint64_t se
     cake__gossip_frame_begin(gossip, frame, GOSSIP_ACK);
     cake__put_u64(frame, seq);
     cake__gossip_put_run(frame, run);
-    /* Our own record refutes: the one who pings because it suspects us, or holds us for DEAD, is the first to need it. A
-     * death that the answer does not lift would be told again and again. */
+    /* Our own record refutes: the one who pings because it suspects us, or holds us for DEAD, is the first to need
+     * it. A death that the answer does not lift would be told again and again. */
     bool is_news = gossip->self->refutation > 0 && cake__list_is_linked(&gossip->self->rumour_link);
     if (is_news || (is_accused && !GOSSIP_MUTANT(ack_does_not_refute)))
         (void)cake__gossip_put_record(gossip, frame, gossip->self, true);

@@ -1,5 +1,6 @@
-/* Key/values and their tombstones, deltas that are cut, large values, five thousand members. Random schedules of everything are
- * in schedule_test.c. CAKE_GOSSIP_SEEDS sets how many seeds are run, CAKE_GOSSIP_FIRST from which on. */
+/* Key/values and their tombstones, deltas that are cut, large values, five thousand members. Random schedules of
+ * everything are in schedule_test.c. CAKE_GOSSIP_SEEDS sets how many seeds are run, CAKE_GOSSIP_FIRST from which
+ * on. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -150,8 +151,9 @@ static void no_deleted_key_returns(void **state)
 
 /* ---- writes beyond the budget ------------------------------------------------------------------------------------ */
 
-/* Ten write more than any delta holds, all the time, and ten have written once; the last node hears of all that from the
- * one before it alone, which always has newer writes of the loud for it. How many deltas until the quiet are there too? */
+/* Ten write more than any delta holds, all the time, and ten have written once; the last node hears of all that
+ * from the one before it alone, which always has newer writes of the loud for it. How many deltas until the quiet
+ * are there too? */
 #define LOUD  10u
 #define QUIET 10u
 static uint32_t deltas_to_last;
@@ -281,8 +283,8 @@ static bool count_frames(virtual_t *cluster, uint32_t from, uint32_t to, cake_sl
     return false;
 }
 
-/* Four of them are there: two know of all, two come back and hear of many; nothing that they send is larger than a datagram,
- * through accusations by the thousand. */
+/* Four of them are there: two know of all, two come back and hear of many; nothing that they send is larger than a
+ * datagram, through accusations by the thousand. */
 static void no_frame_is_larger_than_a_datagram_with_five_thousand_members(void **state)
 {
     virtual_t cluster;

@@ -1,9 +1,9 @@
-/* Random schedules: what may happen to a cluster is drawn from a seed as a list of operations, the list is run, and after each
- * operation the promises of docs/membership.md are looked at. A list that breaks one is made shorter for as long as it breaks
- * one, and is printed with the command that runs it again.
+/* Random schedules: what may happen to a cluster is drawn from a seed as a list of operations, the list is run, and
+ * after each operation the promises of docs/membership.md are looked at. A list that breaks one is made shorter for
+ * as long as it breaks one, and is printed with the command that runs it again.
  *
  *      storm   writes, deletes, loss, partitions, one-way cuts, pauses, crashes, restarts, goodbyes; then all heals
- *      calm    loss up to 25%, short pauses, writes, restarts, goodbyes, a second process of one id: nobody else may die;
+ *      calm    loss up to 25%, short pauses, writes, restarts, goodbyes, a second process of an id: no other may die;
  *              at the end one node crashes together with all that observe it
  *
  * CAKE_GOSSIP_SEEDS: how many seeds; CAKE_GOSSIP_FIRST: from which on; CAKE_GOSSIP_SEED: this one alone. */
@@ -138,8 +138,8 @@ static void on_member(virtual_t *cluster, uint32_t node, cake__gossip_change_t c
                  (double)cluster->now_ns / 1e9, node + 1, member->who.node_id);
 }
 
-/* Property 1: what a viewer holds of an owner's keys is the owner's map as far as it goes; property 2: so nothing that was
- * deleted is there. */
+/* Property 1: what a viewer holds of an owner's keys is the owner's map as far as it goes; property 2: so nothing
+ * that was deleted is there. */
 static void check_prefix(virtual_t *cluster, const cake__gossip_keys_t *view, const cake__gossip_keys_t *own)
 {
     DEMAND(cluster, view->max_version <= own->max_version && view->gc_version <= own->gc_version);
@@ -460,7 +460,7 @@ static bool breaks(const schedule_t *schedule, const char *what)
     return run(schedule) != NULL && strncmp(strchr(violation, ':'), strchr(what, ':'), 7) == 0;
 }
 
-/* Takes out ever smaller parts of the list for as long as what is left still breaks a promise; then nodes; then time. */
+/* Takes out ever smaller parts of the list while what is left still breaks a promise; then nodes; then time. */
 static void shrink(schedule_t *schedule, const char *what)
 {
     int runs = 0;

@@ -1,7 +1,7 @@
 /* state.h: what the files of gossip share. gossip.h says what it is for.
  *
  *      members   [ 1 | 4 | 7 | 9 ]          every run that is remembered, this node included, ascending by node id
- *      live      [ 7 | 4 ]                  those ALIVE or SUSPECT but this node, in no order: where peers are drawn from
+ *      live      [ 7 | 4 ]                  those ALIVE or SUSPECT but this node, in no order: peers are drawn from it
  *      dead      [ 9 ]                      those DEAD: tried now and then, so that partitions heal
  *      edges     [ 4 | 7 ]                  the live ones that this node pings
  *      rumours   7 -> 9                     whose newest status is still being told
@@ -10,7 +10,8 @@
  *      bucket[i] xor of the hashes of the members in it: equal buckets, equal state
  *
  * Invariants
- *   - A member is in live, in dead, or in neither (this node, LEFT), by its status alone; peer->slot is its place there.
+ *   - A member is in live, in dead, or in neither (this node, LEFT), by its status alone; peer->slot is its place
+ *     there.
  *   - Memory is taken before anything changes: a failed allocation leaves everything as it was.
  *   - (keys.gc_version, keys.max_version) of one run never falls, in lexicographic order. */
 #ifndef CAKE_GOSSIP_STATE_H

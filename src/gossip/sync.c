@@ -8,10 +8,10 @@
  * Every message more is one that can be lost: up to 48 members the hash alone is sent, and the digest of all fits one
  * frame; with more the 32 bucket hashes go out at once, and only the members in the buckets that differ are listed.
  *
- * A digest covers a range of ids, so that any number of members goes through datagrams, a part at a time; where the next
- * one starts moves on. A delta is cut fairly: first who and where everyone is, then one key/value per member in turn, in
- * the order of versions, so that what a cut leaves is a prefix and nothing starves. What is larger than a datagram goes
- * over a stream. */
+ * A digest covers a range of ids, so that any number of members goes through datagrams, a part at a time; where the
+ * next one starts moves on. A delta is cut fairly: first who and where everyone is, then one key/value per member
+ * in turn, in the order of versions, so that what a cut leaves is a prefix and nothing starves. What is larger than
+ * a datagram goes over a stream. */
 #include "gossip/state.h"
 
 #define DIGEST_REPLY       0x01u /* answer with a digest of what you lack */
@@ -318,8 +318,8 @@ static void stream_rest(cake__gossip_t *gossip, const cake__gossip_peer_t *to, s
     cake__buf_free(&frame);
 }
 
-/* Where the last delta to this peer ended, by node id: a place in the list of what it lacks would mean another member each
- * time, and one that all peers share can come back to the same few for ever. */
+/* Where the last delta to this peer ended, by node id: a place in the list of what it lacks would mean another
+ * member each time, and one that all peers share can come back to the same few for ever. */
 static size_t first_for(const cake__gossip_t *gossip, const cake__gossip_peer_t *to, size_t count)
 {
     for (size_t i = 0; i < count && !GOSSIP_MUTANT(cut_from_first); i++)
@@ -391,8 +391,9 @@ static void try_dead(cake__gossip_t *gossip)
     cake__gossip_ping_now(gossip, peer); /* tells it that it is held dead, so that it can refute */
 }
 
-/* Who is accused by us and no longer pinged by us: others have come nearer in its ring, as they do when a partition ends.
- * Its observers see it answer, so that nobody but us could tell it, and state gossip knows nothing of suspicions. */
+/* Who is accused by us and no longer pinged by us: others have come nearer in its ring, as they do when a partition
+ * ends. Its observers see it answer, so that nobody but us could tell it, and state gossip knows nothing of
+ * suspicions. */
 static void ask_suspects(cake__gossip_t *gossip)
 {
     size_t start = cake__random_below(&gossip->random, gossip->live_count), asked = 0;

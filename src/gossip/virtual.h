@@ -1,5 +1,5 @@
-/* virtual.h: a cluster of membership cores in virtual time, for tests and benchmarks: no sockets, no clocks, no threads.
- * Everything that happens is drawn from one seed, so that a seed that fails, fails again.
+/* virtual.h: a cluster of membership cores in virtual time, for tests and benchmarks: no sockets, no clocks, no
+ * threads. Everything that happens is drawn from one seed, so that a seed that fails, fails again.
  *
  *      queue: (time, order) -> datagram arrives | stream | a ping over RPC comes back | tick
  *
@@ -491,8 +491,8 @@ static inline bool virtual__sees(virtual_t *cluster, uint32_t viewer, uint32_t s
     return to->is_up && from->group == to->group ? status == CAKE__GOSSIP_ALIVE : status >= CAKE__GOSSIP_DEAD;
 }
 
-/* Every node that is up holds every other one of its partition ALIVE, and those that are not up not ALIVE. Begins where it was
- * not so the last time. */
+/* Every node that is up holds every other one of its partition ALIVE, and those that are not up not ALIVE. Begins
+ * where it was not so the last time. */
 static inline bool virtual_all_see_all(virtual_t *cluster)
 {
     for (uint32_t i = 0; i <= cluster->count; i++) {

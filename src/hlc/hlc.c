@@ -1,5 +1,5 @@
-/* hlc.c: the hybrid logical clock. `last` only grows; every change of it is one compare-and-swap, so that stamps of many
- * threads are distinct and each is above everything issued or observed before it. */
+/* hlc.c: the hybrid logical clock. `last` only grows; every change of it is one compare-and-swap, so that stamps of
+ * many threads are distinct and each is above everything issued or observed before it. */
 #include <datacake/hlc.h>
 
 #include "base/base.h"
@@ -65,7 +65,7 @@ int cake_clock_observe(cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t ts)
     return 0;
 }
 
-/* A clock that is ahead of the wall clock moves by the counter alone and needs little: a second is 65 million stamps. */
+/* A clock that is ahead of the wall clock moves by the counter alone and needs little: 65 million stamps a second. */
 #define AHEAD_MS 1000u
 
 bool cake_clock_needs_bound(const cake_clock_t *clock, uint64_t wall_ms, cake_hlc_t bound, cake_hlc_t *next)

@@ -235,7 +235,7 @@ static void the_parser_rejects_everything_else(void **state)
     assert_int_equal(cake_hlc_parse(NULL, &out), CAKE_EPARSE);
 }
 
-/* A process that crashes after every stamp, on clocks that jump by a day either way: no stamp is used twice or goes back. */
+/* A process that crashes after every stamp, on clocks that jump by a day: no stamp is used twice or goes back. */
 static void restarts_begin_above_the_persisted_bound(void **state)
 {
     static const int64_t jumps_ms[] = {0, 20000, -86400000, 3, -3, 30000, -20000, 0};

@@ -1,5 +1,5 @@
-/* text.c: stamps as text, "2026-11-22T10:20:30.123Z+0042". 48 bits of milliseconds reach the year 10889, so years have four
- * or five digits. There is one text per stamp: the parser takes what the formatter writes and nothing else. */
+/* text.c: stamps as text, "2026-11-22T10:20:30.123Z+0042". 48 bits of milliseconds reach the year 10889, so years
+ * have four or five digits. There is one text per stamp: the parser takes only what the formatter writes. */
 #include <stdio.h>
 #include <string.h>
 

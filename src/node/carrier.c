@@ -1,11 +1,11 @@
-/* carrier.c: frames of gossip over RPC: those that are too large for a datagram, and with gossip_over_rpc all of them, where
- * nothing but TCP gets through.
+/* carrier.c: frames of gossip over RPC: those that are too large for a datagram, and with gossip_over_rpc all of
+ * them, where nothing but TCP gets through.
  *
  *      body: the public address of its sender 19 | frame
  *
- * To a member goes its shared channel; to an address that no member has (a seed, a stranger that is answered) a route of its
- * own, closed when it was not used for a while or its place is needed. Like a datagram a frame may be lost in silence: when too
- * many are under way, for want of memory, or because nobody answers in time. */
+ * To a member goes its shared channel; to an address that no member has (a seed, a stranger that is answered) a
+ * route of its own, closed when it was not used for a while or its place is needed. Like a datagram a frame may be
+ * lost in silence: when too many are under way, for want of memory, or because nobody answers in time. */
 #include "node/node.h"
 
 #define ADDRESS_LEN      19u

@@ -1,5 +1,5 @@
-/* Gossip between nodes on simulated hosts: over RPC where datagrams do not get through, large values, and datagrams that were
- * caught and are sent again. */
+/* Gossip between nodes on simulated hosts: over RPC where datagrams do not get through, large values, and datagrams
+ * that were caught and are sent again. */
 #include "node/net_test.h"
 
 #define HOSTS 4
@@ -202,7 +202,7 @@ static void count_change(void *arg, cake_membership_kind_t kind, const cake_memb
     changes++;
 }
 
-/* As they were, altered; to the nodes that had them, to one that has started again since, to one of another cluster or key. */
+/* As they were, altered; to the nodes that had them, to one that was restarted, to one of another cluster or key. */
 static void replay_everywhere(bool is_sealed)
 {
     static const uint8_t keys[2][CAKE_CLUSTER_KEY_LEN] = {{1}, {2}};

@@ -1,7 +1,7 @@
 /* What watchers are told of the members, who waits for some, and what can be asked about them.
  *
- * Watchers are told by comparing the gossip core with `told`, so that running out of memory delays what they hear but never
- * loses it: retry_timer compares again. */
+ * Watchers are told by comparing the gossip core with `told`, so that running out of memory delays what they hear
+ * but never loses it: retry_timer compares again. */
 #include "node/node.h"
 
 static void check_waits(cake_node_t *node);

@@ -1,4 +1,4 @@
-/* Drives the gossip core: datagrams, timer, pings and seeds go in, actions are carried out, watchers are told (members.c). */
+/* Drives the gossip core: datagrams, timer, pings, seeds go in, actions are carried out, watchers told (members.c). */
 #include "node/node.h"
 
 static void run_actions(cake_node_t *node, const cake__gossip_action_t *actions, size_t count);

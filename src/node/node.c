@@ -2,8 +2,8 @@
  *
  *   STARTING -> RUNNING -> STOPPING_EXTENSIONS -> LEAVING -> CLOSING -> freed
  *
- * Stopping goes one way, each step when the one before has ended: extensions in reverse order (they may still call others),
- * goodbye by gossip, then everything that closes, counted, and at last the memory. */
+ * Stopping goes one way, each step when the one before has ended: extensions in reverse order (they may still call
+ * others), goodbye by gossip, then everything that closes, counted, and at last the memory. */
 #include "node/node.h"
 
 #define PORT_ATTEMPTS 16

@@ -1,12 +1,12 @@
-/* node: a running node. Owns the RPC server and the channels, drives the gossip core over datagrams, keeps the clock, tells
- * watchers about members, carries extensions. Never stores documents and knows nothing of them.
+/* node: a running node. Owns the RPC server and the channels, drives the gossip core over datagrams, keeps the
+ * clock, tells watchers about members, carries extensions. Never stores documents and knows nothing of them.
  *
  *   node.c        start and stop           membership.c  drives gossip        members.c  watchers, wait_for, records
  *   carrier.c     gossip over RPC
  *   channels.c    one channel per member   extensions.c  what lives with it   select.c   levels and selectors
- *   seal.c        the cluster key over gossip  security.c  keys and TLS      seeds.c    names, and who is refused and why
+ *   seal.c        the cluster key over gossip  security.c  keys and TLS      seeds.c    names, who is refused, why
  *
- *      application threads ──post──> [ loop thread: gossip <─ datagrams, timer;  rpc server;  channels;  extensions ] */
+ *      application threads ──post──> [ loop thread: gossip <─ datagrams, timer; rpc server; channels; extensions ] */
 #ifndef CAKE_NODE_NODE_H
 #define CAKE_NODE_NODE_H
 
@@ -83,8 +83,8 @@ typedef struct cake__node_extension {
     void *removed_arg;
 } cake__node_extension_t;
 
-/* The shared channel to one node id. One that an application's thread was given stays until the node stops, in `lent` once the
- * member has moved: that thread may be about to call over it. */
+/* The shared channel to one node id. One that an application's thread was given stays until the node stops, in
+ * `lent` once the member has moved: that thread may be about to call over it. */
 typedef struct cake__node_channel {
     cake_node_t *node;
     cake__list_t link;
@@ -177,7 +177,7 @@ static inline bool cake__node_is_stopping(const cake_node_t *node)
 
 /* Which process this is: what an operator copies (id, address, data) is not enough to be taken for it. Never 0. */
 uint32_t cake__node_run(const cake_node_t *node);
-/* Membership has this process for the id: a second one with a taken id is not, and a new one is once it was heard of. Loop only. */
+/* Membership has this process for the id: not a second one of the id; a new one once it was heard of. Loop only. */
 bool cake__node_is_run(const cake_node_t *node, uint16_t id, uint32_t run);
 
 static inline bool cake__member_is_live(const cake_member_t *member)
@@ -216,7 +216,7 @@ void cake__tell_watchers(cake_node_t *node); /* when node->tell_again */
 void cake__tell_again(void *node);           /* the retry timer */
 void cake__waits_close(cake_node_t *node);
 void cake__watches_close(cake_node_t *node);
-/* To a member, or to whoever is at that address (node id 0, or that of this node, which another holds). NULL: no memory. */
+/* To a member, or to whoever is at that address (node id 0, or ours, which another holds). NULL: no memory. */
 cake_channel_t *cake__carrier_channel(cake_node_t *node, const cake_addr_t *to, uint16_t node_id);
 void cake__carrier_send(cake_node_t *node, const cake_addr_t *to, uint16_t node_id, cake_slice_t frame);
 bool cake__carrier_read(cake_slice_t body, cake_addr_t *from, cake_slice_t *frame); /* false: malformed */

@@ -1,5 +1,5 @@
-/* seal.c: the cluster key over gossip: AES-256-GCM (OpenSSL), with a random nonce of 96 bits per frame: at a thousand frames a
- * second one key lasts for decades before two nonces are likely to meet.
+/* seal.c: the cluster key over gossip: AES-256-GCM (OpenSSL), with a random nonce of 96 bits per frame: at a
+ * thousand frames a second one key lasts for decades before two nonces are likely to meet.
  *
  *      box: nonce 12 | as many bytes as sealed | tag 16 */
 #include <openssl/crypto.h>

@@ -1,7 +1,7 @@
 /* What the members have in common and strangers do not: the cluster keys and TLS.
  *
- *      keys --seal--> gossip                              one context of TLS, lent to the server and to every channel: a
- *        '--(without certificates)--> tls --> rpc         change of keys or certificates exchanges it for all of them at once
+ *      keys --seal--> gossip                         one context of TLS, lent to the server and to every channel: a
+ *        '--(without certificates)--> tls --> rpc    change of keys or certificates exchanges it for all at once
  *
  * Invariant: tls is NULL or what server and channels have; it is exchanged on the loop only. */
 #include "node/node.h"

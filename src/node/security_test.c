@@ -1,5 +1,5 @@
-/* Keys and certificates of nodes on the real machine: who is let in, who is not and is told why, and exchanging them while the
- * nodes run. The certificates are made by the command openssl. */
+/* Keys and certificates of nodes on the real machine: who is let in, who is not and is told why, and exchanging
+ * them while the nodes run. The certificates are made by the command openssl. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -187,7 +187,7 @@ static void strangers_are_not_let_in_and_are_told(void **state)
     }
 }
 
-/* (old) -> (old, new) -> (new, old) -> (new), each on one node after the other: all go on seeing each other and calling. */
+/* (old) -> (old, new) -> (new, old) -> (new), node by node: all go on seeing and calling each other. */
 static void keys_are_changed_without_an_outage(void **state)
 {
     (void)state;

@@ -1,10 +1,10 @@
 /* Seeds: names that are looked up again and again, and what is said about them while none has answered.
  *
- * Gossip tells a stranger nothing, so that nobody outside learns of the cluster by it. But people whose node is refused must get
- * to know why, on both sides:
+ * Gossip tells a stranger nothing, so that nobody outside learns of the cluster by it. But people whose node is
+ * refused must get to know why, on both sides:
  *
  *      the node that is refused   asks one seed after another by a call, and logs what comes of it      ask_why
- *      the node that refuses      logs who it does not hear, and why                                    cake__stranger_heard */
+ *      the node that refuses      logs who it does not hear, and why                            cake__stranger_heard */
 #include <stdio.h>
 
 #include "node/node.h"

@@ -1,5 +1,5 @@
-/* How nodes find each other and stay found: names that move, addresses of every kind, statistics, and watchers that miss nothing.
- * On simulated hosts, where not said otherwise. */
+/* How nodes find each other and stay found: names that move, addresses of every kind, statistics, and watchers that
+ * miss nothing. On simulated hosts, where not said otherwise. */
 #include "node/net_test.h"
 
 #define SECONDS (1000 * CAKE_NS_PER_MS)
@@ -264,8 +264,8 @@ static void watchers_hear_all_also_after_want_of_memory(void **state)
     }
 }
 
-/* A watcher that takes its time holds up nothing that others hear, and gets every change: here it publishes from inside, which
- * makes further changes, and stops another watcher. */
+/* A watcher that takes its time holds up nothing that others hear, and gets every change: here it publishes from
+ * inside, which makes further changes, and stops another watcher. */
 typedef struct {
     cake_node_t *node;
     cake_watch_t *other;

@@ -207,8 +207,8 @@ static void draw_uneven(scene_t *scene, size_t count)
                                           .nodes = scene->nodes};
 }
 
-/* ONE goes round the other data centres evenly, whatever their sizes, and within each round its members; without others, round
- * the local ones. */
+/* ONE goes round the other data centres evenly, whatever their sizes, and within each round its members; without
+ * others, round the local ones. */
 static void turns_are_fair_among_one_to_seven_uneven_data_centres(void **state)
 {
     (void)state;
@@ -280,7 +280,7 @@ static void two_halves_of_a_split_never_both_have_a_quorum(void **state)
         uint64_t sides = cake__random_u64(&random);
         draw_uneven(&scene, 1 + cake__random_below(&random, CAKE_COUNT_OF(names)));
         scene.selection.level = cake__random_below(&random, 2) == 0 ? CAKE_QUORUM : CAKE_ALL;
-        /* Seen by the local node, on side 0, and by the last candidate, on side 1: for it the local node is a candidate. */
+        /* Seen by the local node, on side 0, and by the last candidate, on side 1, with the local one for candidate. */
         for (uint64_t side = 0; side < 2; side++) {
             for (size_t i = 0; i < scene.count; i++)
                 scene.candidates[i].status =

@@ -164,8 +164,8 @@ static bool theorem_holds(replica_t *r, replica_t *z)
            cake_orswot_fingerprint(r->set) == cake_orswot_fingerprint(z->set);
 }
 
-/* z wrote x, deleted it and dropped the tombstone; then x reaches r, which has seen none of this, in the middle of a session
- * from z: as an eager operation, or in a session from y. */
+/* z wrote x, deleted it and dropped the tombstone; then x reaches r, which has seen none of this, in the middle of
+ * a session from z: as an eager operation, or in a session from y. */
 static bool old_insert_during_session(bool is_repair, bool by_session)
 {
     replica_t r = replica_new(1, is_repair), z = replica_new(2, true), y = replica_new(3, true);
@@ -329,8 +329,9 @@ static bool keepsession(void)
     return is_fine;
 }
 
-/* r has x of z and repairs, because z dropped w. Meanwhile z writes at key 0 after it said all it had to say (latecompare), or
- * deletes it and drops that (repairepoch), after it said what it holds there. If r ends with the deletion in C, x is gone. */
+/* r has x of z and repairs, because z dropped w. Meanwhile z writes at key 0 after it said all it had to say
+ * (latecompare), or deletes it and drops that (repairepoch), after it said what it holds there. If r ends with the
+ * deletion in C, x is gone. */
 static bool change_of_z_during_repair(bool is_late)
 {
     replica_t r = replica_new(1, true), z = replica_new(2, true);

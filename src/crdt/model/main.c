@@ -1,6 +1,6 @@
 /* main.c: the random-schedule checker.
  *
- *      crdt-schedule [SEEDS [FIRST]]          the correct protocol; exits 1 at the first seed that fails; without arguments
+ *      crdt-schedule [SEEDS [FIRST]]          the correct protocol; 1 at the first seed that fails; without arguments
  *                                             CRDT_SCHEDULES seeds, 50,000, or 1,500 under a sanitizer
  *      crdt-mutants  [SEEDS]                  every mutant must be caught, by chance or by its directed schedule
  *      crdt-mutants  NAME [SEEDS [FIRST]]     one mutant ("none": the correct protocol), with what caught it */
@@ -130,8 +130,8 @@ static int run_one(const char *name, uint64_t seeds, uint64_t first)
     return 0;
 }
 
-/* Stops at the second failing seed: a test wants to know that it is caught, not how often. Prints a row of the table: the
- * mutant, seeds needed until the first failure, failures of how many seeds, whether a directed schedule fails. */
+/* Stops at the second failing seed: a test wants to know that it is caught, not how often. Prints a row of the
+ * table: the mutant, seeds needed until the first failure, failures of how many seeds, whether a directed one fails. */
 static bool is_caught(size_t mutant, uint64_t seeds)
 {
     uint64_t failures = 0, seed = 0, needed = 0;

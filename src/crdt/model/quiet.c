@@ -1,5 +1,5 @@
-/* quiet.c: the end of a run: links heal, clocks agree, time passes. Everything must converge, every tombstone must become
- * droppable, and after that every session is a plain DELTA again. */
+/* quiet.c: the end of a run: links heal, clocks agree, time passes. Everything must converge, every tombstone must
+ * become droppable, and after that every session is a plain DELTA again. */
 #include "crdt/model/world.h"
 
 static void compare_some(world_t *world, cake__receiver_t *r_side, cake__sender_t *z_side, node_t *receiver, bool *did)

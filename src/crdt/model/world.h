@@ -1,13 +1,13 @@
-/* world.h: random schedules for the set: 2 to 4 replicas with disks, clocks and a network, faults of every kind, and the
- * invariants of the model after every step. One seed is one run: some hundred events, then a quiet phase in which
- * everything must converge and be cleaned up.
+/* world.h: random schedules for the set: 2 to 4 replicas with disks, clocks and a network, faults of every kind,
+ * and the invariants of the model after every step. One seed is one run: some hundred events, then a quiet phase in
+ * which everything must converge and be cleaned up.
  *
  *      world.c    the run, its events and faults          check.c      I0..I5 and the theorem, against the full history
  *      node.c     a machine: disk image, process, change  network.c    messages, their loss and their handling
  *      quiet.c    convergence, clean-up                   directed.c   schedules for what chance hits too rarely
  *
- * Here the persistence of replica.h is modelled: a change is begun, filled, put in flight, and ends durable, refused, or
- * in a crash before or after its batch reached the disk. Nothing leaves a node before it is durable. */
+ * Here the persistence of replica.h is modelled: a change is begun, filled, put in flight, and ends durable,
+ * refused, or in a crash before or after its batch reached the disk. Nothing leaves a node before it is durable. */
 #ifndef CAKE_CRDT_MODEL_WORLD_H
 #define CAKE_CRDT_MODEL_WORLD_H
 
