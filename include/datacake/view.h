@@ -276,7 +276,8 @@ static inline double cake_view__double(uint64_t bits)
 #define CAKE_VIEW__ACCESS_OPT_U32(T, name, p)    CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, uint32_t, , 0)
 #define CAKE_VIEW__ACCESS_OPT_U64(T, name, p)    CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, uint64_t, , 0)
 #define CAKE_VIEW__ACCESS_OPT_I64(T, name, p)    CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, int64_t, , 0)
-#define CAKE_VIEW__ACCESS_OPT_DOUBLE(T, name, p) CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, double, cake_view__double, 0)
+#define CAKE_VIEW__ACCESS_OPT_DOUBLE(T, name, p)                                                                       \
+    CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, double, cake_view__double, 0)
 #define CAKE_VIEW__ACCESS_OPT_BOOL(T, name, p)   CAKE_VIEW__HAS(T, name) CAKE_VIEW__GET(T, name, bool, , 0)
 #define CAKE_VIEW__ACCESS_FIXED(T, name, p)                                                                            \
     CAKE_VIEW__INLINE const uint8_t *T##_##name(T##_view_t view)                                                       \
