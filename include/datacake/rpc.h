@@ -57,7 +57,8 @@ typedef struct cake_rpc_limits {
     uint32_t max_pings_per_s;    /* (100) */
     uint32_t max_settings_per_s; /* (20) */
     uint64_t idle_ms;            /* (300,000) server: no call for so long ends a connection; CAKE_NO_TIMEOUT: never */
-    uint64_t stall_ms;           /* (30,000) a peer that takes none of the bytes waiting for it is given up */
+    uint64_t stall_ms;           /* (30,000) a peer that takes none of the bytes waiting for it is given up, as one that
+                                    takes, or brings of a request, fewer than 256 bytes a second */
 } cake_rpc_limits_t;
 
 /* A cluster clock to be carried by every call. Both run on the loop thread (stamp on a worker's reply, too). */
@@ -80,7 +81,8 @@ typedef struct cake_rpc_server_config {
     uint32_t max_blocking; /* (1024) blocking calls running or waiting; CAKE_EBUSY beyond */
     uint64_t drain_ms;     /* (5,000) closing waits so long for running calls before it cuts them */
     const cake_tls_config_t
-        *tls; /* NULL: without; read here, not kept. The environment must have TLS: CAKE_EUNAVAILABLE */
+        *tls;              /* NULL: without; read here, not kept. The environment must have TLS: CAKE_EUNAVAILABLE */
+    uint64_t keepalive_ms; /* (30,000) as a channel's; CAKE_NO_TIMEOUT: none */
 } cake_rpc_server_config_t;
 
 #define CAKE_RPC_SERVER_CONFIG_INIT CAKE_SIZED(cake_rpc_server_config_t)

@@ -17,8 +17,12 @@ typedef struct {
     size_t len, sent, got;
     uint8_t last_goaway_code;
     uint8_t in[4096];
+    uint8_t head[9]; /* of a frame that comes in */
+    size_t head_len, skip;
+    int pings;
     atomic_bool is_over;
-    bool is_deaf; /* reads nothing */
+    bool is_deaf;   /* reads nothing but what it is told to, see listens */
+    size_t listens; /* to so many bytes more */
 } raw_t;
 
 static void raw_send(raw_t *raw)
@@ -45,6 +49,22 @@ static void raw_buffer(void *arg, void **data, size_t *size)
     *size = sizeof raw->in;
 }
 
+static void raw_frames(raw_t *raw, const uint8_t *data, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (raw->skip > 0) {
+            raw->skip--;
+            continue;
+        }
+        raw->head[raw->head_len++] = data[i];
+        if (raw->head_len < 9)
+            continue;
+        raw->head_len = 0;
+        raw->skip = (size_t)raw->head[0] << 16 | (size_t)raw->head[1] << 8 | raw->head[2];
+        raw->pings += raw->head[3] == 6 && raw->head[4] == 0;
+    }
+}
+
 static void raw_read(void *arg, void *data, intptr_t len)
 {
     raw_t *raw = arg;
@@ -53,6 +73,10 @@ static void raw_read(void *arg, void *data, intptr_t len)
         return;
     }
     raw->got += (size_t)len;
+    raw_frames(raw, data, (size_t)len);
+    raw->listens -= cake__min_u64(raw->listens, (size_t)len);
+    if (raw->is_deaf && raw->listens == 0)
+        raw->env->ops->stream_pause(raw->stream);
 }
 
 static void raw_written(void *arg, int err)
@@ -75,6 +99,24 @@ static int raw_connect(void *arg)
     static const cake_stream_handlers_t handlers = {raw_connected, raw_buffer, raw_read, raw_written, raw_closed};
     raw_t *raw = arg;
     return raw->env->ops->connect(raw->env, &raw->addr, &handlers, raw, &raw->stream);
+}
+
+static int raw_listen(void *arg)
+{
+    raw_t *raw = arg;
+    if (!atomic_load(&raw->is_over))
+        raw->env->ops->stream_resume(raw->stream);
+    return 0;
+}
+
+/* Once the bytes before have gone out. */
+static int raw_again(void *arg)
+{
+    raw_t *raw = arg;
+    raw->sent = 0;
+    if (!atomic_load(&raw->is_over))
+        raw_send(raw);
+    return 0;
 }
 
 static int raw_close(void *arg)
@@ -317,6 +359,155 @@ static void a_window_that_stays_shut_is_given_up(void **state)
     cake__buf_free(&bytes);
 }
 
+/* Sends the frame each second, and answers pings where it is to; gives the seconds that the connection lived. */
+static int drip(fixture_t *fixture, raw_t *raw, const cake__buf_t *frame, bool answers, int seconds)
+{
+    cake__buf_t bytes;
+    int answered = 0, second = 0;
+    for (; second < seconds && !atomic_load(&raw->is_over); second++) {
+        cake__world_run_for(fixture->world, 900 * CAKE_NS_PER_MS);
+        cake__buf_init(&bytes, &cake__libc_alloc);
+        cake__put_bytes(&bytes, frame->data, frame->len);
+        for (; answers && answered < raw->pings; answered++)
+            put_frame(&bytes, 6, 1, 0, "\0\0\0\0\0\0\0\0", 8);
+        raw->bytes = bytes.data;
+        raw->len = bytes.len;
+        cake__run_on_loop(fixture->client_env, raw_again, raw);
+        cake__world_run_for(fixture->world, 100 * CAKE_NS_PER_MS);
+        cake__buf_free(&bytes);
+    }
+    return second;
+}
+
+static void handle_watch(cake_rpc_call_t *call, void *arg)
+{
+    static const cake_stream_events_t events = {.on_data = NULL};
+    cake_rpc_stream(call, &events, NULL);
+    assert_int_equal(cake_rpc_write(call, "x", 1), 0);
+    handle_park(call, arg);
+}
+
+/* Of peers that say nothing more those live on that answer pings: they wait for a reply, or for the next event. */
+static void silent_peers_are_asked_whether_they_live(void **state)
+{
+    static const cake_rpc_method_t watch = {"park", handle_watch, CAKE_RPC_STREAM}; /* a path as long as REQUEST's */
+    for (int i = 0; i < 4; i++) {
+        bool answers = i % 2 == 1, is_watcher = i >= 2;
+        uint8_t request[sizeof REQUEST];
+        cake__buf_t bytes, nothing;
+        fixture_t fixture;
+        raw_t raw = {.is_deaf = false};
+        cake__buf_init(&nothing, &cake__libc_alloc);
+        put_preface(&bytes);
+        memcpy(request, REQUEST, sizeof REQUEST);
+        if (is_watcher)
+            memcpy(request + 5, "feed", 4);
+        put_frame(&bytes, 1, 5, 1, request, sizeof request);
+        fixture_start(&fixture, true);
+        cake_rpc_service_t feed = {"feed", &watch, 1, &fixture, NULL};
+        assert_int_equal(cake_rpc_add_service(fixture.server, &feed), 0);
+        raw_start(&fixture, &raw, &bytes);
+        int seconds = drip(&fixture, &raw, &nothing, answers, 300);
+        assert_int_equal(atomic_load(&fixture.parked_count), 1);
+        assert_int_equal(seconds == 300, answers);
+        assert_true(answers || (seconds >= 60 && seconds < 78));
+        assert_int_equal(cake_rpc_is_canceled(fixture.parked[0]), !answers); /* its handler is told */
+        cake_rpc_reply(fixture.parked[0], NULL, 0);
+        cake__run_on_loop(fixture.client_env, raw_close, &raw);
+        fixture_stop(&fixture);
+        cake__buf_free(&bytes);
+    }
+}
+
+/* A byte of a reply a second is as little as none; what is slow for being far away goes on. */
+static void windows_that_open_by_bytes_are_given_up(void **state)
+{
+    static const uint8_t make[] = {0x83, 0x86, 0x04, 10,  '/', 't',  'e', 's', 't',
+                                   '/',  'm',  'a',  'k', 'e', 0x01, 1,   'a'};
+    for (int is_fair = 0; is_fair <= 1; is_fair++) {
+        cake__buf_t bytes, frame;
+        fixture_t fixture;
+        raw_t raw = {.is_deaf = false};
+        cake__buf_init(&bytes, &cake__libc_alloc);
+        cake__put_bytes(&bytes, PREFACE, sizeof PREFACE - 1);
+        put_frame(&bytes, 4, 0, 0, "\0\4\0\0\0\0", 6); /* INITIAL_WINDOW_SIZE 0 */
+        put_frame(&bytes, 1, 4, 1, make, sizeof make);
+        put_frame(&bytes, 0, 1, 1, "\0\0\x08\0", 4); /* 512 KiB */
+        cake__buf_init(&frame, &cake__libc_alloc);
+        put_frame(&frame, 8, 0, 1, is_fair ? "\0\0\2\0" : "\0\0\0\1", 4);
+        put_frame(&frame, 8, 0, 0, is_fair ? "\0\0\2\0" : "\0\0\0\1", 4);
+        fixture_start(&fixture, true);
+        raw_start(&fixture, &raw, &bytes);
+        int seconds = drip(&fixture, &raw, &frame, true, 200);
+        assert_true(is_fair ? seconds == 200 : seconds < 61);
+        cake__run_on_loop(fixture.client_env, raw_close, &raw);
+        fixture_stop(&fixture);
+        cake__buf_free(&frame);
+        cake__buf_free(&bytes);
+    }
+}
+
+/* As above, of requests: the one that hardly comes is answered, and its connection, where another call runs, stays. */
+static void requests_that_come_by_bytes_are_ended(void **state)
+{
+    uint8_t zeroes[400] = {0};
+    for (int is_fair = 0; is_fair <= 1; is_fair++) {
+        cake__buf_t bytes, frame;
+        fixture_t fixture;
+        raw_t raw = {.is_deaf = false};
+        cake_rpc_server_stats_t stats;
+        put_preface(&bytes);
+        put_frame(&bytes, 1, 5, 1, REQUEST, sizeof REQUEST);
+        put_frame(&bytes, 1, 4, 3, REQUEST, sizeof REQUEST);
+        cake__buf_init(&frame, &cake__libc_alloc);
+        put_frame(&frame, 0, 0, 3, zeroes, is_fair ? sizeof zeroes : 1);
+        fixture_start(&fixture, true);
+        raw_start(&fixture, &raw, &bytes);
+        assert_int_equal(drip(&fixture, &raw, &frame, true, 20), 20);
+        assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
+        assert_int_equal(stats.calls_running, 2);
+        assert_int_equal(drip(&fixture, &raw, &frame, true, 100), 100);
+        assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
+        assert_int_equal(stats.calls_running, 1 + is_fair);
+        assert_int_equal(stats.calls_failed, !is_fair);
+        cake_rpc_reply(fixture.parked[0], NULL, 0);
+        cake__run_on_loop(fixture.client_env, raw_close, &raw);
+        fixture_stop(&fixture);
+        cake__buf_free(&frame);
+        cake__buf_free(&bytes);
+    }
+}
+
+/* While more waits for a peer than it may leave unread, nothing is read from it, not even that it lives. */
+static void peers_that_read_slowly_live(void **state)
+{
+    static const uint8_t make[] = {0x83, 0x86, 0x04, 10,  '/', 't',  'e', 's', 't',
+                                   '/',  'm',  'a',  'k', 'e', 0x01, 1,   'a'};
+    cake__buf_t bytes;
+    fixture_t fixture;
+    raw_t raw = {.is_deaf = true};
+    cake__buf_init(&bytes, &cake__libc_alloc);
+    cake__put_bytes(&bytes, PREFACE, sizeof PREFACE - 1);
+    put_frame(&bytes, 4, 0, 0, "\0\4\x7f\xff\xff\xff", 6);
+    put_frame(&bytes, 8, 0, 0, "\x7f\xff\0\0", 4);
+    for (uint32_t i = 0; i < 50; i++) {
+        put_frame(&bytes, 1, 4, 2 * i + 1, make, sizeof make);
+        put_frame(&bytes, 0, 1, 2 * i + 1, "\0\0\x08\0", 4); /* 512 KiB */
+    }
+    fixture_start(&fixture, true);
+    raw_start(&fixture, &raw, &bytes);
+    for (int second = 0; second < 180 && !atomic_load(&raw.is_over); second++) {
+        cake__world_run_for(fixture.world, 1000 * CAKE_NS_PER_MS);
+        raw.listens = 50000;
+        cake__run_on_loop(fixture.client_env, raw_listen, &raw);
+    }
+    assert_false(atomic_load(&raw.is_over));
+    assert_true(raw.got > 8000000 && raw.got < 12000000);
+    cake__run_on_loop(fixture.client_env, raw_close, &raw);
+    fixture_stop(&fixture);
+    cake__buf_free(&bytes);
+}
+
 /* Streams beyond the limit are refused one by one; those before it, and other connections, go on. */
 static void too_many_streams_are_refused(void **state)
 {
@@ -482,6 +673,10 @@ int main(void)
         cmocka_unit_test(header_bombs_stay_small),
         cmocka_unit_test(a_deaf_peer_delays_nobody),
         cmocka_unit_test(a_window_that_stays_shut_is_given_up),
+        cmocka_unit_test(silent_peers_are_asked_whether_they_live),
+        cmocka_unit_test(windows_that_open_by_bytes_are_given_up),
+        cmocka_unit_test(requests_that_come_by_bytes_are_ended),
+        cmocka_unit_test(peers_that_read_slowly_live),
         cmocka_unit_test(too_many_streams_are_refused),
         cmocka_unit_test(services_come_and_go_under_load),
         cmocka_unit_test(a_service_removed_before_the_body_is_not_called),

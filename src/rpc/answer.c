@@ -400,6 +400,12 @@ static void on_headers(void *arg, cake__h2_stream_t *stream)
     }
 }
 
+/* Its body is, to a method that wants it whole. */
+static bool is_coming(const cake_rpc_call_t *call)
+{
+    return !call->is_dispatched && !call->is_answered;
+}
+
 /* The body of a call that is refused goes nowhere; a long one is cut short. */
 static void discard(cake_rpc_call_t *call, size_t len)
 {
@@ -453,6 +459,30 @@ uint8_t *cake__answer_body_room(cake__h2_stream_t *stream, size_t least, size_t 
     call->body = cake__buf_slice(buf); /* it may have moved */
     *size = buf->capacity - buf->len;
     return buf->data + buf->len;
+}
+
+/* Requests that are still to come while hardly anything does are ended: who has sent one byte must not hold a call for
+ * ever. The connection is judged, not each of them: one may have to wait while others come. */
+void cake__answer_tick(cake__conn_t *conn, uint64_t now_ns)
+{
+    uint64_t limit_ms = conn->kind->limits.stall_ms;
+    bool is_waiting = false;
+    cake__h2_stream_t *stream = NULL;
+    while ((stream = cake__h2_next(conn->h2, stream)) != NULL) {
+        cake_rpc_call_t *call = call_of(stream);
+        if (!is_coming(call))
+            continue;
+        if (call->coming_ns == 0)
+            call->coming_ns = cake__max_u64(now_ns, 1);
+        is_waiting = !conn->was_paused;
+    }
+    if (!cake__pace_is_slow(&conn->coming, is_waiting, now_ns, limit_ms))
+        return;
+    while ((stream = cake__h2_next(conn->h2, stream)) != NULL) {
+        cake_rpc_call_t *call = call_of(stream);
+        if (is_coming(call) && now_ns - call->coming_ns >= limit_ms * CAKE_NS_PER_MS)
+            reject(call, CAKE_ETIMEDOUT, "the request comes too slowly");
+    }
 }
 
 static void on_data(void *arg, cake__h2_stream_t *stream, const uint8_t *data, size_t len, bool is_whole)

@@ -2,6 +2,7 @@
 
 #define TICK_MIN_NS (10 * CAKE_NS_PER_MS)
 #define LINGER_MS   1000u
+#define PACE_MIN    256u /* bytes a second: slower than any network in use */
 
 /* Messages that one read should bring: fewer waste writes, more keep the other side waiting. A client knows how many are under way, and takes
  * them in parts, so that both sides always have one to work at. */
@@ -155,8 +156,7 @@ static void arm_tick(cake__conn_t *conn)
 {
     const cake__conn_kind_t *kind = conn->kind;
     uint64_t period_ms = cake__min_u64(kind->limits.stall_ms, kind->is_server ? kind->limits.idle_ms : UINT64_MAX);
-    if (kind->keepalive_ms != 0)
-        period_ms = cake__min_u64(period_ms, kind->keepalive_ms);
+    period_ms = cake__min_u64(period_ms, kind->keepalive_ms);
     if (period_ms > UINT64_MAX / CAKE_NS_PER_MS / 4)
         return;
     uint64_t period_ns = cake__max_u64(period_ms * CAKE_NS_PER_MS / 2, TICK_MIN_NS);
@@ -293,6 +293,7 @@ static void on_read(void *arg, void *data, intptr_t len)
     if (conn->is_finishing)
         return;
     conn->now_ns = conn->last_read_ns = cake__now_ns(conn->kind->env);
+    conn->coming.bytes += (uint64_t)len;
     conn->messages = 0;
     int err = conn->direct > 0 ? receive_direct(conn, data, (size_t)len) : receive_in_block(conn, data, (size_t)len);
     /* a full read of many messages: their replies go out before the next are taken, so that both sides work at once */
@@ -418,7 +419,7 @@ static void pause_if_full(cake__conn_t *conn)
 {
     if (conn->is_paused || conn->queued_bytes <= conn->kind->limits.max_output_bytes)
         return;
-    conn->is_paused = conn->is_stopped = true;
+    conn->is_paused = conn->was_paused = conn->is_stopped = true;
     conn->kind->env->ops->stream_pause(conn->stream);
 }
 
@@ -455,8 +456,7 @@ static void flush(void *arg)
     if (err == 0 && conn->batch->count > 0) {
         conn->is_writing = true;
         conn->write_since_ns = 0;
-        if (conn->batch->body_bytes > 0)
-            conn->progress_ns = 0;
+        conn->sending.bytes += conn->batch->body_bytes;
         if (env->ops->stream_write(conn->stream, conn->batch->iov, conn->batch->count) == 0) {
             pause_if_full(conn);
             return;
@@ -483,8 +483,6 @@ void cake__conn_kick(cake__conn_t *conn)
 
 void cake__conn_queued(cake__conn_t *conn, int64_t change)
 {
-    if (conn->queued_bytes == 0)
-        conn->progress_ns = 0;
     conn->queued_bytes = (uint64_t)((int64_t)conn->queued_bytes + change);
 }
 
@@ -524,8 +522,33 @@ static bool has_lasted(bool is_so, uint64_t *since_ns, uint64_t now_ns, uint64_t
     return false;
 }
 
+/* Whether something has waited for that long and hardly moved. Each such time is judged by itself: a peer may pause for
+ * half of it, and does not live on a byte in each. */
+bool cake__pace_is_slow(cake__pace_t *pace, bool is_waiting, uint64_t now_ns, uint64_t limit_ms)
+{
+    bool has_begun = is_waiting && pace->since_ns != 0;
+    if (has_begun && !has_passed(now_ns, pace->since_ns, limit_ms))
+        return false;
+    bool is_slow = has_begun && pace->bytes < limit_ms * PACE_MIN / 1000;
+    *pace = (cake__pace_t){.since_ns = is_waiting ? cake__max_u64(now_ns, 1) : 0};
+    return is_slow;
+}
+
+/* Of replies: what waits for its turn, or for a write, is not the peer's fault. */
+static bool is_blocked(const cake__conn_t *conn)
+{
+    bool is = false;
+    if (conn->queued_bytes == 0)
+        return false;
+    for (cake__h2_stream_t *stream = NULL; !is && (stream = cake__h2_next(conn->h2, stream)) != NULL;)
+        is = cake__h2_is_blocked(conn->h2, stream);
+    return is;
+}
+
 static void keep_alive(cake__conn_t *conn, uint64_t now_ns)
 {
+    if (conn->was_paused) /* its answer may lie there unread */
+        conn->last_read_ns = now_ns;
     if (conn->calls == 0 || !has_passed(now_ns, conn->last_read_ns, conn->kind->keepalive_ms))
         return;
     if (conn->ping_ns > conn->last_read_ns) {
@@ -550,7 +573,7 @@ static void tick(void *arg)
         return;
     }
     bool is_stuck = has_lasted(conn->is_writing, &conn->write_since_ns, now_ns, kind->limits.stall_ms);
-    bool is_unread = has_lasted(conn->queued_bytes > 0, &conn->progress_ns, now_ns, kind->limits.stall_ms);
+    bool is_unread = cake__pace_is_slow(&conn->sending, is_blocked(conn), now_ns, kind->limits.stall_ms);
     if (is_stuck || is_unread || (conn->is_finishing && has_passed(now_ns, conn->finish_ns, kind->limits.stall_ms))) {
         conn->was_abused = true;
         cake__conn_end(conn, CAKE_ECONNECTION);
@@ -560,8 +583,10 @@ static void tick(void *arg)
         cake__slab_trim(&conn->kind->slab);
     if (conn->calls == 0 && kind->spare != NULL)
         cake__spare_trim(kind->spare);
-    if (kind->keepalive_ms != 0)
-        keep_alive(conn, now_ns);
+    keep_alive(conn, now_ns);
+    if (kind->on_tick != NULL && !conn->is_finishing)
+        kind->on_tick(conn, now_ns);
+    conn->was_paused = conn->is_paused;
     if (kind->is_server && has_lasted(conn->calls == 0, &conn->idle_since_ns, now_ns, kind->limits.idle_ms)) {
         cake__h2_goaway(conn->h2);
         cake__conn_finish(conn, CAKE_ECONNECTION);

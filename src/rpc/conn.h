@@ -21,16 +21,23 @@
 
 typedef struct cake__conn cake__conn_t;
 
+/* How fast something moves, as ticks see it. */
+typedef struct cake__pace {
+    uint64_t since_ns; /* 0: nothing waits */
+    uint64_t bytes;    /* moved since */
+} cake__pace_t;
+
 /* What the connections of one owner share. */
 typedef struct cake__conn_kind {
     cake_env_t *env;
     bool is_server;
     cake_rpc_limits_t limits; /* no zeroes */
-    uint64_t keepalive_ms;    /* 0: none */
+    uint64_t keepalive_ms;
     cake__h2_events_t events; /* their arg is the connection */
     void (*on_connect)(cake__conn_t *conn, int err);
     void (*on_dead)(cake__conn_t *conn, int err);
     void (*on_gone)(cake__conn_t *conn);
+    void (*on_tick)(cake__conn_t *conn, uint64_t now_ns); /* NULL: nothing; calls may end in it, their streams not */
     /* Where the next bytes of a body are to go: room for at least so many; NULL: it is not gathered. */
     uint8_t *(*body_room)(cake__h2_stream_t *stream, size_t least, size_t *size);
     cake__pool_t pool;
@@ -54,11 +61,12 @@ struct cake__conn {
     cake_timer_t tick;
     cake_addr_t peer;
     uint64_t now_ns, last_read_ns, ping_ns, finish_ns;
-    uint64_t idle_since_ns, write_since_ns, progress_ns; /* 0: since the last tick */
-    uint64_t queued_bytes;                               /* replies not sent yet */
-    uint64_t input_bytes;                                /* unary bodies held */
-    uint32_t calls;                                      /* streams of the owner's in it */
-    uint32_t messages;                                   /* dispatched out of the current read */
+    uint64_t idle_since_ns, write_since_ns; /* 0: since the last tick */
+    cake__pace_t sending, coming;           /* bodies; all that is read */
+    uint64_t queued_bytes;                  /* replies not sent yet */
+    uint64_t input_bytes;                   /* unary bodies held */
+    uint32_t calls;                         /* streams of the owner's in it */
+    uint32_t messages;                      /* dispatched out of the current read */
     size_t read_cap;
     size_t direct; /* bytes that are read into a body at most; 0: into the block */
     int err;
@@ -67,6 +75,7 @@ struct cake__conn {
     bool is_held;    /* reads wait for a write */
     bool is_stopped; /* the stream does not read until it is told to */
     bool is_writing, is_paused, is_finishing, is_shut, is_ended, is_dead;
+    bool was_paused; /* since the last tick */
     bool was_abused;
 };
 
@@ -88,6 +97,7 @@ int cake__conn_connect(cake__conn_t *conn, const cake_addr_t *addr); /* an error
 
 void cake__conn_kick(cake__conn_t *conn); /* there is something to write */
 void cake__conn_queued(cake__conn_t *conn, int64_t change);
+bool cake__pace_is_slow(cake__pace_t *pace, bool is_waiting, uint64_t now_ns, uint64_t limit_ms);
 void cake__conn_finish(cake__conn_t *conn, int err);
 void cake__conn_end(cake__conn_t *conn, int err);
 

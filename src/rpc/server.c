@@ -88,6 +88,8 @@ static cake_rpc_server_t *make(cake_env_t *env, const cake_rpc_server_config_t *
     server->kind.events = cake__server_events;
     server->kind.on_dead = on_dead;
     server->kind.on_gone = on_gone;
+    server->kind.on_tick = cake__answer_tick;
+    server->kind.keepalive_ms = config->keepalive_ms != 0 ? config->keepalive_ms : 30000;
     server->kind.body_room = cake__answer_body_room;
     cake__conn_kind_init(&server->kind);
     server->hooks = config->hooks;

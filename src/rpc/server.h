@@ -89,6 +89,7 @@ struct cake_rpc_call {
     int head_err;         /* the first thing wrong with the headers */
     const char *head_why; /* NULL: the code's text */
     size_t discarded;     /* of the body of a call that is refused */
+    uint64_t coming_ns;   /* its body was still to come at this tick; 0: at none yet */
     atomic_bool is_canceled;
     uint64_t deadline_ns, queued;
     size_t path_len;
@@ -135,6 +136,7 @@ void cake__services_clear(cake_rpc_server_t *server); /* removes all; those with
 /* answer.c: calls */
 extern const cake__h2_events_t cake__server_events;
 uint8_t *cake__answer_body_room(cake__h2_stream_t *stream, size_t least, size_t *size);
+void cake__answer_tick(cake__conn_t *conn, uint64_t now_ns);
 
 /* server.c */
 void cake__server_step(cake_rpc_server_t *server); /* something ended: maybe closing can go on */

@@ -90,5 +90,9 @@ void cake__h2_ping(cake__h2_t *h2);
 void cake__h2_goaway(cake__h2_t *h2); /* server: takes no new streams; those running go on */
 uint32_t cake__h2_peer_max_streams(const cake__h2_t *h2);
 bool cake__h2_takes_requests(const cake__h2_t *h2);
+bool cake__h2_is_blocked(const cake__h2_t *h2, const cake__h2_stream_t *stream); /* its body waits for a window */
+
+/* All streams, one after the other; NULL begins and ends. */
+cake__h2_stream_t *cake__h2_next(const cake__h2_t *h2, const cake__h2_stream_t *after);
 
 #endif

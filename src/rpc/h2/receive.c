@@ -33,8 +33,8 @@ static void put_reset(cake__h2_t *h2, int32_t id, uint32_t code)
     cake__h2_asked(h2, CAKE__H2_HEAD_BYTES + 4);
 }
 
-/* A request that the peer has us reset by a bad frame leaves its handler at work, as one that it resets itself: both count alike. Bad
- * replies take no more than the calls that a client has made. */
+/* A request that the peer has us reset by a bad frame leaves its handler at work, as one that it resets itself: both
+ * count alike. Bad replies take no more than the calls that a client has made. */
 static void fail_stream(cake__h2_t *h2, int32_t id, uint32_t code)
 {
     cake__h2_stream_t *stream = cake__h2_find(h2, id);
@@ -215,8 +215,9 @@ static void note_begun(cake__h2_t *h2, int32_t id)
     h2->last_id = id;
 }
 
-/* A request's first frame. NULL: it is refused, or comes after our GOAWAY. Refusals are not counted: a client may send a thousand
- * requests too many before it has our settings, nothing runs for them, and those that it does not read end the connection. */
+/* A request's first frame. NULL: it is refused, or comes after our GOAWAY. Refusals are not counted: a client may send
+ * thousands of requests too many before it has our settings, nothing runs for them, and a peer that does not read them
+ * is bounded by CAKE__H2_CONTROL_MAX. */
 static cake__h2_stream_t *begin_request(cake__h2_t *h2, int32_t id)
 {
     note_begun(h2, id);
@@ -472,8 +473,8 @@ static uint32_t apply_setting(cake__h2_t *h2, unsigned id, uint32_t value, int64
     }
 }
 
-/* Entries count in their order (RFC 9113, 6.5.3), so that the last window of a frame is the one that holds: one before it that would have
- * been too much for a stream was never in force, and is no error. */
+/* Entries count in their order (RFC 9113, 6.5.3), so that the last window of a frame is the one that holds: one before
+ * it that would have been too much for a stream was never in force, and is no error. */
 static void on_settings(cake__h2_t *h2, const uint8_t *data, size_t len)
 {
     bool is_ack = (h2->flags & NGHTTP2_FLAG_ACK) != 0;

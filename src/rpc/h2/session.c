@@ -204,6 +204,18 @@ uint32_t cake__h2_peer_max_streams(const cake__h2_t *h2)
     return h2->peer_max_streams;
 }
 
+cake__h2_stream_t *cake__h2_next(const cake__h2_t *h2, const cake__h2_stream_t *after)
+{
+    cake__list_t *link = after != NULL ? after->link.next : h2->streams.next;
+    return link != &h2->streams ? CAKE_CONTAINER_OF(link, cake__h2_stream_t, link) : NULL;
+}
+
+bool cake__h2_is_blocked(const cake__h2_t *h2, const cake__h2_stream_t *stream)
+{
+    return stream->is_begun && !stream->is_reset && stream->out.pending > 0 &&
+           (stream->send_left <= 0 || h2->send_left <= 0);
+}
+
 bool cake__h2_takes_requests(const cake__h2_t *h2)
 {
     return h2->err == 0 && !h2->is_terminated && !h2->has_goaway && h2->next_id <= CAKE__H2_STREAM_ID_MAX - 2;
