@@ -1,4 +1,4 @@
-/* inventory.md, defect 18: a node that has stopped answers no calls any more, also on connections that were open, and its port is free.
+/* A node that has stopped answers no calls any more, also on connections that were open, and its port is free.
  * ctest: no-tsan: one thread */
 #include "node/net_test.h"
 
