@@ -267,6 +267,7 @@ def test_bad_requests_get_the_right_status(cluster):
         ("DELETE", "/status", None, {}, 405, "method_not_allowed"),
         ("PUT", "/kv/books/x?consistency=most", b"1", {}, 400, "invalid_argument"),
         ("PUT", "/kv/books/x?consistncy=all", b"1", {}, 400, "invalid_argument"),
+        ("PUT", "/kv/books/x?consistency=all&consistency=none", b"1", {}, 400, "invalid_argument"),
         ("PUT", "/kv/books/", b"1", {}, 400, "invalid_argument"),
         ("PUT", "/kv//x", b"1", {}, 400, "invalid_argument"),
         ("PUT", "/kv/books/" + "k" * 512, b"1", {}, 400, "invalid_argument"),

@@ -178,6 +178,8 @@ static void check_query(request_t *request)
         if (!is_known)
             request_refuse(request, 400, "invalid_argument", "unknown name in the query: %.60s",
                            request->query[i].name);
+        if (request_query(request, request->query[i].name) != request->query[i].value)
+            request_refuse(request, 400, "invalid_argument", "%.60s stands in the query twice", request->query[i].name);
     }
     const char *level = request_query(request, "consistency");
     if (level == NULL)
