@@ -425,6 +425,37 @@ def test_a_backup_of_a_file_cut_short_says_so_lmdb(cluster):
     refused_when_cut_short(cluster, "lmdb")
 
 
+# ---- damage in files ----------------------------------------------------------------------------------------------------
+
+def lose_half_of_an_index(path):
+    with sqlite3.connect(path) as database:
+        (page,) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_documents_1'").fetchone()
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+    database.close()
+    with open(path, "r+b") as file:
+        file.seek((page - 1) * size)
+        assert file.read(1) == b"\x0a"  # a leaf
+        file.seek((page - 1) * size + 3)
+        count = int.from_bytes(file.read(2), "big")
+        file.seek((page - 1) * size + 3)
+        file.write((count // 2).to_bytes(2, "big"))
+
+
+def test_verify_tells_of_damage_that_only_sqlite_sees(cluster):
+    node = cluster.add()
+    for i in range(20):
+        assert node.put("docs", f"key-{i}", b"x").status == 200
+    assert node.run("verify").status == 0
+    node.stop()
+    lose_half_of_an_index(node.dir / "data" / "store" / "lane-000.sqlite")
+    node.start()
+    verified = node.ask("POST", "/verify").json()
+    assert verified["damaged"] == 1, verified
+    assert "lane-000.sqlite" in next(found["why"] for found in verified["damage"] if found["kind"] == "storage"), verified
+    result = node.run("verify")
+    assert result.status == 5 and b"storage: " in result.out and "storage is damaged" in result.err, (result.out, result.err)
+
+
 # ---- sqlite3 while the node runs --------------------------------------------------------------------------------------
 
 def documented_queries():

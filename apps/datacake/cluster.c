@@ -123,11 +123,20 @@ static int tell_damage(const args_t *args, const json_t *verified)
     json_array_foreach(json_object_get(verified, "damage"), i, damage)
     {
         long long node = number_of(damage, "node");
+        const char *why = json_string_value(json_object_get(damage, "why"));
+        if (why != NULL) {
+            printf("storage: %s\n", why);
+            continue;
+        }
         printf("%s/%s: %s", text_of(damage, "keyspace"), text_of(damage, "key"), text_of(damage, "kind"));
         if (node != 0)
             printf(" on this node and node %lld", node);
         printf("%s\n", json_is_true(json_object_get(damage, "healed")) ? ", mended" : "");
     }
+    if (number_of(verified, "damaged") > 0)
+        return fail(args, EXIT_OTHER,
+                    "the node's storage is damaged: stop it, move its data directory away, start it "
+                    "empty with the same id: it gets its data from the others");
     long long found = number_of(verified, "missing") + number_of(verified, "strange") + number_of(verified, "wrong") +
                       number_of(verified, "different");
     if (found > number_of(verified, "healed"))

@@ -21,19 +21,19 @@ static void on_damage(void *arg, const cake_damage_t *damage)
     if (json_array_size(found) >= DAMAGE_TOLD_MAX)
         return;
     json_t *key = json_stringn(damage->key.data, damage->key.len); /* NULL: no text */
-    json_array_append_new(found, json_pack("{s:s,s:s,s:o*,s:i,s:b}", "kind", cake_damage_name(damage->kind), "keyspace",
-                                           damage->keyspace, "key", key, "node", (int)damage->node_id, "healed",
-                                           (int)damage->is_healed));
+    json_array_append_new(found, json_pack("{s:s,s:s,s:o*,s:i,s:b,s:s*}", "kind", cake_damage_name(damage->kind),
+                                           "keyspace", damage->keyspace, "key", key, "node", (int)damage->node_id,
+                                           "healed", (int)damage->is_healed, "why", damage->why));
 }
 
 static json_t *report_of(const cake_verify_report_t *report, json_t *found)
 {
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "keyspaces", (json_int_t)report->keyspaces,
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "keyspaces", (json_int_t)report->keyspaces,
                      "documents", (json_int_t)report->documents, "replicas", (json_int_t)report->replicas,
                      "ranges_different", (json_int_t)report->ranges_different, "missing", (json_int_t)report->missing,
                      "strange", (json_int_t)report->strange, "wrong", (json_int_t)report->wrong, "different",
                      (json_int_t)report->different, "healed", (json_int_t)report->healed, "not_compared",
-                     (json_int_t)report->not_compared, "damage", found);
+                     (json_int_t)report->not_compared, "damaged", (json_int_t)report->damaged, "damage", found);
 }
 
 /* A thread of its own: it may take long, and libmicrohttpd's threads are few. */

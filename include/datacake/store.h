@@ -212,19 +212,21 @@ CAKE_API void cake_peers_free(cake_peer_info_t *peers);
 /* Compares with all live replicas now. Returns once those sessions have ended: 0, or why one failed. */
 CAKE_API int cake_store_sync(cake_store_t *store);
 
-/* Looks for damage, and mends it. In turn, per keyspace:
+/* Looks for damage, and mends it. First the storage's own check of its files, where it has one; then, per keyspace:
  *   this node's storage against what the node knows  rows that are missing, strange, or of another timestamp: mended from a replica
  *   this node against each live replica              documents that differ though both have seen the same writes, as after damage
  *                                                    before a restart: the newest copy is written anew, everywhere
- * Values are not compared: whether bytes are what they were is for the storage's own check to say. Reads all keys
+ * Values are not compared: whether bytes are what they were is for the storage's own check to say, and what that
+ * doubts is mended by starting again without the files: the node gets its data from the others. Reads everything
  * here (their records take 48 bytes each meanwhile) and asks each replica for some kilobytes per keyspace; writers
  * go on. 0 also when damage was found: see the report. CAKE_EDEADLK; CAKE_ECLOSED; what the storage says. Of one
  * call at a time. */
 typedef enum cake_damage_kind {
-    CAKE_DAMAGE_MISSING,  /* in the storage there is no row for what this node has */
-    CAKE_DAMAGE_STRANGE,  /* there is a row of which this node knows nothing */
-    CAKE_DAMAGE_WRONG,    /* the row is of another write */
-    CAKE_DAMAGE_DIFFERENT /* the replica node_id has another document there, or only one of both has it */
+    CAKE_DAMAGE_MISSING,   /* in the storage there is no row for what this node has */
+    CAKE_DAMAGE_STRANGE,   /* there is a row of which this node knows nothing */
+    CAKE_DAMAGE_WRONG,     /* the row is of another write */
+    CAKE_DAMAGE_DIFFERENT, /* the replica node_id has another document there, or only one of both has it */
+    CAKE_DAMAGE_STORAGE    /* its own check doubts the storage's files: see why */
 } cake_damage_kind_t;
 
 CAKE_API const char *cake_damage_name(cake_damage_kind_t kind); /* "missing" */
@@ -236,6 +238,7 @@ typedef struct cake_damage {
     cake_id_t id;
     uint16_t node_id; /* with DIFFERENT */
     bool is_healed;
+    const char *why; /* with STORAGE, where keyspace is "" and id zero: what the check says; else NULL */
 } cake_damage_t;
 
 /* Zero: the default. */
@@ -254,6 +257,7 @@ typedef struct cake_verify_report {
     uint64_t ranges_different;     /* of documents, summed up over replicas */
     uint64_t missing, strange, wrong, different, healed;
     uint64_t not_compared; /* keyspaces that a replica was not equal with in time, or could not be asked about */
+    uint64_t damaged;      /* 1: the storage's own check doubts its files */
 } cake_verify_report_t;
 
 CAKE_API int cake_store_verify(cake_store_t *store, const cake_verify_options_t *options, /* may be NULL */

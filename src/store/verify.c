@@ -8,7 +8,7 @@
 
 const char *cake_damage_name(cake_damage_kind_t kind)
 {
-    static const char *const names[] = {"missing", "strange", "wrong", "different"};
+    static const char *const names[] = {"missing", "strange", "wrong", "different", "storage"};
     return (size_t)kind < CAKE_COUNT_OF(names) ? names[kind] : NULL;
 }
 
@@ -24,7 +24,7 @@ void cake__verify_tell(cake__verifying_t *verifying, cake_damage_kind_t kind, ui
     report->healed += is_healed;
     cake__log(verifying->store->log, CAKE_LOG_WARN, "verify: a document of %s is %s%s", verifying->keyspace->name,
               cake_damage_name(kind), is_healed ? ", and mended" : "");
-    const cake_damage_t damage = {kind, verifying->keyspace->name, key, *id, node_id, is_healed};
+    const cake_damage_t damage = {kind, verifying->keyspace->name, key, *id, node_id, is_healed, NULL};
     if (verifying->options.found != NULL)
         verifying->options.found(verifying->options.arg, &damage);
 }
@@ -449,6 +449,27 @@ static int verify_storage(cake__verifying_t *verifying)
     return err;
 }
 
+/* ---- the files of the storage -------------------------------------------------------------------------------------*/
+
+/* On the caller's thread, since it reads everything: a storage that lets nobody read beside its lanes is not asked. */
+static int check_files(const cake__verifying_t *verifying)
+{
+    cake_store_t *store = verifying->store;
+    cake_storage_t *storage = store->storage;
+    char why[256] = "";
+    if (storage->ops->check == NULL || !store->reads_anywhere || store->is_inline)
+        return 0;
+    int err = storage->ops->check(storage, why, sizeof why);
+    if (err != CAKE_ECORRUPT)
+        return err;
+    verifying->report->damaged = 1;
+    cake__log(store->log, CAKE_LOG_ERROR, "verify: the storage is damaged: %s", why);
+    const cake_damage_t damage = {.kind = CAKE_DAMAGE_STORAGE, .keyspace = "", .why = why};
+    if (verifying->options.found != NULL)
+        verifying->options.found(verifying->options.arg, &damage);
+    return 0;
+}
+
 /* ---- the call -----------------------------------------------------------------------------------------------------*/
 
 typedef struct {
@@ -504,6 +525,7 @@ int cake_store_verify(cake_store_t *store, const cake_verify_options_t *options,
     if (err != 0)
         return err;
     report->replicas = verifying.peer_count;
+    err = check_files(&verifying);
     for (size_t i = 0; err == 0 && i < beginning.count; i++) {
         verifying.keyspace = beginning.keyspaces[i];
         report->keyspaces++;

@@ -62,7 +62,7 @@ static cake_verify_report_t verify(cluster_t *cluster, int id, bool only_report,
     options.found = on_found;
     options.arg = found;
     assert_int_equal(cake_store_verify(cluster->members[id].store, &options, &report), 0);
-    assert_int_equal(found->count, report.missing + report.strange + report.wrong + report.different);
+    assert_int_equal(found->count, report.missing + report.strange + report.wrong + report.different + report.damaged);
     assert_int_equal(found->healed, report.healed);
     return report;
 }
@@ -271,6 +271,45 @@ static void an_old_row_that_a_restart_has_loaded_gives_way(void **state)
     cluster_close(&cluster);
 }
 
+/* ---- a storage whose own check has something to say ------------------------------------------------------------------- */
+
+static int doubt(cake_storage_t *storage, char *report, size_t size)
+{
+    (void)storage;
+    snprintf(report, size, "a page is gone");
+    return CAKE_ECORRUPT;
+}
+
+static int fail_to_look(cake_storage_t *storage, char *report, size_t size)
+{
+    (void)storage;
+    (void)report;
+    (void)size;
+    return CAKE_EIO;
+}
+
+static void what_the_storage_itself_doubts_is_told(void **state)
+{
+    (void)state;
+    cluster_t cluster = {0};
+    found_t found;
+    refusing_t own;
+    cake_verify_report_t report;
+    open_filled(&cluster, 2, 919);
+    cluster_crash(&cluster, 1);
+    refuse_documents(cluster.members[1].storage, &own, 0);
+    own.ops.flags &= ~(uint32_t)CAKE_STORAGE_INLINE;
+    own.ops.check = doubt;
+    cluster_start(&cluster, 1);
+    cluster_wait(&cluster, cluster_is_equal, 20000);
+    report = verify(&cluster, 1, false, &found);
+    assert_true(report.damaged == 1 && found.count == 1 && found.last_kind == CAKE_DAMAGE_STORAGE);
+    assert_int_equal(report.documents, KEYS); /* and the rest was looked at */
+    own.ops.check = fail_to_look;
+    assert_int_equal(cake_store_verify(cluster.members[1].store, NULL, &report), CAKE_EIO);
+    cluster_close(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +321,7 @@ int main(void)
         cmocka_unit_test(what_no_replica_has_is_named_and_not_mended),
         cmocka_unit_test(rows_lost_before_a_restart_come_back),
         cmocka_unit_test(an_old_row_that_a_restart_has_loaded_gives_way),
+        cmocka_unit_test(what_the_storage_itself_doubts_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
