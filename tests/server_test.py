@@ -606,15 +606,19 @@ def test_a_node_that_is_gone_for_good_is_forgotten(cluster):
     one, two, three = cluster.of(3)
     assert one.put("books", "before", b"1", "all").status == 200
     refused(one.run("forget", "3"), 5)  # it is alive
+    refused(one.run("forget", "1"), 5, "this node")
     refused(one.run("forget", "9"), 1)
     three.kill()
     wait_for("a death that is known", lambda: all(node.status()["cluster"]["dead"] == 1 for node in (one, two)))
     assert one.put("books", "x", b"1", "all").code == "not_enough_nodes"
+    result = one.run("verify")
+    assert result.status == 5 and "1 nodes could not be asked" in result.err, result.err
     result = one.run("forget", "3")
     assert result.status == 0, result.err
     for node in (one, two):
         wait_for("writes without it", lambda: node.put("books", "x", b"2", "all").status == 200)
         assert node.status()["store"]["replicas"] == 2
+    wait_for("two equal nodes", lambda: one.run("verify").status == 0)  # the one that is forgotten is not missed
     three.start()  # it was not gone for good: it is a replica again, with what it missed
     cluster.wait_whole()
     cluster.wait_equal()

@@ -153,14 +153,26 @@ typedef struct tally {
     unsigned equal, different, silent;
 } tally_t;
 
-static void compare_member(const json_t *member, tally_t *tally)
+static bool is_replica(const json_t *peers, long long id)
+{
+    bool is = false;
+    for (size_t i = 0; i < json_array_size(peers) && !is; i++) {
+        const json_t *peer = json_array_get(peers, i);
+        is = number_of(peer, "id") == id && json_is_true(json_object_get(peer, "replica"));
+    }
+    return is;
+}
+
+static void compare_member(const json_t *member, const json_t *peers, tally_t *tally)
 {
     client_t *client = NULL;
     response_t response = {0};
     json_t *root = NULL;
-    const char *http = json_string_value(json_object_get(member, "http"));
-    bool is_there = strcmp(text_of(member, "status"), "alive") == 0 && http != NULL &&
-                    client_open(http, tally->token, &client) == 0 &&
+    const char *http = json_string_value(json_object_get(member, "http")), *state = text_of(member, "status");
+    bool may_answer = strcmp(state, "alive") == 0 || strcmp(state, "suspect") == 0;
+    if (!may_answer && !is_replica(peers, number_of(member, "id")))
+        return; /* it was forgotten */
+    bool is_there = may_answer && http != NULL && client_open(http, tally->token, &client) == 0 &&
                     client_request(client, "GET", "/status", NULL, 0, NULL, NULL, &response) == 0 &&
                     response.status == 200;
     if (is_there)
@@ -175,7 +187,7 @@ static void compare_member(const json_t *member, tally_t *tally)
         tally->different++;
     printf("node %-6lld %10lld documents  %-16s  %s\n", number_of(member, "id"), number_of(store, "live"),
            text_of(store, "fingerprint"),
-           !is_there  ? text_of(member, "status")
+           !is_there  ? state
            : is_equal ? "equal"
                       : "different");
     json_decref(root);
@@ -185,25 +197,26 @@ static void compare_member(const json_t *member, tally_t *tally)
 
 static int run_verify(const args_t *args)
 {
-    json_t *verified = NULL, *members = NULL, *member;
+    json_t *verified = NULL, *known = NULL, *member;
     size_t i;
     int status = ask(args, "POST", "/verify", &verified);
     if (status != 0 || verified == NULL)
         return status;
     int damage = tell_damage(args, verified);
-    status = ask(args, "GET", "/members", &members);
+    status = ask(args, "GET", "/status", &known);
     char token[CLIENT_TOKEN_MAX];
     tally_t tally = {.fingerprint = text_of(verified, "fingerprint")};
     if (client_token(args, token) == 0 && token[0] != 0)
         tally.token = token;
-    json_array_foreach(json_object_get(members, "members"), i, member) compare_member(member, &tally);
+    const json_t *peers = json_object_get(known, "peers");
+    json_array_foreach(json_object_get(known, "members"), i, member) compare_member(member, peers, &tally);
     if (status == 0 && tally.different > 0)
         status = fail(args, EXIT_OTHER, "%u nodes differ; writes may be under way: try again, then look at their logs",
                       tally.different);
     if (status == 0 && tally.silent > 0)
         status = fail(args, EXIT_OTHER, "%u nodes could not be asked", tally.silent);
     status = status != 0 ? status : damage;
-    json_decref(members);
+    json_decref(known);
     json_decref(verified);
     return status;
 }

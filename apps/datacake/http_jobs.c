@@ -118,6 +118,8 @@ enum MHD_Result job_forget(request_t *request)
     uint64_t id;
     if (parse_number(request->keyspace, 1, UINT16_MAX, &id) != 0)
         return request_error(request, CAKE_EINVAL, "a node id is a number from 1 to 65535");
+    if (id == request->http->node_id)
+        return request_error(request, CAKE_ECONFLICT, "that is this node: stop it, then tell another to forget it");
     int err = cake_store_forget(request->http->options.store, (uint16_t)id);
     if (err == CAKE_ENOTFOUND)
         return request_error(request, err, "there is no such replica");
