@@ -197,15 +197,6 @@ static void remove_tree(const char *path)
     (void)nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-static int sync_directory(const char *path)
-{
-    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int err = directory >= 0 && fsync(directory) == 0 ? 0 : -1;
-    if (directory >= 0)
-        close(directory);
-    return err;
-}
-
 static int publish(const copy_t *copy)
 {
     char parent[DATADIR_PATH_MAX];
@@ -214,8 +205,8 @@ static int publish(const copy_t *copy)
     if (slash != NULL)
         slash[slash == parent] = 0;
     /* rename() takes the place of an empty directory, and of nothing else */
-    if (sync_directory(copy->draft) != 0 || rename(copy->draft, copy->to) != 0 ||
-        sync_directory(slash == NULL ? "." : parent) != 0)
+    if (datadir_sync(copy->draft) != 0 || rename(copy->draft, copy->to) != 0 ||
+        datadir_sync(slash == NULL ? "." : parent) != 0)
         return fail(copy->args, EXIT_OTHER, "cannot make %s: %s", copy->to, strerror(errno));
     return 0;
 }

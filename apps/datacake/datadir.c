@@ -27,18 +27,40 @@ static int report(datadir_t *datadir, int err, const char *format, ...)
     return err;
 }
 
+int datadir_sync(const char *directory)
+{
+    int file = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int err = file >= 0 && fsync(file) == 0 ? 0 : -1;
+    if (file >= 0)
+        close(file);
+    return err;
+}
+
+/* 0 or -1 and errno. Durable: what is written in it shall not be lost with it. */
+static int make_directory(const char *path, mode_t mode)
+{
+    char above[DATADIR_PATH_MAX];
+    if (mkdir(path, mode) != 0)
+        return errno == EEXIST ? 0 : -1;
+    snprintf(above, sizeof(above), "%s", path);
+    char *slash = strrchr(above, '/');
+    if (slash != NULL)
+        slash[slash == above] = 0;
+    return datadir_sync(slash == NULL ? "." : above);
+}
+
 static int make_directories(datadir_t *datadir)
 {
     char *path = datadir->path;
     for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         *slash = 0;
-        int err = mkdir(path, 0777);
+        int err = make_directory(path, 0777);
         *slash = '/';
-        if (err != 0 && errno != EEXIST)
+        if (err != 0)
             break; /* the last one says why */
     }
     struct stat info;
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+    if (make_directory(path, 0700) != 0)
         return report(datadir, CAKE_EIO, "cannot make the data directory %s: %s", path, strerror(errno));
     if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))
         return report(datadir, CAKE_EIO, "%s is no directory; give --data-dir another path", path);
@@ -67,21 +89,17 @@ static int write_small(const char *dir, const char *name, const char *text)
     char path[DATADIR_PATH_MAX + 32], temporary[DATADIR_PATH_MAX + 40];
     snprintf(path, sizeof(path), "%s/%s", dir, name);
     snprintf(temporary, sizeof(temporary), "%s.new", path);
-    int err = CAKE_EIO, directory = -1;
+    int err = CAKE_EIO;
     int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file < 0)
         goto out;
     size_t len = strlen(text);
     if (write(file, text, len) != (ssize_t)len || fsync(file) != 0 || rename(temporary, path) != 0)
         goto out;
-    directory = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory >= 0 && fsync(directory) == 0)
-        err = 0;
+    err = datadir_sync(dir) == 0 ? 0 : CAKE_EIO;
 out:
     if (err != 0 && errno == ENOSPC)
         err = CAKE_ENOSPC;
-    if (directory >= 0)
-        close(directory);
     if (file >= 0)
         close(file);
     return err;

@@ -36,5 +36,6 @@ typedef struct datadir_owner {
 int datadir_read_owner(const char *dir, datadir_owner_t *owner);        /* CAKE_ENOTFOUND, CAKE_ECORRUPT, CAKE_EIO */
 int datadir_write_owner(const char *dir, const datadir_owner_t *owner); /* CAKE_ENOSPC, CAKE_EIO */
 bool datadir_is_in_use(const char *dir);                                /* by a process that holds its lock */
+int datadir_sync(const char *directory); /* what it names is durable then; -1 and errno */
 
 #endif

@@ -11,11 +11,14 @@
  *
  *      FAULT_DEAD      that call and all later ones fail with EIO; FAULT_FULL: all later ones that write fail with ENOSPC
  *
- * Files that end in lock and shm are shared memory, not data: they do not count, and a power cut removes them. */
+ * Files that end in lock and shm are shared memory, not data: they do not count, and a power cut removes them.
+ * Directories made and files renamed are not on the disk until the directory that names them is synced: a power cut may
+ * undo them. */
 #ifndef CAKE_STORAGE_CALLS_TEST_H
 #define CAKE_STORAGE_CALLS_TEST_H
 
 #include <errno.h>
+#include <ftw.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -53,9 +56,15 @@ typedef struct disk_file {
     size_t count, capacity;
 } disk_file_t;
 
+/* A directory that was made, or a file that was renamed, and that the directory above does not name on the disk yet. */
+typedef struct entry {
+    char from[256], path[256]; /* from: "" for a directory */
+} entry_t;
+
 static struct calls_disk {
     disk_file_t files[CALLS_FILES_MAX];
-    size_t file_count;
+    entry_t entries[CALLS_FILES_MAX];
+    size_t file_count, entry_count;
     uint64_t calls;    /* so far */
     uint64_t fault_at; /* 0: none */
     fault_t fault;
@@ -164,6 +173,61 @@ static void calls_settle_file(disk_file_t *file, fate_t fate, cake__random_t *ra
     }
 }
 
+static int calls_remove(const char *path, const struct stat *info, int kind, struct FTW *place)
+{
+    (void)info;
+    (void)kind;
+    (void)place;
+    return remove(path);
+}
+
+static void calls_move_file(const char *from, const char *to)
+{
+    for (size_t i = 0; i < calls.file_count; i++) {
+        if (strcmp(calls.files[i].path, from) == 0)
+            snprintf(calls.files[i].path, sizeof calls.files[i].path, "%s", to);
+    }
+}
+
+/* The latest first: what a directory names goes with it. */
+static void calls_undo_entries(fate_t fate, cake__random_t *random)
+{
+    bool is_undone = fate == FATE_DROP_ALL || (fate == FATE_KEEP_SOME && cake__random_below(random, 2) == 0);
+    while (is_undone && calls.entry_count > 0) {
+        const entry_t *entry = &calls.entries[--calls.entry_count];
+        if (entry->from[0] == '\0') {
+            assert_int_equal(nftw(entry->path, calls_remove, 8, FTW_DEPTH | FTW_PHYS), 0);
+            continue;
+        }
+        assert_int_equal(syscall(SYS_rename, entry->path, entry->from), 0);
+        calls_move_file(entry->path, entry->from);
+    }
+}
+
+/* What the directory names is on the disk now. */
+static void calls_settle_entries(const char *dir)
+{
+    size_t kept = 0, len = strlen(dir);
+    for (size_t i = 0; i < calls.entry_count; i++) {
+        const char *path = calls.entries[i].path;
+        bool is_there = strncmp(path, dir, len) == 0 && path[len] == '/' && strchr(path + len + 1, '/') == NULL;
+        if (!is_there)
+            calls.entries[kept++] = calls.entries[i];
+    }
+    calls.entry_count = kept;
+}
+
+static void calls_note_entry(const char *from, const char *path)
+{
+    if (!calls.is_watched || strstr(path, "/datacake-test-") == NULL)
+        return;
+    assert_in_range(calls.entry_count, 0, CALLS_FILES_MAX - 1);
+    entry_t *entry = &calls.entries[calls.entry_count++];
+    snprintf(entry->from, sizeof entry->from, "%s", from);
+    snprintf(entry->path, sizeof entry->path, "%s", path);
+    calls_move_file(from, path);
+}
+
 static void calls_arm(uint64_t at, fault_t fault)
 {
     calls.calls = 0;
@@ -181,7 +245,7 @@ static void calls_forget(void)
         cake__buf_free(&calls.files[i].synced);
         calls.files[i] = (disk_file_t){.count = 0};
     }
-    calls.file_count = 0;
+    calls.file_count = calls.entry_count = 0;
     calls.is_watched = false;
 }
 
@@ -190,6 +254,7 @@ static void calls_settle(const char *dir, fate_t fate, cake__random_t *random)
 {
     static const char *const shared[] = {"lane-000.mdb-lock", "lane-000.sqlite-shm"};
     calls.is_watched = false;
+    calls_undo_entries(fate, random);
     for (size_t i = 0; i < calls.file_count; i++)
         calls_settle_file(&calls.files[i], fate, random);
     for (size_t i = 0; i < CAKE_COUNT_OF(shared); i++) {
@@ -262,8 +327,10 @@ static int calls_sync(int fd, long number)
         return calls_fail(fault);
     }
     int result = (int)syscall(number, fd);
-    if (file != NULL && result == 0)
+    if (file != NULL && result == 0) {
         calls_synced(file);
+        calls_settle_entries(file->path);
+    }
     return result;
 }
 
@@ -354,6 +421,22 @@ int ftruncate(int fd, off_t size)
 int ftruncate64(int fd, off_t size)
 {
     return calls_resize(fd, size);
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+    int result = calls.is_watched && calls.is_off ? calls_fail(FAULT_EIO) : (int)syscall(SYS_mkdir, path, mode);
+    if (result == 0)
+        calls_note_entry("", path);
+    return result;
+}
+
+int rename(const char *from, const char *to)
+{
+    int result = calls.is_watched && calls.is_off ? calls_fail(FAULT_EIO) : (int)syscall(SYS_rename, from, to);
+    if (result == 0)
+        calls_note_entry(from, to);
+    return result;
 }
 
 /* Data that went into a file through a map would pass us by. */

@@ -41,10 +41,43 @@ static inline bool cake__path_exists(const char *path)
     return lstat(path, &info) == 0;
 }
 
+/* Makes names of files just made or renamed in dir durable. */
+static inline int cake__dir_sync(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return cake__err_of_errno(errno);
+    int err = fsync(fd) == 0 ? 0 : cake__err_of_errno(errno);
+    close(fd);
+    return err;
+}
+
+/* The directory that names the file or directory at path. */
+static inline int cake__parent_sync(const char *path)
+{
+    char parent[CAKE__PATH_MAX];
+    size_t len = strlen(path);
+    if (len >= sizeof parent)
+        return CAKE_ETOOBIG;
+    memcpy(parent, path, len + 1);
+    char *slash = strrchr(parent, '/');
+    if (slash == NULL)
+        return cake__dir_sync(".");
+    *(slash == parent ? slash + 1 : slash) = '\0';
+    return cake__dir_sync(parent);
+}
+
+/* Durable: what is written in it shall not be lost with it. */
 static inline int cake__mkdir_one(const char *path, const cake_log_t *log)
 {
     struct stat info;
-    if (mkdir(path, 0777) == 0 || (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode)))
+    if (mkdir(path, 0777) == 0) {
+        int err = cake__parent_sync(path);
+        if (err != 0)
+            cake__log(log, CAKE_LOG_ERROR, "cannot make directory %s durable: %s", path, strerror(errno));
+        return err;
+    }
+    if (errno == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode))
         return 0;
     int number = errno == EEXIST ? ENOTDIR : errno;
     cake__log(log, CAKE_LOG_ERROR, "cannot make directory %s: %s", path, strerror(number));
@@ -66,17 +99,6 @@ static inline int cake__dir_make(const char *dir, const cake_log_t *log)
         *at = '/';
     }
     return err != 0 ? err : cake__mkdir_one(path, log);
-}
-
-/* Makes names of files just made or renamed in dir durable. */
-static inline int cake__dir_sync(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return cake__err_of_errno(errno);
-    int err = fsync(fd) == 0 ? 0 : cake__err_of_errno(errno);
-    close(fd);
-    return err;
 }
 
 static inline int cake__file_sync(const char *path)
@@ -169,9 +191,6 @@ static inline int cake__copy_begin(const char *dir, char draft[CAKE__PATH_MAX], 
 /* err: of making the copy. Returns it, or what goes wrong here. */
 static inline int cake__copy_end(const char *dir, const char *draft, int err, const cake_log_t *log)
 {
-    char parent[CAKE__PATH_MAX];
-    snprintf(parent, sizeof parent, "%s", dir);
-    char *slash = strrchr(parent, '/');
     if (err == 0)
         err = cake__dir_sync(draft);
     if (err == 0 && rename(draft, dir) != 0)
@@ -181,9 +200,7 @@ static inline int cake__copy_end(const char *dir, const char *draft, int err, co
         cake__dir_discard(draft);
         return err;
     }
-    if (slash != NULL)
-        *(slash == parent ? slash + 1 : slash) = '\0';
-    return cake__dir_sync(slash != NULL ? parent : ".");
+    return cake__parent_sync(dir);
 }
 
 #endif

@@ -197,6 +197,37 @@ static inline void power_suite(crash_open_fn open_fn)
     cake__test_dir_remove(&factory.dir);
 }
 
+/* ---- making ------------------------------------------------------------------------------------------------------ */
+
+/* Opened for the first time, in directories that it has to make, and written to, with the power cut at the nth call. */
+static inline uint64_t power_make_once(crash_open_fn open_fn, uint64_t nth, fate_t fate)
+{
+    cake__test_dir_t above;
+    crash_model_t model;
+    cake__random_t random;
+    char dir[CAKE__PATH_MAX];
+    cake__test_dir_make(&above);
+    crash_model_init(&model);
+    cake__random_init(&random, nth * FATES + fate);
+    snprintf(dir, sizeof dir, "%s/data/store", above.path);
+    uint64_t count = power_cut_once(open_fn, dir, &model, nth, 2, fate, &random);
+    assert_int_equal(nftw(dir, calls_remove, 8, FTW_DEPTH | FTW_PHYS), 0);
+    *strrchr(dir, '/') = '\0';
+    assert_int_equal(rmdir(dir), 0);
+    cake__test_dir_remove(&above);
+    return count;
+}
+
+static inline void power_makes(crash_open_fn open_fn)
+{
+    uint64_t count = power_make_once(open_fn, 0, FATE_KEEP_ALL);
+    for (uint64_t nth = 1; nth <= count; nth++) {
+        for (unsigned fate = 0; fate < FATES; fate++)
+            (void)power_make_once(open_fn, nth, (fate_t)fate);
+    }
+    print_message("%u calls from nothing to the second batch\n", (unsigned)count);
+}
+
 /* ---- migrating --------------------------------------------------------------------------------------------------- */
 
 #define POWER_BATCHES 8u /* in a file of the older version */
@@ -280,6 +311,11 @@ static inline void loses_nothing_in_a_power_cut(void **state)
     power_cuts(((const power_kind_t *)*state)->open_fn);
 }
 
+static inline void loses_nothing_when_it_has_just_been_made(void **state)
+{
+    power_makes(((const power_kind_t *)*state)->open_fn);
+}
+
 static inline void survives_io_errors(void **state)
 {
     power_failures(((const power_kind_t *)*state)->open_fn, 40);
@@ -305,6 +341,7 @@ static inline int power_main(crash_open_fn open_fn, const power_versions_t *vers
     power_kind_t kind = {open_fn, versions};
     struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(loses_nothing_in_a_power_cut, &kind),
+        cmocka_unit_test_prestate(loses_nothing_when_it_has_just_been_made, &kind),
         cmocka_unit_test_prestate(survives_io_errors, &kind),
         cmocka_unit_test_prestate(survives_a_kill_in_every_call, &kind),
         cmocka_unit_test_prestate(passes_the_suite_on_failing_disks, &kind),
