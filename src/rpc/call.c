@@ -306,7 +306,9 @@ static size_t fill_headers(cake_call_t *call, uint64_t now_ns, cake__h2_header_t
     const cake_channel_t *channel = call->channel;
     size_t count = 0;
     headers[count++] = cake__header(CAKE__LITERAL(":method"), CAKE__LITERAL("POST"), false);
-    headers[count++] = cake__header(CAKE__LITERAL(":scheme"), CAKE__LITERAL("http"), false);
+    headers[count++] = channel->kind.tls == NULL
+                           ? cake__header(CAKE__LITERAL(":scheme"), CAKE__LITERAL("http"), false)
+                           : cake__header(CAKE__LITERAL(":scheme"), CAKE__LITERAL("https"), false);
     headers[count++] = cake__header(CAKE__LITERAL(":authority"), cake__slice_str(channel->address), false);
     headers[count++] = cake__header(CAKE__LITERAL(":path"), call->path, false);
     if (channel->cluster_id != NULL)
