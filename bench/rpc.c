@@ -1,9 +1,9 @@
-/* Calls per second and CPU per call, side by side with what the machine gives at most: length-prefixed frames echoed over
- * epoll, once with as many in a read as there are (limit), once with at most BATCH, as ours has it (batched), and so over libuv,
- * which ours stands on (libuv); ours without and with TLS; programs on other libraries where scripts/bench-rpc has built them. All
- * run in turn, several rounds; figures are medians, ratios are medians of the rounds' ratios. One server thread and one client thread
- * each, over loopback, each side on a core of its own: left to itself, the kernel has both on one core for some runs, which then give
- * twice or half as much.
+/* Calls per second and CPU per call, side by side with what the machine gives at most: length-prefixed frames echoed
+ * over epoll, once with as many in a read as there are (limit), once with at most BATCH, as ours has it (batched), and
+ * so over libuv, which ours stands on (libuv); ours without and with TLS; programs on other libraries where
+ * scripts/bench-rpc has built them. All run in turn, several rounds; figures are medians, ratios are medians of the
+ * rounds' ratios. One server thread and one client thread each, over loopback, each side on a core of its own: left to
+ * itself, the kernel has both on one core for some runs, which then give twice or half as much.
  *
  *   bench-rpc [seconds per measurement: 0.5] [rounds: 5] [row of the table, 0 to 7: all] [directory of peer-rpc-*] */
 #include <datacake/rpc.h>
@@ -17,8 +17,8 @@
 #define ROUNDS_MAX 31
 #define BATCH      32u /* messages */
 
-/* Latency is compared in many short turns, each stack on a new connection: where the kernel and the heap happen to put things decides more than
- * how long it runs. */
+/* Latency is compared in many short turns, each stack on a new connection: where the kernel and the heap happen to
+ * put things decides more than how long it runs. */
 #define LATENCY_TURNS   41
 #define LATENCY_SECONDS 0.025
 

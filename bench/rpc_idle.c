@@ -1,5 +1,6 @@
-/* What connections cost a server that are open and idle after one call each: its own heap, that of OpenSSL, and the process's
- * memory, per connection. The clients are channels in another process. The limit: what a bare SSL has after its handshake.
+/* What connections cost a server that are open and idle after one call each: its own heap, that of OpenSSL, and the
+ * process's memory, per connection. The clients are channels in another process. The limit: what a bare SSL has after
+ * its handshake.
  *
  *   bench-rpc_idle [connections: 10000] [plain | tls: both] */
 #include <stdatomic.h>

@@ -213,9 +213,10 @@ CAKE_API void cake_peers_free(cake_peer_info_t *peers);
 CAKE_API int cake_store_sync(cake_store_t *store);
 
 /* Looks for damage, and mends it. First the storage's own check of its files, where it has one; then, per keyspace:
- *   this node's storage against what the node knows  rows that are missing, strange, or of another timestamp: mended from a replica
- *   this node against each live replica              documents that differ though both have seen the same writes, as after damage
- *                                                    before a restart: the newest copy is written anew, everywhere
+ *   this node's storage against what the node knows   rows that are missing, strange, or of another timestamp: mended
+ *                                                     from a replica
+ *   this node against each live replica               documents that differ though both have seen the same writes, as
+ *                                                     after damage before a restart: the newest copy is written anew
  * Values are not compared: whether bytes are what they were is for the storage's own check to say, and what that
  * doubts is mended by starting again without the files: the node gets its data from the others. Reads everything
  * here (their records take 48 bytes each meanwhile) and asks each replica for some kilobytes per keyspace; writers

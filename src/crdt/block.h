@@ -1,8 +1,9 @@
 /* block.h: up to 1024 records of one actor. The dot is implied by the position (dense), or kept as a 16-bit offset
  * (sparse: what is left of long overwritten stretches).
  *
- *      head: one cache line body: per 64 positions: occupied, present, tombstone bits | records: id 8 or 16 B, hlc
- *      4 or 8 B | offsets 2 B (sparse)
+ *      head: one cache line
+ *      body: per 64 positions: occupied, present, tombstone bits | records: id 8 or 16 B, hlc 4 or 8 B
+ *            | offsets 2 B (sparse)
  *
  *      dense    seq = first + position               positions 0..capacity-1, each for one seq for ever
  *      sparse   seq = first + offsets[position]      positions in order of arrival, used again

@@ -32,10 +32,10 @@ typedef struct {
     uint32_t reset_code;         /* of the last RST_STREAM */
     size_t body_bytes;           /* of DATA */
     nghttp2_hd_inflater *inflater;
-    int status;      /* of the last head, or -1 */
-    int goaway_code; /* -1: none has come */
+    int status;       /* of the last head, or -1 */
+    char message[64]; /* the last datacake-message */
+    int goaway_code;  /* -1: none has come */
     cake_listener_t *listener;
-    int accepted;
     atomic_bool is_over;
     bool is_deaf;   /* reads nothing but what it is told to, see listens */
     size_t listens; /* to so many bytes more */
@@ -70,6 +70,11 @@ static inline uint32_t raw_u32(const uint8_t *at)
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
+static inline bool raw_is(const nghttp2_nv *nv, const char *name)
+{
+    return cake__slice_equal(cake__slice(nv->name, nv->namelen), cake__slice_str(name));
+}
+
 static inline void raw_headers(raw_t *raw)
 {
     const uint8_t *at = raw->payload;
@@ -82,8 +87,12 @@ static inline void raw_headers(raw_t *raw)
         assert_true(taken >= 0);
         at += taken;
         len -= (size_t)taken;
-        if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0 && nv.namelen == 7 && memcmp(nv.name, ":status", 7) == 0)
+        if ((flags & NGHTTP2_HD_INFLATE_EMIT) == 0)
+            continue;
+        if (raw_is(&nv, ":status"))
             raw->status = (nv.value[0] - '0') * 100 + (nv.value[1] - '0') * 10 + (nv.value[2] - '0');
+        else if (raw_is(&nv, "datacake-message"))
+            memcpy(raw->message, nv.value, cake__min_u64(nv.valuelen, sizeof raw->message - 1));
     }
     nghttp2_hd_inflate_end_headers(raw->inflater);
 }

@@ -2,7 +2,8 @@
  *
  *   request  hail, keyspace string, kind u8, bits u8, then by kind
  *     SUMS     -                           answer  hail, hash of the context u64, a sum u64 per range of `bits`
- *     LIST     index u32                   answer  hail, hash of the context u64, count varint, (id, hlc u64, actor u64, seq varint)...
+ *     LIST     index u32                   answer  hail, hash of the context u64, count varint,
+ *                                                  (id, hlc u64, actor u64, seq varint)...
  *     ROW      id                          answer  hail, (actor u64, operation)? where there is a row, live or dead
  *
  * Sets are walked through in pieces, each in a turn of the loop of its own. */

@@ -3,8 +3,8 @@
  * becomes part of the cluster:
  *
  *   find a joined replica ─> list its keyspaces, each wanted in any case ─> all pulled
- *     ─> in the registry ─> more than half of the replicas, and of those in its data centre, know that ─> what they have was pulled again
- *     ─> "joined" is made durable
+ *     ─> in the registry ─> more than half of the replicas, and of those in its data centre, know that
+ *     ─> what they have was pulled again ─> "joined" is made durable
  *
  * From the moment when more than half know it, no majority can form without it any more; what was acknowledged by one
  * before is among what it pulls from them. So a majority of the replicas with it has all that a majority without it has

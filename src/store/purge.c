@@ -1,9 +1,10 @@
 /* What goes once every known replica has acknowledged it, twice a second.
  *
- *   tombstones (model, rule 4)  of keyspaces that have any, when they are old enough; a batch drops a bounded number, so that a
- *                               purge delays no write for long
- *   actors (rule 8)             of keyspaces whose context lists many more than there are replicas: those of runs that have ended
- *                               are folded into the table that all share, so that contexts do not grow with every restart */
+ *   tombstones (model, rule 4)  of keyspaces that have any, when they are old enough; a batch drops a bounded number,
+ *                               so that a purge delays no write for long
+ *   actors (rule 8)             of keyspaces whose context lists many more than there are replicas: those of runs that
+ *                               have ended are folded into the table that all share, so that contexts do not grow with
+ *                               every restart */
 #include "store/store.h"
 
 #define CROWDED_PER_TICK 64u    /* keyspaces looked at */

@@ -1,6 +1,7 @@
 /* Batches from peers: each unit becomes a task of its keyspace's lane; one answer once all are durable.
  *
- *   request  hail, flight u64 (its number there), payload (pack.h): count varint, units: keyspace string, actor u64, count varint, operations
+ *   request  hail, flight u64 (its number there), payload (pack.h): count varint,
+ *            units: keyspace string, actor u64, count varint, operations
  *   answer   hail, one bit per unit: every operation of it is durable here (model, rule 2: what was ignored is not) */
 #include "store/pack.h"
 

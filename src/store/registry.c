@@ -5,13 +5,14 @@
  * change, odd while it is a replica. Of two lengths the greater one holds, so who has missed that a node joined, or was
  * forgotten, learns it from anybody, and a node that was forgotten counts again with the first sign of life.
  *
- *   every hail has a hash over the replicas ──differs──> registry call, both ways ──> equal ──> writes under way are counted anew
+ *   every hail has a hash over the replicas ──differs──> registry call, both ways ──> equal
+ *                                                                             ──> writes under way are counted anew
  *
  * Levels rest on it: an answer counts only when who gives it knows the same replicas. A majority of those that this
  * node knows may be far from one of those that there are: it may have crashed before it stored that another joined.
  *
- *   registry  hail, entries    answer  the same    entries: count varint, by node id: id u16, length varint, heard u64 (Unix ms),
- *                                                  data centre string
+ *   registry  hail, entries    answer  the same
+ *             entries: count varint, by node id: id u16, length varint, heard u64 (Unix ms), data centre string
  *
  * Meta "replica/ID": version u8, heard u64 (Unix ms), length u32, data centre string. Version 1 has no length: a
  * replica. */

@@ -1,7 +1,8 @@
 /* How operations travel, in batches and in chunks of sessions, and the head that every message of the store has.
  *
- *   hail       version u8, node id u16, run u32, actor u64, flags u8, registry u32 (registry.c), digest u64; flags: 1 has joined,
- *              2 reads packed payloads, 4 all whom it knows are new or alone, as it is, 8 is alone (join.c)
+ *   hail       version u8, node id u16, run u32, actor u64, flags u8, registry u32 (registry.c), digest u64
+ *              flags: 1 has joined, 2 reads packed payloads, 4 all whom it knows are new or alone, as it is,
+ *              8 is alone (join.c)
  *   operation  flags u8 (1: tombstone), seq varint, hlc u64, key string, value string unless it is a tombstone */
 #include "store/store.h"
 
