@@ -118,6 +118,7 @@ typedef struct {
     outcome_t outcomes[CALLS];
     uint32_t lens[CALLS];
     bool may_fail[CALLS];
+    bool lacks_memory;
     int left, started;
 } load_t;
 
@@ -135,10 +136,12 @@ static void start_one(void *arg)
     const char *path = draw % 11 == 0 ? "/other/make" : "/test/make";
     bool is_canceled = draw % 13 == 0;
     load->may_fail[i] = is_canceled || draw % 11 == 0;
-    assert_int_equal(cake_channel_call_async(load->fixture->channel, path, &part, 1, &options, note, &load->outcomes[i],
-                                             is_canceled ? &call : NULL),
-                     0);
-    if (is_canceled)
+    int err = cake_channel_call_async(load->fixture->channel, path, &part, 1, &options, note, &load->outcomes[i],
+                                      is_canceled ? &call : NULL);
+    assert_true(err == 0 || (err == CAKE_ENOMEM && load->lacks_memory));
+    if (err != 0)
+        load->outcomes[i] = (outcome_t){.done = 1, .err = err};
+    else if (is_canceled)
         cake_call_cancel(call);
     cake_call_free(call);
 }
@@ -166,12 +169,13 @@ static void check(const load_t *load, uint64_t seed, bool is_calm)
     }
 }
 
-static void one_seed(uint64_t seed)
+static void one_seed(uint64_t seed, double alloc_fail_rate)
 {
     fixture_t fixture;
     load_t *load = calloc(1, sizeof *load);
     start_with(&fixture, seed, NULL);
     load->fixture = &fixture;
+    load->lacks_memory = alloc_fail_rate > 0;
     uint64_t draw = cake__world_draw(fixture.world);
     double scale = (double)(draw % 4) / 3; /* of a quarter of the seeds nothing fails */
     cake__faults_t faults = {.segment_rate = draw >> 8 & 1 ? 0.5 : 0,
@@ -181,8 +185,8 @@ static void one_seed(uint64_t seed)
                              .black_hole_rate = (draw >> 12 & 1 ? 0.2 : 0) * scale,
                              .connect_refuse_rate = (draw >> 13 & 1 ? 0.3 : 0) * scale,
                              .connect_timeout_rate = (draw >> 14 & 1 ? 0.2 : 0) * scale,
-                             .alloc_fail_rate = 0};
-    bool is_calm = scale == 0;
+                             .alloc_fail_rate = alloc_fail_rate};
+    bool is_calm = scale == 0 && alloc_fail_rate == 0;
     cake__world_set_faults(fixture.world, &faults);
     uint64_t at = cake__world_now_ns(fixture.world);
     for (int i = 0; i < CALLS; i++)
@@ -206,15 +210,26 @@ static void one_seed(uint64_t seed)
     free(load);
 }
 
+static void some_seeds(uint64_t count, const double *alloc_fail_rates, size_t rate_count)
+{
+    const char *only = getenv("CAKE_SEED"), *text = getenv("CAKE_SEEDS");
+    uint64_t first = only != NULL ? strtoull(only, NULL, 10) : 1;
+    if (text != NULL || only != NULL)
+        count = only != NULL ? 1 : strtoull(text, NULL, 10);
+    for (uint64_t seed = first; seed < first + count; seed++)
+        one_seed(seed, alloc_fail_rates[seed % rate_count]);
+}
+
 static void every_call_ends_once_and_right(void **state)
 {
-    const char *only = getenv("CAKE_SEED"), *count = getenv("CAKE_SEEDS");
-    if (only != NULL) {
-        one_seed(strtoull(only, NULL, 10));
-        return;
-    }
-    for (uint64_t seed = 1; seed <= (count != NULL ? strtoull(count, NULL, 10) : 60); seed++)
-        one_seed(seed);
+    static const double none[] = {0};
+    some_seeds(60, none, 1);
+}
+
+static void every_call_ends_once_also_without_memory(void **state)
+{
+    static const double rates[] = {0.001, 0.01, 0.1};
+    some_seeds(20, rates, CAKE_COUNT_OF(rates));
 }
 
 /* ---- the heap ---- */
@@ -279,6 +294,7 @@ int main(void)
         cmocka_unit_test(calls_go_on_when_a_partition_heals),
         cmocka_unit_test(a_cut_in_mid_response_ends_the_call),
         cmocka_unit_test(every_call_ends_once_and_right),
+        cmocka_unit_test(every_call_ends_once_also_without_memory),
         cmocka_unit_test(each_allocation_may_fail),
         cmocka_unit_test(opening_without_memory_leaves_nothing),
     };
