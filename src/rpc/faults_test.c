@@ -111,7 +111,10 @@ static void a_cut_in_mid_response_ends_the_call(void **state)
 
 /* ---- random calls, random faults ---- */
 
-#define CALLS 200
+#define CALLS     200
+#define BODY_MOST 3000000u
+
+static uint8_t pattern[BODY_MOST]; /* what handle_make makes */
 
 typedef struct {
     fixture_t *fixture;
@@ -130,10 +133,11 @@ static void start_one(void *arg)
     uint64_t draw = cake__world_draw(world);
     cake_call_options_t options = CAKE_CALL_OPTIONS_INIT;
     options.timeout_ms = 50 + draw % 20000;
-    load->lens[i] = (uint32_t)(draw >> 20) % (draw % 7 == 0 ? 3000000 : 2000);
-    cake_slice_t part = cake__slice(&load->lens[i], 4);
+    load->lens[i] = (uint32_t)(draw >> 20) % (draw % 7 == 0 ? BODY_MOST : 2000);
+    bool is_echo = draw % 5 == 0; /* the body goes both ways */
+    cake_slice_t part = is_echo ? cake__slice(pattern, load->lens[i]) : cake__slice(&load->lens[i], 4);
     cake_call_t *call = NULL;
-    const char *path = draw % 11 == 0 ? "/other/make" : "/test/make";
+    const char *path = draw % 11 == 0 ? "/other/make" : is_echo ? "/test/echo" : "/test/make";
     bool is_canceled = draw % 13 == 0;
     load->may_fail[i] = is_canceled || draw % 11 == 0;
     int err = cake_channel_call_async(load->fixture->channel, path, &part, 1, &options, note, &load->outcomes[i],
@@ -174,6 +178,8 @@ static void one_seed(uint64_t seed, double alloc_fail_rate)
     fixture_t fixture;
     load_t *load = calloc(1, sizeof *load);
     start_with(&fixture, seed, NULL);
+    for (size_t i = 0; i < sizeof pattern; i++)
+        pattern[i] = (uint8_t)i;
     load->fixture = &fixture;
     load->lacks_memory = alloc_fail_rate > 0;
     uint64_t draw = cake__world_draw(fixture.world);
@@ -258,6 +264,41 @@ static void each_allocation_may_fail(void **state)
     }
 }
 
+/* So many that tables grow and buffers are taken anew. */
+static void many_calls_survive_each_allocation(void **state)
+{
+    enum { COUNT = 40 };
+    static outcome_t outcomes[COUNT];
+    for (uint64_t i = 0; i < 300; i++) {
+        int host = i % 2, left = COUNT;
+        uint32_t len = 100;
+        cake_slice_t part = cake__slice(&len, 4);
+        uint64_t took_ms;
+        fixture_t fixture;
+        memset(outcomes, 0, sizeof outcomes);
+        start_with(&fixture, 7, NULL);
+        assert_int_equal(try_call(&fixture, "/test/make", 10, 20000, &took_ms), 0);
+        cake__host_fail_alloc(fixture.hosts[host], 1 + i / 2, false);
+        for (int at = 0; at < COUNT; at++) {
+            int err = cake_channel_call_async(fixture.channel, "/test/make", &part, 1, NULL, note, &outcomes[at], NULL);
+            assert_true(err == 0 || err == CAKE_ENOMEM);
+            left -= err != 0;
+        }
+        cake__world_run_for(fixture.world, 20000 * CAKE_NS_PER_MS);
+        for (int at = 0; at < COUNT; at++) {
+            int err = outcomes[at].err;
+            left -= outcomes[at].done;
+            assert_true(outcomes[at].done <= 1);
+            assert_true(err != 0 || outcomes[at].done == 0 || (outcomes[at].is_right && outcomes[at].len == len));
+            assert_true(err == 0 || err == CAKE_ENOMEM || err == CAKE_ECONNECTION || err == CAKE_EBUSY);
+        }
+        assert_int_equal(left, 0);
+        cake__host_fail_alloc(fixture.hosts[host], 0, false);
+        assert_int_equal(try_call(&fixture, "/test/make", 10, 20000, &took_ms), 0);
+        fixture_stop(&fixture);
+    }
+}
+
 static void opening_without_memory_leaves_nothing(void **state)
 {
     for (uint64_t nth = 1; nth <= 30; nth++) {
@@ -296,6 +337,7 @@ int main(void)
         cmocka_unit_test(every_call_ends_once_and_right),
         cmocka_unit_test(every_call_ends_once_also_without_memory),
         cmocka_unit_test(each_allocation_may_fail),
+        cmocka_unit_test(many_calls_survive_each_allocation),
         cmocka_unit_test(opening_without_memory_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
