@@ -178,8 +178,6 @@ static void one_seed(uint64_t seed, double alloc_fail_rate)
     fixture_t fixture;
     load_t *load = calloc(1, sizeof *load);
     start_with(&fixture, seed, NULL);
-    for (size_t i = 0; i < sizeof pattern; i++)
-        pattern[i] = (uint8_t)i;
     load->fixture = &fixture;
     load->lacks_memory = alloc_fail_rate > 0;
     uint64_t draw = cake__world_draw(fixture.world);
@@ -328,6 +326,8 @@ static void opening_without_memory_leaves_nothing(void **state)
 
 int main(void)
 {
+    for (size_t i = 0; i < sizeof pattern; i++)
+        pattern[i] = (uint8_t)i;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_partition_on_connect_ends_the_call),
         cmocka_unit_test(a_short_timeout_wins_over_the_connect_timeout),
