@@ -322,6 +322,7 @@ static void requests_that_come_by_bytes_are_ended(void **state)
         assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
         assert_int_equal(stats.calls_running, 1 + is_fair);
         assert_int_equal(stats.calls_failed, !is_fair);
+        assert_int_equal(stats.connections_abused, 0);
         cake_rpc_reply(fixture.parked[0], NULL, 0);
         cake__run_on_loop(fixture.client_env, raw_close, &raw);
         fixture_stop(&fixture);
@@ -336,6 +337,7 @@ static void peers_that_read_slowly_live(void **state)
     cake__buf_t bytes;
     fixture_t fixture;
     raw_t raw = {.is_deaf = true};
+    cake_rpc_server_stats_t stats;
     cake__buf_init(&bytes, &cake__libc_alloc);
     cake__put_bytes(&bytes, PREFACE, sizeof PREFACE - 1);
     put_frame(&bytes, 4, 0, 0, "\0\4\x7f\xff\xff\xff", 6);
@@ -353,6 +355,8 @@ static void peers_that_read_slowly_live(void **state)
     }
     assert_false(atomic_load(&raw.is_over));
     assert_true(raw.got > 8000000 && raw.got < 12000000);
+    assert_int_equal(cake_rpc_server_stats(fixture.server, &stats), 0);
+    assert_true(stats.connections == 1 && stats.connections_abused == 0);
     cake__run_on_loop(fixture.client_env, raw_close, &raw);
     fixture_stop(&fixture);
     cake__buf_free(&bytes);
