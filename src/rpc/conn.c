@@ -4,8 +4,8 @@
 #define LINGER_MS   1000u
 #define PACE_MIN    256u /* bytes a second: slower than any network in use */
 
-/* Messages that one read should bring: fewer waste writes, more keep the other side waiting. A client knows how many are under way, and takes
- * them in parts, so that both sides always have one to work at. */
+/* Messages that one read should bring: fewer waste writes, more keep the other side waiting. A client knows how many
+ * are under way, and takes them in parts, so that both sides always have one to work at. */
 #define BATCH_MIN 16u
 #define BATCH_MAX 64u
 #define PARTS     4u
@@ -201,8 +201,8 @@ static void on_connect(void *arg, int err)
     conn->kind->on_connect(conn, err);
 }
 
-/* A long body is read to where it is gathered, a frame at once: no copy is made of it. The head of the next frame comes along behind, and is
- * overwritten by what follows it. */
+/* A long body is read to where it is gathered, a frame at once: no copy is made of it. The head of the next frame
+ * comes along behind, and is overwritten by what follows it. */
 static bool read_into_body(cake__conn_t *conn, void **data, size_t *size)
 {
     size_t left, room = 0;
@@ -275,6 +275,16 @@ static void adapt_read_cap(cake__conn_t *conn, size_t len)
     conn->read_cap = cake__min_u64(cake__max_u64(batch * message_bytes, CAKE__READ_MIN), CAKE__BLOCK_BYTES);
 }
 
+/* A peer that does not take what waits for it may not ask for more. Only while a write is stuck: else its window
+ * updates, which let the rest go out, would wait for themselves. */
+static void pause_if_full(cake__conn_t *conn)
+{
+    if (conn->is_paused || conn->queued_bytes <= conn->kind->limits.max_output_bytes)
+        return;
+    conn->is_paused = conn->was_paused = conn->is_stopped = true;
+    conn->kind->env->ops->stream_pause(conn->stream);
+}
+
 static void on_read(void *arg, void *data, intptr_t len)
 {
     cake__conn_t *conn = arg;
@@ -302,6 +312,8 @@ static void on_read(void *arg, void *data, intptr_t len)
         adapt_read_cap(conn, (size_t)len);
     if (conn->is_held)
         cake__conn_kick(conn);
+    if (conn->is_writing)
+        pause_if_full(conn);
     if (err == CAKE_EBUSY)
         conn->was_abused = true;
     if (err != 0)
@@ -413,18 +425,8 @@ static void die(cake__conn_t *conn)
     env->ops->stream_close(conn->stream);
 }
 
-/* A peer that does not take what waits for it may not ask for more. Only while a write is stuck: else its window updates, which
- * let the rest go out, would wait for themselves. */
-static void pause_if_full(cake__conn_t *conn)
-{
-    if (conn->is_paused || conn->queued_bytes <= conn->kind->limits.max_output_bytes)
-        return;
-    conn->is_paused = conn->was_paused = conn->is_stopped = true;
-    conn->kind->env->ops->stream_pause(conn->stream);
-}
-
-/* Says that nothing more comes, and goes on reading for a moment: closing with bytes unread would reset the connection, and
- * the peer could lose the last that was sent. */
+/* Says that nothing more comes, and goes on reading for a moment: closing with bytes unread would reset the
+ * connection, and the peer could lose the last that was sent. */
 static void linger(cake__conn_t *conn)
 {
     cake_env_t *env = conn->kind->env;
