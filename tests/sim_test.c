@@ -62,6 +62,7 @@ static const struct {
     {2297000571, "all", false, "as healing began the clock of a node that was down was two days ahead for a moment", 2},
     {2299000023, "all", false, "a full disk refused what the others had got ahead, after a batch without rows", 0},
     {2294000229, "all", false, "what a replica had told before it lost its disk was asked for for ever", 0},
+    {725566090, "all", false, "a replica that left while it was compared with ended the verification", 3},
     {57, "forget,crash,partition,loss", true, "forgetting, repairs and restarts together", 0},
 };
 

@@ -80,6 +80,12 @@ typedef struct {
     int err;
 } asking_t;
 
+/* That the peer closes, or has left, is not that this store does. */
+static int own_view(const cake_store_t *store, int err)
+{
+    return err == CAKE_ECLOSED && !cake__store_is_stopping(store) ? CAKE_EUNAVAILABLE : err;
+}
+
 static void on_answered(cake_reply_t *reply, void *arg)
 {
     asking_t *asking = arg;
@@ -87,7 +93,7 @@ static void on_answered(cake_reply_t *reply, void *arg)
     cake_slice_t body = cake_reply_body(reply);
     asking->out->reply = reply;
     asking->out->reader = cake__reader(body.data, body.len);
-    asking->err = cake_reply_err(reply);
+    asking->err = own_view(asking->store, cake_reply_err(reply));
     if (asking->err == 0)
         asking->err = cake__get_hail(asking->store, &asking->out->reader, &hail);
     asking->store->env->ops->gate_open(asking->store->env, &asking->gate);
@@ -105,7 +111,7 @@ static int begin_asking(void *arg)
         err = cake__store_call(asking->store, asking->node_id, "compare", parts, CAKE_COUNT_OF(parts),
                                COMPARE_TIMEOUT_MS, on_answered, asking);
     cake__buf_free(&head);
-    return err;
+    return own_view(asking->store, err);
 }
 
 int cake__compare_ask(cake_store_t *store, uint16_t node_id, const cake__buf_t *request, cake__comparison_t *out)

@@ -82,6 +82,7 @@ static int begin_sync(void *arg)
         cake__peer_t *peer = CAKE_CONTAINER_OF(link, cake__peer_t, link);
         if (err == 0 && cake__peer_is_there(peer) && peer->has_store && !peer->is_listing)
             err = cake__list_peer(peer, NULL);
+        err = err == CAKE_ECLOSED ? 0 : err; /* it has just left */
     }
     return err != 0 ? err : begin(waiting);
 }
