@@ -1,11 +1,12 @@
-/* crdt_limits.h: what the machine gives to any set, measured beside ours in the same run: reads, first touches, and a bare table.
+/* crdt_limits.h: what the machine gives to any set, measured beside ours in the same run: reads, first touches, and a
+ * bare table.
  *
  *      index: 4/3 cells per id, [tag 32 | record 32]        records: [key 8 | stamp 8] in the order of writes, never moved
  *
- * The bare table does the least that a set with deltas must: one line of an index and one record per operation, both fetched
- * ahead as ours are, a write put behind all others, a bit for the one before it. It has no growth (all is as large as it will
- * be from the start), no counts, no fingerprint, no context, no stamps from a clock, no way to give memory back, and its keys
- * have eight bytes. */
+ * The bare table does the least that a set with deltas must: one line of an index and one record per operation, both
+ * fetched ahead as ours are, a write put behind all others, a bit for the one before it. It has no growth (all is as
+ * large as it will be from the start), no counts, no fingerprint, no context, no stamps from a clock, no way to give
+ * memory back, and its keys have eight bytes. */
 #ifndef CAKE_BENCH_CRDT_LIMITS_H
 #define CAKE_BENCH_CRDT_LIMITS_H
 
@@ -54,7 +55,7 @@ static inline void *fresh_pages(size_t bytes)
     return must(memory == MAP_FAILED ? NULL : memory);
 }
 
-/* ---- reads ------------------------------------------------------------------------------------------------------------ */
+/* ---- reads ------------------------------------------------------------------------------------------------------- */
 
 typedef struct line {
     uint32_t next;
@@ -107,7 +108,8 @@ static inline reads_t measure_reads(size_t bytes)
     return reads;
 }
 
-/* The longest first touch of 2 MiB at a time, if the system gives such pages, in us: why a set does not ask for them. */
+/* The longest first touch of 2 MiB at a time, if the system gives such pages, in us: why a set does not ask for
+ * them. */
 static inline double measure_large_touch(void)
 {
     enum { PAGE = 2 << 20, PAGES = 64 };
@@ -142,7 +144,7 @@ static inline double measure_copy(void *to, size_t bytes, int tries)
     return best;
 }
 
-/* ---- the bare table ------------------------------------------------------------------------------------------------------ */
+/* ---- the bare table ---------------------------------------------------------------------------------------------- */
 
 enum { BARE_INSERT, BARE_UPDATE, BARE_GET, BARE_DELETE, BARE_OPERATIONS };
 

@@ -1,6 +1,6 @@
-/* membership_peers.h: what memberlist (the core of serf) and chitchat need for what bench-membership measures. How it was
- * measured is in docs/membership.md. "-": it has no such thing. The worst
- * of the runs, where ours is the p99; sent bytes and processor time as means. */
+/* membership_peers.h: what memberlist (the core of serf) and chitchat need for what bench-membership measures. How
+ * it was measured is in docs/membership.md. "-": it has no such thing. The worst of the runs, where ours is the p99;
+ * sent bytes and processor time as means. */
 #ifndef CAKE_BENCH_MEMBERSHIP_PEERS_H
 #define CAKE_BENCH_MEMBERSHIP_PEERS_H
 

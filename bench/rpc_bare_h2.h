@@ -1,5 +1,6 @@
-/* rpc_bare_h2.h: the exchange of rpc_frames.h as HTTP/2 by nghttp2's sessions over epoll, with no layer around them: what HTTP/2 costs a lone
- * call when that library does it. One write and one read each way, the headers of ours, the body sent from where it lies. */
+/* rpc_bare_h2.h: the exchange of rpc_frames.h as HTTP/2 by nghttp2's sessions over epoll, with no layer around them:
+ * what HTTP/2 costs a lone call when that library does it. One write and one read each way, the headers of ours, the
+ * body sent from where it lies. */
 #ifndef CAKE_BENCH_RPC_BARE_H2_H
 #define CAKE_BENCH_RPC_BARE_H2_H
 

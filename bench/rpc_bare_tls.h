@@ -1,5 +1,5 @@
-/* rpc_bare_tls.h: what the library underneath TLS takes at least, for bench/rpc.c and rpc_idle.c: its cipher alone, and two bare
- * SSL over memory, set up as src/uv/tls.c does with a cluster key. Figures of ours stand beside them. */
+/* rpc_bare_tls.h: what the library underneath TLS takes at least, for bench/rpc.c and rpc_idle.c: its cipher alone,
+ * and two bare SSL over memory, set up as src/uv/tls.c does with a cluster key. Figures of ours stand beside them. */
 #ifndef CAKE_BENCH_RPC_BARE_TLS_H
 #define CAKE_BENCH_RPC_BARE_TLS_H
 

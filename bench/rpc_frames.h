@@ -1,5 +1,5 @@
-/* rpc_frames.h: what measuring takes, and length-prefixed frames echoed by as little as there can be: over epoll, and over libuv as our
- * environment uses it. One thread on each side; all requests look the same. */
+/* rpc_frames.h: what measuring takes, and length-prefixed frames echoed by as little as there can be: over epoll,
+ * and over libuv as our environment uses it. One thread on each side; all requests look the same. */
 #ifndef CAKE_BENCH_RPC_FRAMES_H
 #define CAKE_BENCH_RPC_FRAMES_H
 

@@ -1,5 +1,6 @@
-/* storage_disk.h: a disk whose syncs take a given time, for bench/storage.c: what the disk of the machine does varies from minute to
- * minute. The C library's calls are replaced in this program, so that SQLite and LMDB meet them, too. */
+/* storage_disk.h: a disk whose syncs take a given time, for bench/storage.c: what the disk of the machine does
+ * varies from minute to minute. The C library's calls are replaced in this program, so that SQLite and LMDB meet
+ * them, too. */
 #ifndef CAKE_BENCH_STORAGE_DISK_H
 #define CAKE_BENCH_STORAGE_DISK_H
 

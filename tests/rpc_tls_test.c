@@ -233,7 +233,8 @@ static void test_one_key_and_no_certificate(void **state)
     assert_string_equal(tls.text, "");
 }
 
-/* While keys are changed a server takes each of its keys, and a client offers its first: (old), (old, new), (new, old), (new). */
+/* While keys are changed a server takes each of its keys, and a client offers its first: (old), (old, new), (new,
+ * old), (new). */
 static void test_keys_that_are_being_changed(void **state)
 {
     const cake_slice_t old = {KEY, sizeof KEY - 1}, next = {OTHER_KEY, sizeof OTHER_KEY - 1};
@@ -325,7 +326,8 @@ static void test_a_certificate_is_no_key(void **state)
     remove_files(&files);
 }
 
-/* What a command that calls the server by TLS prints; its %s are our certificate, our key, the authority, and the port. */
+/* What a command that calls the server by TLS prints; its %s are our certificate, our key, the authority, and the
+ * port. */
 static void assert_prints(tls_t *tls, const files_t *files, const char *format, const char *expected)
 {
     char command[600], text[20000];

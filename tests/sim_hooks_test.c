@@ -28,7 +28,7 @@ static cake_sim_options_t small_run(const cake_sim_workload_t *workload)
     return options;
 }
 
-/* ---- a storage of one's own ---------------------------------------------------------------------------------------------*/
+/* ---- a storage of one's own ---------------------------------------------------------------------------------------*/
 
 typedef struct {
     char root[64];
@@ -143,7 +143,7 @@ static void a_storage_that_forgets_is_found(void **state)
     assert_memory_equal(result.violation, "storage", 7);
 }
 
-/* ---- smaller runs, pictures ------------------------------------------------------------------------------------------------*/
+/* ---- smaller runs, pictures ---------------------------------------------------------------------------------------*/
 
 static void fail_at_third(void *run, cake_sim_t *sim, uint16_t id, cake_node_t *node, cake_store_t *store)
 {
@@ -197,7 +197,7 @@ static void a_run_can_be_drawn(void **state)
     }
 }
 
-/* ---- every interleaving ----------------------------------------------------------------------------------------------------*/
+/* ---- every interleaving -------------------------------------------------------------------------------------------*/
 
 static void all_of_a_small_case_holds(void **state)
 {

@@ -1,6 +1,6 @@
-/* Simulated clusters: a fixed number of seeds with everything that a seed may draw, from the one that CAKE_SIM_FROM names (CI
- * derives it from the commit), and the seeds that have found something before.
- * ctest: no-tsan slow sim: one thread; some hundred whole clusters */
+/* Simulated clusters: a fixed number of seeds with everything that a seed may draw, from the one that CAKE_SIM_FROM
+ * names (CI derives it from the commit), and the seeds that have found something before. ctest: no-tsan slow sim:
+ * one thread; some hundred whole clusters */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

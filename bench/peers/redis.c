@@ -4,8 +4,8 @@
  *
  * Prints "ready", then answers the lines of bench/store.c: "put LEVEL WRITERS SECONDS COUNT", with
  *   row redis NODES STORAGE put LEVEL WRITERS OPS/S CPU_US DONE FAILED
- * A writer is a connection that sends SET and WAIT together and awaits both answers before its next. LEVEL none sends no WAIT,
- * one waits for one replica, all for NODES - 1. CPU_US is that of this client alone. */
+ * A writer is a connection that sends SET and WAIT together and awaits both answers before its next. LEVEL none
+ * sends no WAIT, one waits for one replica, all for NODES - 1. CPU_US is that of this client alone. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>

@@ -1,4 +1,5 @@
-/* peer-storage: three copies of raw SQLite or raw LMDB, a process each: what the storages themselves leave a replicated store to reach.
+/* peer-storage: three copies of raw SQLite or raw LMDB, a process each: what the storages themselves leave a replicated
+ * store to reach.
  *
  *   peer-storage sqlite|lmdb chain|apart DIR
  *
@@ -6,8 +7,8 @@
  *           every write is durable on all three before its answer, without all that it does besides
  *   apart   each commits batches of its own, and waits for nobody
  *
- * Prints "ready", then answers each line "put LEVEL WRITERS SECONDS COUNT" like bench-store: batches of WRITERS rows, under the keys
- * that bench-store writes to. The CPU is that of the three. */
+ * Prints "ready", then answers each line "put LEVEL WRITERS SECONDS COUNT" like bench-store: batches of WRITERS
+ * rows, under the keys that bench-store writes to. The CPU is that of the three. */
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -43,7 +44,7 @@ static double cpu_now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* ---- a copy ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a copy ------------------------------------------------------------------------------------------------------ */
 
 static void serve(const engine_t *engine, const char *dir, int from)
 {
@@ -93,7 +94,7 @@ static void hear(copy_t *copy)
     check(read(copy->to, &copy->last, sizeof copy->last) == sizeof copy->last, "a copy");
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static void write_chain(copy_t *copies, order_t order)
 {

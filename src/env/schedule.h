@@ -1,4 +1,5 @@
-/* schedule.h: what the loop of every environment keeps: timers by their deadlines, and deferred calls in their order. Loop thread. */
+/* schedule.h: what the loop of every environment keeps: timers by their deadlines, and deferred calls in their
+ * order. Loop thread. */
 #ifndef CAKE_ENV_SCHEDULE_H
 #define CAKE_ENV_SCHEDULE_H
 

@@ -176,7 +176,8 @@ static void a_deaf_peer_delays_nobody(void **state)
     cake__buf_free(&bytes);
 }
 
-/* Reads all that comes, and never opens its window: given up after stall_ms too, for what it asked for is held meanwhile. */
+/* Reads all that comes, and never opens its window: given up after stall_ms too, for what it asked for is held
+ * meanwhile. */
 static void a_window_that_stays_shut_is_given_up(void **state)
 {
     cake__buf_t bytes;

@@ -1,5 +1,5 @@
-/* Bodies of requests that are read in the receive buffer: they lie there, and stay as they are for as long as the call is held.
- * ctest: no-tsan: one thread */
+/* Bodies of requests that are read in the receive buffer: they lie there, and stay as they are for as long as the
+ * call is held. ctest: no-tsan: one thread */
 #include "rpc/fixture.h"
 #include "rpc/server.h"
 

@@ -59,7 +59,8 @@ typedef struct cake__chunk {
 
 /* The parts copied one after another. Any thread. */
 cake__chunk_t *cake__chunk_copy(const cake_alloc_t *alloc, const cake_slice_t *parts, size_t count);
-/* Pieces that are the parts; released(arg) runs when nobody holds any of them. NULL: no memory, released has not run. */
+/* Pieces that are the parts; released(arg) runs when nobody holds any of them. NULL: no memory, released has not
+ * run. */
 cake__chunk_t *cake__chunk_borrow(const cake_alloc_t *alloc, const cake_slice_t *parts, size_t count,
                                   cake_event_fn released, void *arg);
 /* All pieces of it as a list for a body, with a reference each. Again only when no body has the list before. */

@@ -8,7 +8,8 @@ static void closing_step(cake_channel_t *channel);
 
 /* ---- connecting ---- */
 
-/* Attempts follow each other ever slower, and at random: many clients of a server that comes back must not come back at once. */
+/* Attempts follow each other ever slower, and at random: many clients of a server that comes back must not come back
+ * at once. */
 static uint64_t backoff_ms(cake_channel_t *channel)
 {
     uint32_t shift = channel->failures > 20 ? 20 : channel->failures - 1;

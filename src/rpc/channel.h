@@ -6,9 +6,10 @@
  *      IDLE --a call--> RESOLVING --> CONNECTING --> READY --lost--> IDLE
  *        ^                  \------------\--failed--> BACKOFF --time--> IDLE
  *
- * A call is NEW until it has come to the loop, then WAITING (in a list) unless a connection has room, ACTIVE (a stream of one), and
- * OVER, which is decided once: its reply is fixed, and done runs at the end of that step of the loop.
- * References to a call: the channel's until done was called, its stream's, the handle's, the reply's, a cancellation's. */
+ * A call is NEW until it has come to the loop, then WAITING (in a list) unless a connection has room, ACTIVE (a
+ * stream of one), and OVER, which is decided once: its reply is fixed, and done runs at the end of that step of the
+ * loop. References to a call: the channel's until done was called, its stream's, the handle's, the reply's, a
+ * cancellation's. */
 #ifndef CAKE_RPC_CHANNEL_H
 #define CAKE_RPC_CHANNEL_H
 

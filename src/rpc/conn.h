@@ -1,12 +1,12 @@
-/* conn.h: one connection of a server or a channel: bytes of a stream into an HTTP/2 session, the session's bytes out in one
- * write per turn of the loop; idle, stalled and silent peers; the end.
+/* conn.h: one connection of a server or a channel: bytes of a stream into an HTTP/2 session, the session's bytes out in
+ * one write per turn of the loop; idle, stalled and silent peers; the end.
  *
  *   stream --on_read--> block --> h2 --events--> owner             reads stop while too much waits for a peer that does not read
  *          \--on_read--> a long body, where its owner gathers it
  *   stream <--write---- batch <-- h2 <-commands- owner + kick      at most one write is under way
  *
- * The end: cake__conn_end (at once) or cake__conn_finish (what is to be said first) -> on_dead -> on_closed of every stream ->
- * the stream closes -> on_gone, and the connection is freed. None of it inside the call that asked for it. */
+ * The end: cake__conn_end (at once) or cake__conn_finish (what is to be said first) -> on_dead -> on_closed of every
+ * stream -> the stream closes -> on_gone, and the connection is freed. None of it inside the call that asked for it. */
 #ifndef CAKE_RPC_CONN_H
 #define CAKE_RPC_CONN_H
 

@@ -1,6 +1,6 @@
-/* Calls under faults of the net and of the heap, in the simulator. The checker: each call ends exactly once, with the right
- * answer or with an error; when the net is whole again calls go through; nothing is left behind.
- * ctest: no-tsan: one thread */
+/* Calls under faults of the net and of the heap, in the simulator. The checker: each call ends exactly once, with
+ * the right answer or with an error; when the net is whole again calls go through; nothing is left behind. ctest:
+ * no-tsan: one thread */
 #include <stdio.h>
 
 #include "rpc/fixture.h"

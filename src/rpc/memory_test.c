@@ -1,4 +1,5 @@
-/* Blocks of the slab and of a channel's spare ones: what is in them stays while they grow from one kind to another, and they are used again. */
+/* Blocks of the slab and of a channel's spare ones: what is in them stays while they grow from one kind to another,
+ * and they are used again. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

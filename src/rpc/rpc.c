@@ -35,8 +35,8 @@ int cake_rpc_status(int err)
     }
 }
 
-/* By name only: the layers here run in any environment, and uv is no layer of theirs. Not weak: a static library would leave
- * uv out then. */
+/* By name only: the layers here run in any environment, and uv is no layer of theirs. Not weak: a static library
+ * would leave uv out then. */
 struct cake_uv_options;
 extern int cake_uv_env_new(const struct cake_uv_options *options, cake_env_t **out);
 

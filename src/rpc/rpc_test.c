@@ -178,7 +178,8 @@ static void a_borrowed_body_is_given_back_once(bool is_sim)
     cake_call_free(call);
     fixture_wait(&fixture, is_loan_over, &loans[COUNT]);
     assert_int_equal(loans[COUNT].outcome.err, CAKE_ECANCELED);
-    /* Whether the whole body was away before it was canceled is seen only now: what follows on the connection is after it. */
+    /* Whether the whole body was away before it was canceled is seen only now: what follows on the connection is
+     * after it. */
     assert_int_equal(cake_channel_call(fixture.channel, "/test/echo", NULL, 0, NULL, NULL), 0);
     for (int i = 0; i < atomic_load(&fixture.parked_count); i++)
         cake_rpc_fail(fixture.parked[i], CAKE_ECANCELED, NULL);
@@ -610,7 +611,7 @@ static void an_environment_comes_by_itself(void **state)
     assert_int_equal(cake_channel_close(NULL), 0);
 }
 
-/* ---- options of programs that were built with other headers: shorter, longer, longer with what is not known here ---- */
+/* ---- options of programs that were built with other headers: shorter, longer, longer with what is not known here - */
 
 static void configs_of_older_and_newer_servers_are_understood(void **state)
 {

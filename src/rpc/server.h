@@ -4,8 +4,8 @@
  *      |  \--- connections --- streams of h2 = calls
  *      \------ worker lanes
  *
- * A call lives as long as anybody needs it: its stream (until on_closed), whoever holds it (until reply or fail has come to the
- * loop), a lane that runs its handler (until the work is done). The last of the three frees it. */
+ * A call lives as long as anybody needs it: its stream (until on_closed), whoever holds it (until reply or fail has
+ * come to the loop), a lane that runs its handler (until the work is done). The last of the three frees it. */
 #ifndef CAKE_RPC_SERVER_H
 #define CAKE_RPC_SERVER_H
 

@@ -1,5 +1,6 @@
-/* slab.h: blocks of one loop thread, kept for reuse by size. A burst of calls takes and gives back far more small blocks than a
- * thread cache of malloc holds; large ones, of whole bodies, would be given to the kernel and come back as pages to be cleared.
+/* slab.h: blocks of one loop thread, kept for reuse by size. A burst of calls takes and gives back far more small
+ * blocks than a thread cache of malloc holds; large ones, of whole bodies, would be given to the kernel and come back
+ * as pages to be cleared.
  *
  *   small   classes of 64, 128, ... 2048 bytes, each a list of spare blocks: [class | 16 bytes, then what the user has]
  *   large   classes of 128 KiB, 256 KiB, ... 4 MiB, likewise

@@ -1,5 +1,5 @@
-/* spare.h: large blocks of one channel for the bodies of replies, which are freed on any thread and maybe after the channel: given back to
- * the kernel after each call, they would come back as pages to be cleared.
+/* spare.h: large blocks of one channel for the bodies of replies, which are freed on any thread and maybe after the
+ * channel: given back to the kernel after each call, they would come back as pages to be cleared.
  *
  *   places: [ block | NULL | block ... ]    taken and given by one atomic exchange each
  *

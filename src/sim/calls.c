@@ -1,6 +1,6 @@
 /* Calls between the nodes, beside the store's: services that answer at once, later, from a worker, or with an error.
- * Checker "calls": the answer is that of the question, the error is the one that the handler gave, each call ends once, in its
- * time, and no handler runs twice for one call. */
+ * Checker "calls": the answer is that of the question, the error is the one that the handler gave, each call ends
+ * once, in its time, and no handler runs twice for one call. */
 #include "sim/sim.h"
 
 #include <stdio.h>
@@ -23,7 +23,7 @@ struct cake__asked {
     uint32_t runs; /* of the handler */
 };
 
-/* ---- serving --------------------------------------------------------------------------------------------------------------*/
+/* ---- serving ------------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake_timer_t timer;
@@ -105,7 +105,7 @@ int cake__calls_serve(cake__trial_node_t *node)
     return node->trial->plan.calls == 0 ? 0 : cake_node_add_service(node->node, &service);
 }
 
-/* ---- asking -----------------------------------------------------------------------------------------------------------------*/
+/* ---- asking -------------------------------------------------------------------------------------------------------*/
 
 static void check_body(cake__trial_t *trial, const cake__asked_t *asked, cake_slice_t body)
 {

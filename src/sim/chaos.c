@@ -72,7 +72,7 @@ static cake__trial_node_t *any_node(cake__trial_t *trial, cake__process_state_t 
     return NULL;
 }
 
-/* ---- links ------------------------------------------------------------------------------------------------------------------*/
+/* ---- links --------------------------------------------------------------------------------------------------------*/
 
 static void on_mended(void *arg)
 {
@@ -120,7 +120,7 @@ static void partition(cake__trial_t *trial)
     later(trial, 100 + below(trial, trial->plan.partition_len_ms), on_mended, (happening_t){.trial = trial});
 }
 
-/* ---- hosts ------------------------------------------------------------------------------------------------------------------*/
+/* ---- hosts --------------------------------------------------------------------------------------------------------*/
 
 static void on_resumed(void *arg)
 {
@@ -227,8 +227,8 @@ static void on_left(void *arg)
         later(node->trial, 200, on_left, happening);
 }
 
-/* With its machine, or after a goodbye, when another machine gets its id. Never a second one: the levels promise to survive less
- * than half of the replicas. */
+/* With its machine, or after a goodbye, when another machine gets its id. Never a second one: the levels promise to
+ * survive less than half of the replicas. */
 static void lose_disk(cake__trial_t *trial)
 {
     cake__trial_node_t *node = any_node(trial, CAKE__IS_UP);
@@ -259,7 +259,7 @@ static void double_one(cake__trial_t *trial)
     cake__node_impersonate(node);
 }
 
-/* ---- absence: so long that the others drop tombstones without the node ---------------------------------------------*/
+/* ---- absence: so long that the others drop tombstones without the node --------------------------------------------*/
 
 static void forget(void *arg)
 {
@@ -320,7 +320,7 @@ static void jump_clock(cake__trial_t *trial)
                                            (int64_t)trial->plan.clock_drift_ppm);
 }
 
-/* ---- a full disk: everything is refused until somebody makes room -------------------------------------------------------------*/
+/* ---- a full disk: everything is refused until somebody makes room -------------------------------------------------*/
 
 static void on_room(void *arg)
 {
@@ -398,7 +398,7 @@ static void join(cake__trial_t *trial)
     }
 }
 
-/* ---- beginning and end --------------------------------------------------------------------------------------------------*/
+/* ---- beginning and end --------------------------------------------------------------------------------------------*/
 
 void cake__chaos_start(cake__trial_t *trial)
 {

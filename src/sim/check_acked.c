@@ -1,5 +1,5 @@
-/* Checker "acknowledged": when a write is acknowledged at a level, so many disks have it, or something greater, at that very
- * moment; a refused one is on none. */
+/* Checker "acknowledged": when a write is acknowledged at a level, so many disks have it, or something greater, at
+ * that very moment; a refused one is on none. */
 #include "sim/sim.h"
 
 bool cake__has_lost_disks(const cake__trial_t *trial)
@@ -8,7 +8,8 @@ bool cake__has_lost_disks(const cake__trial_t *trial)
     return trial->result->disk_losses > 0 || (trial->was_taken_over && is_with_store);
 }
 
-/* A lost disk takes copies along, a forgotten node no longer counts: then the numbers of the levels say nothing, until all are equal. */
+/* A lost disk takes copies along, a forgotten node no longer counts: then the numbers of the levels say nothing,
+ * until all are equal. */
 bool cake__do_levels_hold(const cake__trial_t *trial)
 {
     return trial->is_last_round ||

@@ -1,5 +1,6 @@
-/* Checker "clock": the stamps that a client gets from one node grow, across restarts too, and a write is above everything
- * that its client had been told by that run of the node before; the clock of a node is never behind what it has on its disk. */
+/* Checker "clock": the stamps that a client gets from one node grow, across restarts too, and a write is above
+ * everything that its client had been told by that run of the node before; the clock of a node is never behind what
+ * it has on its disk. */
 #include "sim/sim.h"
 
 void cake__check_clock(cake__trial_t *trial, const cake__op_t *op)
@@ -19,8 +20,8 @@ void cake__check_clock(cake__trial_t *trial, const cake__op_t *op)
     *floor = cake__max_u64(*floor, op->timestamp);
 }
 
-/* An application takes stamps, too. Those below the bound that is on disk are above all taken before, also by runs of the node that
- * crashed. */
+/* An application takes stamps, too. Those below the bound that is on disk are above all taken before, also by runs
+ * of the node that crashed. */
 void cake__check_now(cake__trial_node_t *node)
 {
     cake_hlc_t stamp = cake_node_now(node->node);

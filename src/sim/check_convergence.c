@@ -1,6 +1,7 @@
-/* Checker "convergence": once everything is mended all replicas are equal: their contexts, their sets, every row of their
- * disks; and each key shows the greatest write that ever was durable on a disk that is still there (the model's theorem
- * and I1). A delete whose disk is lost may have been heard of before: what a repair killed for it stays away. So no acknowledged write is missing, and nothing that a delete has observed is back. */
+/* Checker "convergence": once everything is mended all replicas are equal: their contexts, their sets, every row of
+ * their disks; and each key shows the greatest write that ever was durable on a disk that is still there (the
+ * model's theorem and I1). A delete whose disk is lost may have been heard of before: what a repair killed for it
+ * stays away. So no acknowledged write is missing, and nothing that a delete has observed is back. */
 #include "sim/sim.h"
 
 #include <stdio.h>
@@ -151,8 +152,8 @@ void cake__check_purged(cake__trial_t *trial)
     }
 }
 
-/* Where no disk is lost, nor taken for lost, nobody is forgotten, nobody is new and no day has passed at once, deltas are enough (the
- * model's strict runs). Elsewhere holes hold nothing up any more after hole_age_ms. */
+/* Where no disk is lost, nor taken for lost, nobody is forgotten, nobody is new and no day has passed at once,
+ * deltas are enough (the model's strict runs). Elsewhere holes hold nothing up any more after hole_age_ms. */
 void cake__check_strict(cake__trial_t *trial)
 {
     uint32_t losses = CAKE_SIM_DISK_LOSS | CAKE_SIM_FORGET | CAKE_SIM_JOIN | CAKE_SIM_DUPLICATE_STORE;

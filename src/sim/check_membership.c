@@ -1,5 +1,5 @@
-/* Checker "membership": where nothing disturbs it nobody is taken for dead, and a while after everything is mended every
- * node sees exactly the nodes that run. */
+/* Checker "membership": where nothing disturbs it nobody is taken for dead, and a while after everything is mended
+ * every node sees exactly the nodes that run. */
 #include "sim/sim.h"
 
 #include <stdio.h>

@@ -1,11 +1,13 @@
-/* Checker "reads": a local read or scan gives what the disk had when it was asked, or something later; a read that asks a majority is not
- * older than what the same majority, of all or in one data centre, had acknowledged before; where it finds nothing, a delete came later.
- * A write with a condition has read, too: of two that expect the same document on one node, one is done. */
+/* Checker "reads": a local read or scan gives what the disk had when it was asked, or something later; a read that
+ * asks a majority is not older than what the same majority, of all or in one data centre, had acknowledged before;
+ * where it finds nothing, a delete came later. A write with a condition has read, too: of two that expect the same
+ * document on one node, one is done. */
 #include "sim/sim.h"
 
-/* ---- what majorities have acknowledged ----------------------------------------------------------------------------------------*/
+/* ---- what majorities have acknowledged ----------------------------------------------------------------------------*/
 
-/* On which majorities a write at the level is, and which a read asks: bit 0 of all replicas, bit 1 + d of those in data centre d. */
+/* On which majorities a write at the level is, and which a read asks: bit 0 of all replicas, bit 1 + d of those in
+ * data centre d. */
 static uint32_t majorities(const cake__op_t *op)
 {
     uint32_t centers = op->trial->plan.data_centers;
@@ -49,7 +51,7 @@ cake_hlc_t cake__floor_of_read(const cake__trial_t *trial, const cake__op_t *op)
     return floor;
 }
 
-/* ---- reads -------------------------------------------------------------------------------------------------------------------*/
+/* ---- reads --------------------------------------------------------------------------------------------------------*/
 
 static void check_document(cake__trial_t *trial, const cake__op_t *op, const cake_doc_t *doc)
 {
@@ -109,9 +111,10 @@ void cake__check_read(cake__trial_t *trial, const cake__op_t *op, const cake_res
         check_majority(trial, op, is_found, is_found ? found : result->timestamp);
 }
 
-/* ---- conditions ----------------------------------------------------------------------------------------------------------------*/
+/* ---- conditions ---------------------------------------------------------------------------------------------------*/
 
-/* A delete of this node that may have come first, and which no disk has seen when it went into the batch of the write. */
+/* A delete of this node that may have come first, and which no disk has seen when it went into the batch of the
+ * write. */
 static bool has_delete_beside(const cake__trial_t *trial, const cake__op_t *op)
 {
     for (uint32_t i = 0; i < trial->op_count; i++) {

@@ -1,5 +1,5 @@
-/* Checker "resources": a node's heap stays below its cap, and nothing is left of it after a graceful stop; every queue is
- * empty once all is quiet. */
+/* Checker "resources": a node's heap stays below its cap, and nothing is left of it after a graceful stop; every
+ * queue is empty once all is quiet. */
 #include "sim/sim.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Checker "rows": whatever reaches a disk is what a client asked for, unchanged, and never what was refused. Also keeps,
- * per disk and key, the greatest write that was ever durable there: the other checkers compare with it. */
+/* Checker "rows": whatever reaches a disk is what a client asked for, unchanged, and never what was refused. Also
+ * keeps, per disk and key, the greatest write that was ever durable there: the other checkers compare with it. */
 #include "sim/sim.h"
 
 static void check_value(cake__disk_t *disk, const cake_write_t *write, uint32_t keyspace, uint32_t key,

@@ -1,5 +1,5 @@
-/* Checker "watch": whoever watches a store from its start hears of every change once, in the order in which it was applied:
- * per key the stamps grow, and the last one told is the last one written. */
+/* Checker "watch": whoever watches a store from its start hears of every change once, in the order in which it was
+ * applied: per key the stamps grow, and the last one told is the last one written. */
 #include "sim/sim.h"
 
 void cake__check_change(cake__trial_node_t *node, const cake_change_t *change)

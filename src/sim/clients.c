@@ -1,12 +1,13 @@
-/* Clients: one per node, asking its store for puts, deletes and reads at all levels over few keys, and writing down what they
- * were answered. Values carry the number of their operation, so that every row found later tells where it comes from. */
+/* Clients: one per node, asking its store for puts, deletes and reads at all levels over few keys, and writing down
+ * what they were answered. Values carry the number of their operation, so that every row found later tells where it
+ * comes from. */
 #include "sim/sim.h"
 
 #include <stdio.h>
 
 #define VALUE_HEAD 12u /* operation u32, item u32, length u32 */
 
-/* ---- keys and values ------------------------------------------------------------------------------------------------------*/
+/* ---- keys and values ----------------------------------------------------------------------------------------------*/
 
 /* Every fifth key is too long for its id to hold it, and every fifth one is a UUID, which it holds in another form. */
 size_t cake__key_text(uint32_t key, char out[64])
@@ -81,7 +82,7 @@ bool cake__value_parse(cake_slice_t value, uint32_t *op, uint32_t *item)
     return true;
 }
 
-/* ---- answers ----------------------------------------------------------------------------------------------------------------*/
+/* ---- answers ------------------------------------------------------------------------------------------------------*/
 
 static const char *const kind_names[] = {"put", "del", "get", "get_at", "scan"};
 
@@ -90,8 +91,8 @@ static bool is_write(const cake__op_t *op)
     return op->kind == CAKE__OP_PUT || op->kind == CAKE__OP_DEL;
 }
 
-/* It was sent while the disk was busy with it; unless the others' storages ask back for the value, or no batch of its lane was written since one
- * failed: a full disk refuses whole. */
+/* It was sent while the disk was busy with it; unless the others' storages ask back for the value, or no batch of
+ * its lane was written since one failed: a full disk refuses whole. */
 static bool may_be_elsewhere(const cake__op_t *op, int err)
 {
     uint64_t batches;
@@ -203,7 +204,7 @@ void cake__clients_node_gone(cake__trial_node_t *node)
     }
 }
 
-/* ---- asking -----------------------------------------------------------------------------------------------------------------*/
+/* ---- asking -------------------------------------------------------------------------------------------------------*/
 
 cake__op_t *cake__op_new(cake__trial_t *trial, cake__trial_node_t *node)
 {
@@ -289,7 +290,7 @@ static int ask_put(cake_store_t *store, const char *keyspace, cake__op_t *op)
     return err;
 }
 
-/* ---- scans: they wait, as an application's thread does ----------------------------------------------------------------*/
+/* ---- scans: they wait, as an application's thread does ------------------------------------------------------------*/
 
 typedef struct {
     cake__op_t *op;

@@ -14,7 +14,7 @@
 
 #define RETRY_MS 700u
 
-/* ---- starting -------------------------------------------------------------------------------------------------------------*/
+/* ---- starting -----------------------------------------------------------------------------------------------------*/
 
 static void on_membership(void *arg, cake_membership_kind_t kind, const cake_member_t *member)
 {
@@ -164,7 +164,7 @@ void cake__node_up(cake__trial_node_t *node, bool with_seeds)
     trial->blocking--;
 }
 
-/* ---- ending -----------------------------------------------------------------------------------------------------------------*/
+/* ---- ending -------------------------------------------------------------------------------------------------------*/
 
 void cake__node_crash(cake__trial_node_t *node, cake__crash_t how)
 {
@@ -220,9 +220,9 @@ void cake__node_leave(cake__trial_node_t *node)
     env->ops->post(env, &node->stop_post);
 }
 
-/* ---- a second node with an id that is taken ---------------------------------------------------------------------------------
- * As when somebody copies a configuration: the same generation, another address, an empty storage of its own. Clients do not know it.
- * It is refused, and must do no harm. */
+/* ---- a second node with an id that is taken -------------------------------------------------------------------------
+ * As when somebody copies a configuration: the same generation, another address, an empty storage of its own.
+ * Clients do not know it. It is refused, and must do no harm. */
 
 void cake__node_impersonate(cake__trial_node_t *node)
 {
@@ -257,7 +257,8 @@ void cake__node_impersonate(cake__trial_node_t *node)
     trial->is_impostor_starting = false;
 }
 
-/* Cut off or down for a while, the first of the two may have been taken for the second: somebody has to start it again. */
+/* Cut off or down for a while, the first of the two may have been taken for the second: somebody has to start it
+ * again. */
 void cake__node_unrefuse(cake__trial_node_t *node)
 {
     if (node->state != CAKE__IS_UP || node->waiting != 0 || !node->node->is_duplicate || node->trial->impostor != NULL)
@@ -281,7 +282,7 @@ void cake__impostor_end(cake__trial_t *trial)
     trial->impostor_store = NULL;
 }
 
-/* ---- the cluster ------------------------------------------------------------------------------------------------------------*/
+/* ---- the cluster --------------------------------------------------------------------------------------------------*/
 
 bool cake__node_is_ready(const cake__trial_node_t *node)
 {

@@ -7,8 +7,8 @@
  *
  * The work of a lane runs in one event: a crash before it loses the batch, a crash after it loses the answer.
  *
- * SQLite (files.c) or a user's storage takes the place of those in memory. It is opened at each start, and then must have every
- * row that it said it had written. */
+ * SQLite (files.c) or a user's storage takes the place of those in memory. It is opened at each start, and then must
+ * have every row that it said it had written. */
 #include "sim/sim.h"
 
 #include "storage/storage.h"
@@ -30,7 +30,7 @@ static cake_storage_t *storage_of(cake__disk_t *disk, cake_slice_t keyspace)
     return disk->lanes[lane_of(disk, keyspace)];
 }
 
-/* ---- batches that may turn up -------------------------------------------------------------------------------------------*/
+/* ---- batches that may turn up -------------------------------------------------------------------------------------*/
 
 static uint8_t *copy(uint8_t *at, cake_slice_t *slice)
 {
@@ -75,7 +75,7 @@ static void drop_pending(cake__pending_t *pending)
     *pending = (cake__pending_t){0};
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------------------*/
+/* ---- writing ------------------------------------------------------------------------------------------------------*/
 
 bool cake__stamp_is_above(const cake__stamp_t *a, const cake__stamp_t *b)
 {
@@ -96,7 +96,8 @@ static bool find_place(const cake__trial_t *trial, const cake_write_t *write, si
     return key < trial->plan.keys;
 }
 
-/* The row that a key shows from now on. One that is erased while it lives was killed: by a repair, or as a node joins. */
+/* The row that a key shows from now on. One that is erased while it lives was killed: by a repair, or as a node
+ * joins. */
 static void note_row(cake__disk_t *disk, const cake_write_t *write)
 {
     size_t place;
@@ -179,7 +180,7 @@ bool cake__disk_is_refusing(cake__disk_t *disk, uint32_t keyspace, uint64_t *bat
     return disk->is_refusing[lane];
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------------*/
+/* ---- reading ------------------------------------------------------------------------------------------------------*/
 
 static int read_error(cake__disk_t *disk)
 {
@@ -288,7 +289,7 @@ static const cake_storage_ops_t disk_ops = {
     .close = disk_close,
 };
 
-/* ---- for checkers: past every error ---------------------------------------------------------------------------------------*/
+/* ---- for checkers: past every error -------------------------------------------------------------------------------*/
 
 static int on_row(void *arg, const cake_row_t *row)
 {
@@ -333,7 +334,7 @@ void cake__disk_damage(cake__disk_t *disk, uint32_t keyspace, uint32_t key)
     cake__note_of(disk->node, CAKE__MARK_EVENT, "key %u of %s is damaged", (unsigned)key, name);
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------------------*/
+/* ---- life ---------------------------------------------------------------------------------------------------------*/
 
 static void make_lanes(cake__disk_t *disk)
 {

@@ -1,11 +1,11 @@
-/* Every interleaving of a few operations on a few sets, as far as a bound on states goes: breadth first, so that the first way to a
- * violation is a shortest one. A state is reached by running its way again from the beginning; two ways that end in equal sets,
- * messages and sessions are one state.
+/* Every interleaving of a few operations on a few sets, as far as a bound on states goes: breadth first, so that the
+ * first way to a violation is a shortest one. A state is reached by running its way again from the beginning; two ways
+ * that end in equal sets, messages and sessions are one state.
  *
  *      queue of states: (parent, choice) --run again--> sets, messages, sessions --> digest: seen before? --> checks --> choices
  *
- * Only <datacake/orswot.h> is used: what is checked is what applications get. Of three replicas the first writes first; which
- * one that is makes no difference. */
+ * Only <datacake/orswot.h> is used: what is checked is what applications get. Of three replicas the first writes
+ * first; which one that is makes no difference. */
 #include <datacake/sim.h>
 
 #include <stdio.h>
@@ -25,7 +25,7 @@
 #define WALL_MS      UINT64_C(1000000)
 #define NEVER_MS     (UINT64_C(1) << 40)
 
-/* ---- the world --------------------------------------------------------------------------------------------------------------*/
+/* ---- the world ----------------------------------------------------------------------------------------------------*/
 
 typedef enum { WRITE, DELIVER, OPEN, ASK, TAKE, PURGE, FORGET, CRASH } kind_t;
 
@@ -110,7 +110,7 @@ static void world_free(world_t *world)
         cake_orswot_free(world->sets[i]);
 }
 
-/* ---- what may happen next -------------------------------------------------------------------------------------------------*/
+/* ---- what may happen next -----------------------------------------------------------------------------------------*/
 
 static void add(choice_t *choices, uint32_t *count, kind_t kind, uint32_t a, uint32_t b, uint32_t c)
 {
@@ -188,7 +188,7 @@ static void format_choice(const choice_t *choice, char *out, size_t size)
     }
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------------------------------*/
+/* ---- steps --------------------------------------------------------------------------------------------------------*/
 
 static bool is_known(const world_t *world, cake_dot_t dot)
 {
@@ -358,7 +358,7 @@ static void step(world_t *world, const choice_t *choice)
     }
 }
 
-/* ---- checks -----------------------------------------------------------------------------------------------------------------*/
+/* ---- checks -------------------------------------------------------------------------------------------------------*/
 
 static bool beats(const cake_record_t *a, const cake_record_t *b)
 {
@@ -422,7 +422,8 @@ static void pull_whole(world_t *world, uint32_t to, uint32_t from)
     }
 }
 
-/* From every state there is an end: messages still under way arrive late, or never, and then whole sessions make all equal. */
+/* From every state there is an end: messages still under way arrive late, or never, and then whole sessions make all
+ * equal. */
 static void check_end(world_t *world, bool arrives)
 {
     for (uint32_t i = 0; i < SESSIONS_MAX; i++)
@@ -449,7 +450,7 @@ static void check_end(world_t *world, bool arrives)
         violate(world, "what arrives late makes equal replicas differ");
 }
 
-/* ---- the search -----------------------------------------------------------------------------------------------------------*/
+/* ---- the search ---------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     uint32_t parent;

@@ -1,7 +1,7 @@
-/* Storages that get from the node of origin what does not fit into a message (CAKE_STORAGE_FETCHES): each fourth operation counts as so
- * large. Its bytes are asked for on the lane's thread, before the batch is written, while everything else goes on.
- * Checker "fetches": whoever is asked has the write on its disk, or that document under an older stamp: a repair may give it a new one,
- * and it may be deleted there meanwhile. */
+/* Storages that get from the node of origin what does not fit into a message (CAKE_STORAGE_FETCHES): each fourth
+ * operation counts as so large. Its bytes are asked for on the lane's thread, before the batch is written, while
+ * everything else goes on. Checker "fetches": whoever is asked has the write on its disk, or that document under an
+ * older stamp: a repair may give it a new one, and it may be deleted there meanwhile. */
 #include "sim/sim.h"
 
 #include <datacake/rpc.h>

@@ -1,4 +1,5 @@
-/* The SQLite storage of a node, on a disk that fails as disks do. SQLite sees it as a file system of its own (sqlite3_vfs):
+/* The SQLite storage of a node, on a disk that fails as disks do. SQLite sees it as a file system of its own
+ * (sqlite3_vfs):
  *
  *      SQLite --xWrite--> file of the machine, in a scratch directory: what processes see
  *                 |
@@ -6,11 +7,12 @@
  *
  *      process killed: the file stays as it is               power cut: file = image + some of the changes, perhaps torn
  *
- * Calls fail at the rates that the seed has drawn: writes by halves, for want of room, and syncs, which then lose some of
- * what they should have made durable, whatever a later sync says. A process that ended has no say any more: its last
+ * Calls fail at the rates that the seed has drawn: writes by halves, for want of room, and syncs, which then lose some
+ * of what they should have made durable, whatever a later sync says. A process that ended has no say any more: its last
  * calls, as the handles it left are closed, do nothing. Removed files are gone at once.
  *
- * Everything happens in one thread; what SQLite draws at random (salts of its log) decides nothing that a run could see. */
+ * Everything happens in one thread; what SQLite draws at random (salts of its log) decides nothing that a run could
+ * see. */
 #include "sim/sim.h"
 
 #include <sqlite3.h>
@@ -58,7 +60,7 @@ typedef struct handle {
     sqlite3_file *machine;
 } handle_t;
 
-/* ---- what was synced and what was not -------------------------------------------------------------------------------------*/
+/* ---- what was synced and what was not -----------------------------------------------------------------------------*/
 
 static void drop_changes(watched_t *watched)
 {
@@ -153,7 +155,7 @@ static void unwatch_all(cake__files_t *files)
         unwatch(CAKE_CONTAINER_OF(files->watched.next, watched_t, link));
 }
 
-/* ---- errors -----------------------------------------------------------------------------------------------------------------*/
+/* ---- errors -------------------------------------------------------------------------------------------------------*/
 
 static uint64_t below(cake__files_t *files, uint64_t bound)
 {
@@ -185,7 +187,7 @@ static void *resize(void *ctx, void *data, size_t size)
     return NULL;
 }
 
-/* ---- the file system ------------------------------------------------------------------------------------------------------*/
+/* ---- the file system ----------------------------------------------------------------------------------------------*/
 
 static handle_t *handle_of(sqlite3_file *file)
 {
@@ -300,7 +302,8 @@ static int file_sector(sqlite3_file *file)
 static int file_traits(sqlite3_file *file)
 {
     /* As SQLite takes for granted of disks unless it is told otherwise. Without it the log is filled up to the end of a
-     * sector behind each sync, and a later sync that fails may lose that filling, which the log is not readable beyond. */
+     * sector behind each sync, and a later sync that fails may lose that filling, which the log is not readable
+     * beyond. */
     return SQLITE_IOCAP_POWERSAFE_OVERWRITE;
 }
 
@@ -367,7 +370,7 @@ static int files_remove(sqlite3_vfs *vfs, const char *path, int is_synced)
     return code;
 }
 
-/* ---- the end of a process -----------------------------------------------------------------------------------------------*/
+/* ---- the end of a process -----------------------------------------------------------------------------------------*/
 
 typedef enum fate { DROP_ALL, KEEP_ALL, KEEP_SOME, TEAR, FATES } fate_t;
 
@@ -428,9 +431,10 @@ void cake__files_end(cake__files_t *files, cake_storage_t *storage, cake__end_t 
     unwatch_all(files); /* whoever comes next finds the files as they are now, and durable */
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------------------*/
+/* ---- life ---------------------------------------------------------------------------------------------------------*/
 
-/* The directory of all disks of the run; in memory where the machine has such a place, since nothing here has to last. */
+/* The directory of all disks of the run; in memory where the machine has such a place, since nothing here has to
+ * last. */
 static bool has_scratch(cake__trial_t *trial)
 {
     static const char *const places[] = {"/dev/shm", "/tmp"};

@@ -1,6 +1,7 @@
-/* Followers: on each node an application that follows one keyspace from where it was, slower than it is written. What it knows and
- * how far it is are kept in one step, and outlive its node; one that starts may go on with what that of another node has, as an application that has
- * moved. Checker "watch": it is told of nothing older than what it knows, and in the end it knows just what the disk has. */
+/* Followers: on each node an application that follows one keyspace from where it was, slower than it is written.
+ * What it knows and how far it is are kept in one step, and outlive its node; one that starts may go on with what
+ * that of another node has, as an application that has moved. Checker "watch": it is told of nothing older than what
+ * it knows, and in the end it knows just what the disk has. */
 #include "sim/sim.h"
 
 #include <stdio.h>

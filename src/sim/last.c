@@ -1,6 +1,7 @@
-/* The last round: once all replicas are equal and everything is mended, clients on all nodes read, put, read, delete and read again, at
- * every level. Nothing is wrong any more, so each has to be reached within the time of one call; what that is worth is checked as
- * in the time of chaos, and nothing is excused. Registries that differ for ever show here, and counts of replicas that are no more. */
+/* The last round: once all replicas are equal and everything is mended, clients on all nodes read, put, read, delete
+ * and read again, at every level. Nothing is wrong any more, so each has to be reached within the time of one call;
+ * what that is worth is checked as in the time of chaos, and nothing is excused. Registries that differ for ever
+ * show here, and counts of replicas that are no more. */
 #include "sim/sim.h"
 
 #include <stdio.h>

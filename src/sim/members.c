@@ -1,5 +1,6 @@
 /* The membership core alone, message by message, for clusters of a thousand members: crashes and restarts, pauses, a
- * partition, loss. Checkers: nobody who runs is declared dead; every crash is known to all in time; in the end all see all. */
+ * partition, loss. Checkers: nobody who runs is declared dead; every crash is known to all in time; in the end all
+ * see all. */
 #include <datacake/sim.h>
 
 #include <stdio.h>

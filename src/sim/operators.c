@@ -1,5 +1,5 @@
-/* Operators: what people and scripts ask of a node beside its documents. They wait, as threads of an application do, and their node is neither
- * stopped nor crashed meanwhile.
+/* Operators: what people and scripts ask of a node beside its documents. They wait, as threads of an application do,
+ * and their node is neither stopped nor crashed meanwhile.
  *
  *   cake_store_wait_for   after a start, while the faults go on: then the node has what the others had on their disks when it started
  *   cake_store_verify     as healing begins, beside everything that catches up: nothing is damaged, so nothing is found; and in
@@ -15,7 +15,7 @@ static uint64_t below(cake__trial_t *trial, uint64_t bound)
     return cake__below(trial, CAKE__TRIAL_DRAW_ADDED, bound);
 }
 
-/* ---- waiting for others -----------------------------------------------------------------------------------------------------*/
+/* ---- waiting for others -------------------------------------------------------------------------------------------*/
 
 typedef struct {
     size_t count;
@@ -80,7 +80,7 @@ void cake__node_up_and_wait(cake__trial_node_t *node)
     cake__free(&cake__libc_alloc, expected.had);
 }
 
-/* ---- verifying --------------------------------------------------------------------------------------------------------------*/
+/* ---- verifying ----------------------------------------------------------------------------------------------------*/
 
 typedef struct {
     cake__trial_node_t *node;

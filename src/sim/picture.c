@@ -59,7 +59,7 @@ static uint64_t kept(uint64_t count, uint64_t most)
     return count < most ? count : most;
 }
 
-/* ---- gathering ------------------------------------------------------------------------------------------------------------*/
+/* ---- gathering ----------------------------------------------------------------------------------------------------*/
 
 void cake__picture_look(cake__trial_t *trial, uint32_t row, cake__look_t look)
 {
@@ -101,7 +101,7 @@ void cake__picture_flight(void *arg, uint32_t from, uint32_t to, uint64_t arrive
         cake__world_now_ns(trial->world), arrives_ns, (uint32_t)bytes, (uint16_t)from, (uint16_t)to, is_stream};
 }
 
-/* ---- drawing --------------------------------------------------------------------------------------------------------------*/
+/* ---- drawing ------------------------------------------------------------------------------------------------------*/
 
 static double x_of(const cake__picture_t *picture, uint64_t at_ns)
 {

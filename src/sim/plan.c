@@ -1,5 +1,5 @@
-/* What a seed has: each kind of fault is on or off, each with rates of its own (swarm testing: a fault that is always on
- * hides what only happens without it). */
+/* What a seed has: each kind of fault is on or off, each with rates of its own (swarm testing: a fault that is
+ * always on hides what only happens without it). */
 #include "sim/sim.h"
 
 #include <stdio.h>

@@ -14,7 +14,7 @@ static const struct {
 #undef CAKE_SIM_FAULT_NAME
 };
 
-/* ---- many -------------------------------------------------------------------------------------------------------------------*/
+/* ---- many ---------------------------------------------------------------------------------------------------------*/
 
 static void run_twice(uint64_t seed, const cake_sim_options_t *options, cake_sim_result_t *result)
 {
@@ -59,9 +59,9 @@ uint64_t cake_sim_run_range(const cake_sim_range_t *given, const cake_sim_option
     return failures;
 }
 
-/* ---- smaller ----------------------------------------------------------------------------------------------------------------
- * A seed with fewer faults is another run: the smaller options are tried with the seed that fails now and with the first few
- * numbers, and count when the same checker objects. */
+/* ---- smaller --------------------------------------------------------------------------------------------------------
+ * A seed with fewer faults is another run: the smaller options are tried with the seed that fails now and with the
+ * first few numbers, and count when the same checker objects. */
 
 #define OTHER_SEEDS 8u
 
@@ -177,7 +177,7 @@ unsigned cake_sim_shrink(uint64_t seed, cake_sim_options_t *options, cake_sim_re
     return runs;
 }
 
-/* ---- names --------------------------------------------------------------------------------------------------------------------*/
+/* ---- names --------------------------------------------------------------------------------------------------------*/
 
 int cake_sim_faults_parse(const char *text, uint32_t *out)
 {

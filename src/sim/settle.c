@@ -1,5 +1,5 @@
-/* After the chaos: everything is mended, and within bounds of virtual time the replicas become equal, tombstones go, and
- * the nodes stop without leaving anything. */
+/* After the chaos: everything is mended, and within bounds of virtual time the replicas become equal, tombstones go,
+ * and the nodes stop without leaving anything. */
 #include "sim/sim.h"
 
 #include <stdio.h>

@@ -17,8 +17,8 @@
  *        +------ node n: disk (survives), cake_node_t, cake_store_t (gone with a crash)
  *        +------ ops: what clients asked for, what they were answered
  *
- * Everything here belongs to one thread and is no part of a simulated heap. Nothing in this layer changes how production code
- * runs: it sees an environment and a storage. */
+ * Everything here belongs to one thread and is no part of a simulated heap. Nothing in this layer changes how
+ * production code runs: it sees an environment and a storage. */
 #ifndef CAKE_SIM_SIM_H
 #define CAKE_SIM_SIM_H
 
@@ -44,7 +44,7 @@ typedef struct cake_sim cake__trial_t; /* what hooks of users are given */
 typedef struct cake__trial_node cake__trial_node_t;
 typedef struct cake__asked cake__asked_t; /* a call and what became of it */
 
-/* ---- plan.c: what a seed draws ---------------------------------------------------------------------------------------*/
+/* ---- plan.c: what a seed draws ------------------------------------------------------------------------------------*/
 
 typedef struct cake__plan {
     uint32_t kinds; /* CAKE_SIM_... that are on */
@@ -73,7 +73,7 @@ typedef struct cake__plan {
 void cake__plan_draw(cake__trial_t *trial);
 void cake__plan_print(const cake__trial_t *trial, char *out, size_t size);
 
-/* ---- disk.c --------------------------------------------------------------------------------------------------------------*/
+/* ---- disk.c -------------------------------------------------------------------------------------------------------*/
 
 /* A write in the total order. hlc 0: none. */
 typedef struct cake__stamp {
@@ -123,7 +123,7 @@ bool cake__disk_is_refusing(cake__disk_t *disk, uint32_t keyspace, uint64_t *bat
 /* The row of a key as the disk has it now; false: none. */
 bool cake__disk_row(cake__disk_t *disk, uint32_t keyspace, uint32_t key, cake__stamp_t *out);
 
-/* ---- files.c -------------------------------------------------------------------------------------------------------------*/
+/* ---- files.c ------------------------------------------------------------------------------------------------------*/
 
 typedef struct cake__files cake__files_t;
 
@@ -140,7 +140,7 @@ void cake__files_end(cake__files_t *files, cake_storage_t *storage, cake__end_t 
 void cake__files_lose(cake__files_t *files);
 void cake__files_clean(cake__trial_t *trial); /* after those of all nodes are freed */
 
-/* ---- cluster.c -----------------------------------------------------------------------------------------------------------*/
+/* ---- cluster.c ----------------------------------------------------------------------------------------------------*/
 
 typedef enum cake__process_state {
     CAKE__IS_DOWN,
@@ -191,7 +191,7 @@ void cake__node_crash(cake__trial_node_t *node, cake__crash_t how);
 void cake__node_leave(cake__trial_node_t *node);          /* gracefully, in its own time */
 bool cake__node_is_ready(const cake__trial_node_t *node); /* up, joined, and knows all others as replicas */
 
-/* ---- clients.c -----------------------------------------------------------------------------------------------------------*/
+/* ---- clients.c ----------------------------------------------------------------------------------------------------*/
 
 typedef enum cake__op_kind { CAKE__OP_PUT, CAKE__OP_DEL, CAKE__OP_GET, CAKE__OP_GET_AT, CAKE__OP_SCAN } cake__op_kind_t;
 
@@ -246,7 +246,7 @@ bool cake__keyspace_parse(const cake__trial_t *trial, cake_slice_t name, uint32_
 bool cake__value_parse(cake_slice_t value, uint32_t *op, uint32_t *item);
 void cake__keyspace_name(uint32_t keyspace, char out[32]);
 
-/* ---- workload.c: code of users ------------------------------------------------------------------------------------------*/
+/* ---- workload.c: code of users ------------------------------------------------------------------------------------*/
 
 void cake__workload_begin(cake__trial_t *trial);
 void cake__workload_end(cake__trial_t *trial);
@@ -256,12 +256,12 @@ void cake__workload_gone(cake__trial_node_t *node);
 void cake__workload_check(cake__trial_t *trial);
 bool cake__is_foreign(const cake__trial_t *trial, cake_slice_t keyspace); /* of a workload */
 
-/* ---- fetches.c -----------------------------------------------------------------------------------------------------------*/
+/* ---- fetches.c ----------------------------------------------------------------------------------------------------*/
 
 int cake__fetches_serve(cake__trial_node_t *node);
 int cake__fetch_batch(cake__disk_t *disk, const cake_batch_t *batch); /* before it is written */
 
-/* ---- followers.c ----------------------------------------------------------------------------------------------------------*/
+/* ---- followers.c --------------------------------------------------------------------------------------------------*/
 
 typedef struct cake__follower cake__follower_t;
 
@@ -272,27 +272,27 @@ void cake__follower_gone(cake__trial_node_t *node); /* with the process */
 void cake__follower_free(cake__trial_node_t *node);
 bool cake__are_followers_told(cake__trial_t *trial, char *why, size_t size);
 
-/* ---- calls.c --------------------------------------------------------------------------------------------------------------*/
+/* ---- calls.c ------------------------------------------------------------------------------------------------------*/
 
 int cake__calls_serve(cake__trial_node_t *node);
 void cake__calls_start(cake__trial_t *trial);
 bool cake__are_calls_over(cake__trial_t *trial, char *why, size_t size);
 void cake__calls_free(cake__trial_t *trial);
 
-/* ---- chaos.c, settle.c ---------------------------------------------------------------------------------------------------*/
+/* ---- chaos.c, settle.c --------------------------------------------------------------------------------------------*/
 
 void cake__chaos_start(cake__trial_t *trial);
 void cake__chaos_free(cake__trial_t *trial);
 void cake__chaos_end(cake__trial_t *trial); /* mends everything, starts whoever is down */
 void cake__settle(cake__trial_t *trial);    /* waits, and demands */
 
-/* ---- operators.c ----------------------------------------------------------------------------------------------------------*/
+/* ---- operators.c --------------------------------------------------------------------------------------------------*/
 
 void cake__node_up_and_wait(cake__trial_node_t *node);
 void cake__verify_some(cake__trial_t *trial);
 void cake__verify_damaged(cake__trial_t *trial);
 
-/* ---- last.c ----------------------------------------------------------------------------------------------------------------*/
+/* ---- last.c -------------------------------------------------------------------------------------------------------*/
 
 #define CAKE__LAST_STEPS 5
 
@@ -300,7 +300,7 @@ void cake__last_begin(cake__trial_t *trial);
 void cake__last_step(cake__trial_t *trial, int step);
 bool cake__is_step_over(cake__trial_t *trial, char *why, size_t size);
 
-/* ---- checkers ------------------------------------------------------------------------------------------------------------*/
+/* ---- checkers -----------------------------------------------------------------------------------------------------*/
 
 void cake__check_acked(cake__trial_t *trial, const cake__op_t *op); /* check_acked.c */
 void cake__check_refused(cake__trial_t *trial, const cake__op_t *op);
@@ -328,7 +328,7 @@ bool cake__is_membership_exact(cake__trial_t *trial, char *why, size_t size); /*
 void cake__check_heap(cake__trial_node_t *node, bool is_stopped);             /* check_resources.c */
 bool cake__are_queues_empty(cake__trial_t *trial, char *why, size_t size);
 
-/* ---- the trial -----------------------------------------------------------------------------------------------------------*/
+/* ---- the trial ----------------------------------------------------------------------------------------------------*/
 
 typedef enum cake__trial_draw {
     CAKE__TRIAL_DRAW_PLAN,
@@ -424,7 +424,7 @@ void cake__note_of(cake__trial_node_t *node, cake__mark_t mark, const char *form
 void cake__note_detail(cake__trial_t *trial, const char *format, ...)
     CAKE_PRINTF(2, 3); /* of a dump: in the trace alone */
 
-/* ---- picture.c -----------------------------------------------------------------------------------------------------------*/
+/* ---- picture.c ----------------------------------------------------------------------------------------------------*/
 
 typedef struct cake__picture cake__picture_t;
 

@@ -1,4 +1,5 @@
-/* What happened, one line each with the virtual time in front; and the hash over it, by which two runs of a seed compare. */
+/* What happened, one line each with the virtual time in front; and the hash over it, by which two runs of a seed
+ * compare. */
 #include "sim/sim.h"
 
 #include <stdio.h>
@@ -85,7 +86,7 @@ cake_log_t cake__trace_log(cake__trial_t *trial)
     return (cake_log_t){on_log, trial, trial->options.least_log};
 }
 
-/* ---- the state of all replicas, for whoever looks for a cause ---------------------------------------------------------------*/
+/* ---- the state of all replicas, for whoever looks for a cause -----------------------------------------------------*/
 
 /* Of an actor without holes only the last number is of interest. */
 static void dump_context(cake__trial_t *trial, const cake__context_t *context, const char *whose)

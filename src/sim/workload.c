@@ -1,9 +1,10 @@
-/* Code of users in a cluster: told of starts and ends of nodes, asked for steps of clients, and for its rule at the end. */
+/* Code of users in a cluster: told of starts and ends of nodes, asked for steps of clients, and for its rule at the
+ * end. */
 #include "sim/sim.h"
 
 #include <stdio.h>
 
-/* ---- what hooks may ask -------------------------------------------------------------------------------------------------*/
+/* ---- what hooks may ask -------------------------------------------------------------------------------------------*/
 
 void cake_sim_fail(cake_sim_t *sim, const char *rule, const char *format, ...)
 {
@@ -63,7 +64,7 @@ cake_store_t *cake_sim_store(const cake_sim_t *sim, uint16_t id)
     return node != NULL ? node->store : NULL;
 }
 
-/* ---- calling the hooks ----------------------------------------------------------------------------------------------------*/
+/* ---- calling the hooks --------------------------------------------------------------------------------------------*/
 
 void cake__workload_begin(cake__trial_t *trial)
 {
@@ -111,7 +112,7 @@ bool cake__is_foreign(const cake__trial_t *trial, cake_slice_t keyspace)
     return trial->options.workload != NULL && !cake__keyspace_parse(trial, keyspace, &number);
 }
 
-/* ---- clients --------------------------------------------------------------------------------------------------------------*/
+/* ---- clients ------------------------------------------------------------------------------------------------------*/
 
 static void step_one(void *arg)
 {

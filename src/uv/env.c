@@ -75,8 +75,8 @@ void cake__uv_gate_wait(cake_env_t *env, cake_gate_t *gate)
     wait_until_open(gate_of(gate));
 }
 
-/* The waiter may free the gate before this has returned, which a semaphore is made for. A mutex and a condition would wake it
- * while the mutex is held, and so twice. */
+/* The waiter may free the gate before this has returned, which a semaphore is made for. A mutex and a condition
+ * would wake it while the mutex is held, and so twice. */
 void cake__uv_gate_open(cake_env_t *env, cake_gate_t *opaque)
 {
     (void)env;

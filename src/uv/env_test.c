@@ -313,7 +313,8 @@ static void test_closing_leaves_no_thread_and_no_descriptor(void **state)
         assert_int_equal(pthread_create(&closer, NULL, close_env, new_env(NULL)), 0);
         pthread_join(closer, NULL);
     }
-    /* The kernel lists a joined thread for a moment longer: those of the test before may have been among the first count. */
+    /* The kernel lists a joined thread for a moment longer: those of the test before may have been among the first
+     * count. */
     for (tries = 0; entries_of("/proc/self/task") > threads && tries < 60000; tries++)
         usleep(1000);
     assert_in_range(entries_of("/proc/self/task"), 1, threads);

@@ -43,8 +43,8 @@ static void run_due_timers(uv_poll_t *handle, int status, int events)
     }
 }
 
-/* A timer of the kernel's that stays set, where libuv's own would have the kernel set and cancel one around each sleep: 1.5 us of a lone call.
- * One that was put off is not set anew: it fires for nothing, once. */
+/* A timer of the kernel's that stays set, where libuv's own would have the kernel set and cancel one around each
+ * sleep: 1.5 us of a lone call. One that was put off is not set anew: it fires for nothing, once. */
 static void set_timer(cake__uvenv_t *env)
 {
     uint64_t deadline_ns = cake__timers_deadline_ns(&env->timers);
@@ -113,8 +113,8 @@ static void end_turn(uv_prepare_t *handle)
 
 /* ---- posts: a list that any thread pushes on and the loop takes whole ---- */
 
-/* uv_async_send would do, but where sender and loop share a processor the loop runs before the call has returned, and libuv
- * then spins until it has: 40 us of a put. A full pipe has enough in it to wake the loop. */
+/* uv_async_send would do, but where sender and loop share a processor the loop runs before the call has returned,
+ * and libuv then spins until it has: 40 us of a put. A full pipe has enough in it to wake the loop. */
 static void wake_loop(cake__uvenv_t *env)
 {
     ssize_t written;
@@ -140,8 +140,8 @@ void cake__uv_post(cake_env_t *base, cake_post_t *post)
         post->next = newest;
     } while (
         !atomic_compare_exchange_weak_explicit(&env->posts, &newest, post, memory_order_acq_rel, memory_order_relaxed));
-    /* Whoever found it empty wakes the loop, for all that follow until it takes them. The loop itself is awake, and looks
-     * at the list before it sleeps. */
+    /* Whoever found it empty wakes the loop, for all that follow until it takes them. The loop itself is awake, and
+     * looks at the list before it sleeps. */
     if (newest == NULL && !pthread_equal(pthread_self(), env->thread))
         wake_loop(env);
     atomic_fetch_sub_explicit(&env->posting, 1, memory_order_release);

@@ -307,8 +307,8 @@ static void advance(cake_stream_t *stream)
         flush(stream); /* an answer to a change of keys */
 }
 
-/* A server that refuses a client goes on reading for a moment: closing with bytes unread would reset the connection, and the
- * alert that names the reason could be lost. */
+/* A server that refuses a client goes on reading for a moment: closing with bytes unread would reset the connection,
+ * and the alert that names the reason could be lost. */
 bool cake__secure_lingers(cake_stream_t *stream)
 {
     cake__secure_t *secure = stream->secure;

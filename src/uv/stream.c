@@ -123,8 +123,8 @@ static void on_write_ended(uv_write_t *request, int status)
     cake__uv_end_write(stream);
 }
 
-/* The system's call itself: what uv_try_write adds to it is a tenth of what libuv costs a lone call. Libuv has nothing of this stream to send
- * when it is called, and its buffers are the system's. */
+/* The system's call itself: what uv_try_write adds to it is a tenth of what libuv costs a lone call. Libuv has
+ * nothing of this stream to send when it is called, and its buffers are the system's. */
 intptr_t cake__uv_send(cake_stream_t *stream, uv_buf_t *bufs, unsigned count)
 {
     struct msghdr message = {.msg_iov = (struct iovec *)(void *)bufs, .msg_iovlen = count};

@@ -1,12 +1,12 @@
-/* TLS 1.3 by OpenSSL over memory. A context is what streams of one owner share; each stream holds it, so that its owner may
- * exchange it for one with newer certificates at any time.
+/* TLS 1.3 by OpenSSL over memory. A context is what streams of one owner share; each stream holds it, so that its owner
+ * may exchange it for one with newer certificates at any time.
  *
  *   socket --feed--> [in] --> SSL --read--> application         SSL's own errors end the connection, with a reason in words
  *   socket <-output- [out] <- SSL <-write-- application
  *
- * With a cluster key there are no certificates: the key, hashed, is an external pre-shared key (RFC 8446, 2.2), used together
- * with a Diffie-Hellman exchange, so that one who learns it later cannot read what was recorded. Its name on the wire is
- * another hash of it, so that a server can hold several while keys are changed. */
+ * With a cluster key there are no certificates: the key, hashed, is an external pre-shared key (RFC 8446, 2.2), used
+ * together with a Diffie-Hellman exchange, so that one who learns it later cannot read what was recorded. Its name
+ * on the wire is another hash of it, so that a server can hold several while keys are changed. */
 #include "uv/tls.h"
 
 #include <errno.h>
@@ -160,8 +160,8 @@ static int use_psk(SSL *ssl, const EVP_MD *digest, const unsigned char **id, siz
     return *session != NULL;
 }
 
-/* A name that is none of ours is tried with our first key all the same: it does not verify, and both sides get to know that
- * their keys differ, instead of that a certificate is missing. */
+/* A name that is none of ours is tried with our first key all the same: it does not verify, and both sides get to
+ * know that their keys differ, instead of that a certificate is missing. */
 static int find_psk(SSL *ssl, const unsigned char *id, size_t id_len, SSL_SESSION **session)
 {
     const cake_tls_t *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));

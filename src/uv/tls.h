@@ -1,5 +1,5 @@
-/* tls.h: one TLS 1.3 connection as a machine: bytes of the socket in and out, bytes of the application out and in. No sockets,
- * no waiting; stream.c feeds it and sends what it puts out. Loop thread, but for opening a context. */
+/* tls.h: one TLS 1.3 connection as a machine: bytes of the socket in and out, bytes of the application out and in.
+ * No sockets, no waiting; stream.c feeds it and sends what it puts out. Loop thread, but for opening a context. */
 #ifndef CAKE_UV_TLS_H
 #define CAKE_UV_TLS_H
 
@@ -31,8 +31,8 @@ void cake__tls_close(cake_tls_t *context);
 int cake__tls_new(cake_tls_t *context, bool is_server, cake__tls_pool_t *pool, cake__tls_t **out); /* CAKE_ENOMEM */
 void cake__tls_free(cake__tls_t *tls);
 
-/* From the socket, once there is no input; buffer is the pool's, and read in place. False from keep: nothing is left of it; true: it is the
- * connection's until it is read. CAKE_EUNAUTHENTICATED. */
+/* From the socket, once there is no input; buffer is the pool's, and read in place. False from keep: nothing is left
+ * of it; true: it is the connection's until it is read. CAKE_EUNAUTHENTICATED. */
 int cake__tls_feed(cake__tls_t *tls, uint8_t *buffer, size_t len);
 bool cake__tls_keep(cake__tls_t *tls, uint8_t *buffer);
 int cake__tls_handshake(cake__tls_t *tls); /* 0: done; CAKE_EBUSY: needs more; else failed */

@@ -31,7 +31,7 @@ static size_t aligned(size_t len)
     return (len + ITEM_ALIGN - 1) & ~(size_t)(ITEM_ALIGN - 1);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     cake__buf_t buf;
@@ -265,7 +265,7 @@ void cake_view_free(const cake_alloc_t *alloc, void *data)
     cake__free(cake__alloc_or_default(alloc), data);
 }
 
-/* ---- checking ------------------------------------------------------------------------------------------------------ */
+/* ---- checking ---------------------------------------------------------------------------------------------------- */
 
 /* A message being checked: items must start at or after free_from and end by size. */
 typedef struct {

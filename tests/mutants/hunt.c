@@ -1,8 +1,9 @@
-/* hunt FROM COUNT: runs seeds until one fails, and prints how many it took and what it saw. One of eight is as it is drawn;
- * the others reach what those seldom do (shapes). Built by run.sh with a mutant; an assertion that ends the program is a catch,
- * too, and so is a seed that does not end.
+/* hunt FROM COUNT: runs seeds until one fails, and prints how many it took and what it saw. One of eight is as it is
+ * drawn; the others reach what those seldom do (shapes). Built by run.sh with a mutant; an assertion that ends the
+ * program is a catch, too, and so is a seed that does not end.
  *
- * hunt explore STATES: looks at every interleaving of a small case instead, and prints after how many states it saw something. */
+ * hunt explore STATES: looks at every interleaving of a small case instead, and prints after how many states it saw
+ * something. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

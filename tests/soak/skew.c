@@ -1,5 +1,6 @@
-/* The wall clock of one process: cc -shared -fPIC -o skew.so skew.c, LD_PRELOAD=skew.so DATACAKE_SKEW=FILE. The file holds eight bytes,
- * milliseconds to add, and may change at any time: it is mapped. Time that only runs forward stays as it is. */
+/* The wall clock of one process: cc -shared -fPIC -o skew.so skew.c, LD_PRELOAD=skew.so DATACAKE_SKEW=FILE. The file
+ * holds eight bytes, milliseconds to add, and may change at any time: it is mapped. Time that only runs forward
+ * stays as it is. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

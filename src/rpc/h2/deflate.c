@@ -179,8 +179,8 @@ static size_t cost_of(const cake__h2_header_t *headers, size_t count)
     return cost;
 }
 
-/* The table has not changed when it has as many entries as before and there was room for more without one going. When there is not, that
- * cannot be told any more: then it is emptied some time. */
+/* The table has not changed when it has as many entries as before and there was room for more without one going.
+ * When there is not, that cannot be told any more: then it is emptied some time. */
 static intptr_t encode_shared(cake__deflate_t *deflate, const cake__h2_header_t *headers, size_t count, size_t shared,
                               uint8_t *out)
 {

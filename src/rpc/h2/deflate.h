@@ -2,8 +2,8 @@
  *
  *   headers: [ what many messages have ] [ unique ones ]   ->   block: [ a kept one, or the encoder's ] [ the encoder's ]
  *
- * A kept block stays right as long as the encoder's table stays as it was: what follows one that may have changed it is encoded anew.
- * Unique headers never get a place in the table, and go to the end. */
+ * A kept block stays right as long as the encoder's table stays as it was: what follows one that may have changed it
+ * is encoded anew. Unique headers never get a place in the table, and go to the end. */
 #ifndef CAKE_RPC_H2_DEFLATE_H
 #define CAKE_RPC_H2_DEFLATE_H
 
@@ -45,7 +45,8 @@ int cake__deflate_limit(cake__deflate_t *deflate,
                         uint32_t max_bytes); /* the peer's table is to be no larger; CAKE_ENOMEM */
 
 size_t cake__deflate_most(const cake__h2_header_t *headers, size_t count); /* bytes that the block takes at most */
-/* Writes the block and gives its length. It is to be sent: the peer's table follows it. CAKE_ENOMEM: none can be written any more. */
+/* Writes the block and gives its length. It is to be sent: the peer's table follows it. CAKE_ENOMEM: none can be
+ * written any more. */
 intptr_t cake__deflate_write(cake__deflate_t *deflate, const cake__h2_header_t *headers, size_t count, uint8_t *out);
 
 #endif

@@ -1,8 +1,9 @@
-/* h2.h: one HTTP/2 connection as a machine: bytes in, events out; commands in, bytes out. No sockets, no clocks, no calls, so
- * that the session behind it can be exchanged without touching servers and channels.
+/* h2.h: one HTTP/2 connection as a machine: bytes in, events out; commands in, bytes out. No sockets, no clocks, no
+ * calls, so that the session behind it can be exchanged without touching servers and channels.
  *
- * A stream is the owner's object that begins with a cake__h2_stream_t: given by on_begin on a server, by cake__h2_request on a
- * client, and the owner's again with on_closed, its last event. Commands may be given inside events; pull and free may not. */
+ * A stream is the owner's object that begins with a cake__h2_stream_t: given by on_begin on a server, by
+ * cake__h2_request on a client, and the owner's again with on_closed, its last event. Commands may be given inside
+ * events; pull and free may not. */
 #ifndef CAKE_RPC_H2_H2_H
 #define CAKE_RPC_H2_H2_H
 
@@ -72,15 +73,18 @@ typedef struct cake__h2_config {
 int cake__h2_new(const cake__h2_config_t *config, cake__h2_t **out); /* CAKE_ENOMEM */
 void cake__h2_free(cake__h2_t *h2); /* on_closed with CAKE__H2_LOST for each stream that is left */
 
-/* 0, CAKE_EPARSE (not HTTP/2; what is left to send says so), CAKE_EBUSY (a rate was passed), CAKE_ENOMEM: the connection ends. */
+/* 0, CAKE_EPARSE (not HTTP/2; what is left to send says so), CAKE_EBUSY (a rate was passed), CAKE_ENOMEM: the
+ * connection ends. */
 int cake__h2_receive(cake__h2_t *h2, uint64_t now_ns, const uint8_t *data, size_t len);
 int cake__h2_pull(cake__h2_t *h2, cake__batch_t *batch); /* as much as fits; 0, CAKE_ENOMEM, CAKE_EPARSE */
-/* The stream of a body whose DATA frame has been received in part, and how much of it is left in that frame; NULL: none. */
+/* The stream of a body whose DATA frame has been received in part, and how much of it is left in that frame; NULL:
+ * none. */
 cake__h2_stream_t *cake__h2_receiving(const cake__h2_t *h2, size_t *left);
 bool cake__h2_has_output(const cake__h2_t *h2);
 bool cake__h2_is_over(const cake__h2_t *h2); /* nothing more to receive or to send */
 
-/* The body comes out of stream->out; one that is ended and empty makes a message of headers only. CAKE_ENOMEM, CAKE_ECLOSED. */
+/* The body comes out of stream->out; one that is ended and empty makes a message of headers only. CAKE_ENOMEM,
+ * CAKE_ECLOSED. */
 int cake__h2_request(cake__h2_t *h2, cake__h2_stream_t *stream, const cake__h2_header_t *headers, size_t count);
 int cake__h2_respond(cake__h2_t *h2, cake__h2_stream_t *stream, const cake__h2_header_t *headers, size_t count);
 void cake__h2_resume(cake__h2_t *h2, cake__h2_stream_t *stream);

@@ -2,8 +2,9 @@
  *
  *   block: [ what many messages have ] [ literals never to be indexed ]      the first part is kept, with its headers
  *
- * A kept part stays right as long as the reader's table stays as it was. Each representation says where it ends, so that equal bytes are equal
- * headers; what follows must be such a literal, since a change of the table's size may only stand at a block's beginning. */
+ * A kept part stays right as long as the reader's table stays as it was. Each representation says where it ends, so
+ * that equal bytes are equal headers; what follows must be such a literal, since a change of the table's size may
+ * only stand at a block's beginning. */
 #include "rpc/h2/state.h"
 
 #define KEPT_BYTES    512u  /* of a block */

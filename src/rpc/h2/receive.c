@@ -1,5 +1,5 @@
-/* receive.c: what a session receives: frames (RFC 9113, 4 and 6), their order, header blocks. Whatever breaks the rules ends the stream
- * or the connection, as the RFC says; only bytes that keep them become events. */
+/* receive.c: what a session receives: frames (RFC 9113, 4 and 6), their order, header blocks. Whatever breaks the
+ * rules ends the stream or the connection, as the RFC says; only bytes that keep them become events. */
 #include "rpc/h2/state.h"
 
 #define USELESS_FRAMES_PER_S 10000u /* empty DATA, PRIORITY: allowed, and of no use to anybody */
@@ -47,8 +47,8 @@ static void fail_stream(cake__h2_t *h2, int32_t id, uint32_t code)
     cake__h2_close_stream(h2, stream, CAKE__H2_RESET);
 }
 
-/* A peer that goes on with a stream it has ended itself is told (RFC 9113, 5.1); what comes for streams that were ended by us may
- * have been on its way, and is dropped. */
+/* A peer that goes on with a stream it has ended itself is told (RFC 9113, 5.1); what comes for streams that were
+ * ended by us may have been on its way, and is dropped. */
 static bool is_over(const cake__h2_t *h2, int32_t id)
 {
     if (id >= h2->skipped_from && id <= h2->skipped_to)

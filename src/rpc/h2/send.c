@@ -38,7 +38,8 @@ void cake__h2_asked(cake__h2_t *h2, size_t len)
         cake__h2_fail(h2, CAKE_EBUSY, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-/* A block longer than the peer takes in one frame goes on in CONTINUATION: each piece moves up by the heads before it. */
+/* A block longer than the peer takes in one frame goes on in CONTINUATION: each piece moves up by the heads before
+ * it. */
 static void split_block(cake__h2_t *h2, size_t at, size_t block_len, int32_t id, uint8_t flags)
 {
     size_t most = h2->peer_frame_max, pieces = (block_len + most - 1) / most;
@@ -224,8 +225,8 @@ static void local_ended(cake__h2_t *h2, cake__h2_stream_t *stream)
     cake__h2_close_stream(h2, stream, CAKE__H2_DONE);
 }
 
-/* A long body goes on where it was, so that one after another is whole, and read while it is in the cache: not all of them at the end.
- * After so much of it the next one comes. */
+/* A long body goes on where it was, so that one after another is whole, and read while it is in the cache: not all
+ * of them at the end. After so much of it the next one comes. */
 static void take_turn_again(cake__h2_t *h2, cake__h2_stream_t *stream, size_t len)
 {
     stream->turn_bytes += (uint32_t)len;

@@ -1,4 +1,5 @@
-/* What happens to simulated hosts: crash and restart, pause, slowness, clocks, the heap; and that one seed is one run. */
+/* What happens to simulated hosts: crash and restart, pause, slowness, clocks, the heap; and that one seed is one
+ * run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

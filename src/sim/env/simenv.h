@@ -62,7 +62,8 @@ typedef struct cake__world_options {
     const cake_log_t *log;                      /* what the hosts log, with time and host in front: nothing */
     void (*trace)(void *arg, const char *line); /* one line per event: none */
     void *trace_arg;
-    /* Each datagram, and each flight of bytes of a stream, as it leaves; arrives_ns 0: it is lost. For pictures: none. */
+    /* Each datagram, and each flight of bytes of a stream, as it leaves; arrives_ns 0: it is lost. For pictures:
+     * none. */
     void (*flight)(void *arg, uint32_t from, uint32_t to, uint64_t arrives_ns, size_t bytes, bool is_stream);
     void *flight_arg;
 } cake__world_options_t;
