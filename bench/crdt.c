@@ -5,7 +5,8 @@
  *
  *      --rounds N      5
  *      --pauses        the longest single calls instead, see below
- *      --peer PROGRAM  the Rust set on the same keys (bench/peers/datacake-crdt), in turns with ours; ratios are theirs to ours
+ *      --peer PROGRAM  the Rust set on the same keys (bench/peers/datacake-crdt), in turns with ours; ratios are theirs
+ *                      to ours
  *      ENTRIES         100000, which takes seconds; figures are compared at 1000000 and 10000000
  *
  * With --pauses there is no such table, but a row per operation of single calls in wall time, nothing left out: of each

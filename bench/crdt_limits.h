@@ -1,7 +1,7 @@
 /* crdt_limits.h: what the machine gives to any set, measured beside ours in the same run: reads, first touches, and a
  * bare table.
  *
- *      index: 4/3 cells per id, [tag 32 | record 32]        records: [key 8 | stamp 8] in the order of writes, never moved
+ *      index: 4/3 cells per id, [tag 32 | record 32]    records: [key 8 | stamp 8] in the order of writes, never moved
  *
  * The bare table does the least that a set with deltas must: one line of an index and one record per operation, both
  * fetched ahead as ours are, a write put behind all others, a bit for the one before it. It has no growth (all is as

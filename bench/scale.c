@@ -4,13 +4,14 @@
  *   bench-scale [documents (1000000)] [keyspaces (100000)] [nodes (7)] [part ...]
  *       parts: empty, keyspaces, documents, nodes, simulated; without any: all of them
  *
- *   empty       keyspaces that were asked for and hold nothing, on one node; a row after each tenfold; then how long one put takes
- *               among them
+ *   empty       keyspaces that were asked for and hold nothing, on one node; a row after each tenfold; then how long
+ *               one put takes among them
  *   keyspaces   of one small document each, likewise; and how long the node needs to open them again
  *   documents   of 100 bytes in one keyspace, likewise
  *   nodes       in this process, each with a store, all idle and equal: memory, the time until all count all, CPU of an
  *               idle node; then the latency of a put at level all, and what each node spends on it
- *   simulated   5, 10 and 20 nodes in the simulator, without faults: a minute of 500 writes at all levels, its checkers included
+ *   simulated   5, 10 and 20 nodes in the simulator, without faults: a minute of 500 writes at all levels, its checkers
+ *               included
  * Times "CPU" are those of all threads together, so that other load on the machine counts little. Memory is the
  * growth of this process, so it has what the allocator wastes in it; storage in memory, the documents included. */
 #include <malloc.h>

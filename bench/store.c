@@ -2,12 +2,12 @@
  * program; a row of "blocking" (writers 0) is one thread in cake_store_put.
  *
  *   bench-store [seconds per row]
- *       A table of three nodes in one process. Columns: storage, level, writers, puts/s, µs of CPU per put (all three nodes
- *       and the writers), ratio to NONE.
+ *       A table of three nodes in one process. Columns: storage, level, writers, puts/s, µs of CPU per put (all three
+ *       nodes and the writers), ratio to NONE.
  *
  *   bench-store --compression [seconds per row]
- *       Three nodes on memory, ALL, 256 writers: documents of text and of noise, with and without compression; bytes that node 1
- *       sent per put.
+ *       Three nodes on memory, ALL, 256 writers: documents of text and of noise, with and without compression; bytes
+ *       that node 1 sent per put.
  *
  *   bench-store --nodes N [--storage memory|sqlite|sqlite-normal|lmdb] [--dir DIR]
  *       N nodes in this process; rows are read from standard input. Prints "ready", then answers each line
@@ -16,8 +16,8 @@
  *       or "unavailable REASON" when the first write fails. scripts/bench-peers does this with all systems in turns.
  *
  *   bench-store --nodes N --node-id I [--seed HOST:PORT] ...
- *       Only node I is in this process. Prints "listening HOST:PORT" first. Node 1 takes the rows, once all N are there;
- *       the others run until their standard input ends. */
+ *       Only node I is in this process. Prints "listening HOST:PORT" first. Node 1 takes the rows, once all N are
+ *       there; the others run until their standard input ends. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* Every message of a session, decoded from any bytes; what decodes is encoded again as it was. Then the bytes as requests
- * and replies of a session of the set alone, which may be a repair by ranges: the sets must stay whole. The first byte
- * chooses. */
+/* Every message of a session, decoded from any bytes; what decodes is encoded again as it was. Then the bytes as
+ * requests and replies of a session of the set alone, which may be a repair by ranges: the sets must stay whole. The
+ * first byte chooses. */
 #include "crdt/set.h"
 
 static void check_same(const cake__buf_t *buf, const uint8_t *data, size_t len)

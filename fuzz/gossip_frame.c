@@ -1,5 +1,5 @@
-/* Frames for a membership core: as they are, with a check that is right (else nothing gets past it), and in a box of ours.
- * The first byte says which; the rest is the frame from its type on. */
+/* Frames for a membership core: as they are, with a check that is right (else nothing gets past it), and in a box of
+ * ours. The first byte says which; the rest is the frame from its type on. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

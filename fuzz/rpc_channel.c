@@ -1,6 +1,6 @@
-/* Bytes that a server sends to a channel with calls under way: whatever comes, each call ends once. The first byte says how:
- * bits 0-3 how large the pieces are, bit 4: without the server's settings before them, bit 5: the peer reads nothing, bit 6:
- * time passes between the pieces, bit 7: a call is cancelled in the midst of it. */
+/* Bytes that a server sends to a channel with calls under way: whatever comes, each call ends once. The first byte
+ * says how: bits 0-3 how large the pieces are, bit 4: without the server's settings before them, bit 5: the peer
+ * reads nothing, bit 6: time passes between the pieces, bit 7: a call is cancelled in the midst of it. */
 #include "rpc/rpc.h"
 
 #include "tiny_env.h"

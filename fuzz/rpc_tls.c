@@ -1,6 +1,6 @@
-/* TLS between two machines of ours whose bytes pass through the fuzzer: before, inside and after the handshake. The first byte
- * says which keys they have; then each step is an operation of two bytes, some followed by bytes of the input. What the other
- * side wrote is read, or the connection ends: never anything else. */
+/* TLS between two machines of ours whose bytes pass through the fuzzer: before, inside and after the handshake. The
+ * first byte says which keys they have; then each step is an operation of two bytes, some followed by bytes of the
+ * input. What the other side wrote is read, or the connection ends: never anything else. */
 #include <stdlib.h>
 #include <string.h>
 

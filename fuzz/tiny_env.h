@@ -1,5 +1,5 @@
-/* tiny_env.h: an environment in memory for fuzz targets: one loop without a thread, one stream whose peer is the fuzzer, time
- * that stands still until it is moved. Everything a real environment does later is done by tiny_run. */
+/* tiny_env.h: an environment in memory for fuzz targets: one loop without a thread, one stream whose peer is the
+ * fuzzer, time that stands still until it is moved. Everything a real environment does later is done by tiny_run. */
 #ifndef CAKE_FUZZ_TINY_ENV_H
 #define CAKE_FUZZ_TINY_ENV_H
 

@@ -3,8 +3,8 @@
  *
  *   peer-storage sqlite|lmdb chain|apart DIR
  *
- *   chain   a batch is committed at the first, then at the other two at once, then the next one begins: what a store does whose
- *           every write is durable on all three before its answer, without all that it does besides
+ *   chain   a batch is committed at the first, then at the other two at once, then the next one begins: what a store
+ *           does whose every write is durable on all three before its answer, without all that it does besides
  *   apart   each commits batches of its own, and waits for nobody
  *
  * Prints "ready", then answers each line "put LEVEL WRITERS SECONDS COUNT" like bench-store: batches of WRITERS

@@ -2,16 +2,16 @@
  * memory. <datacake/sqlite.h> and <datacake/lmdb.h> have two that work as they are.
  *
  * What a storage holds
- *   rows    (keyspace, id) -> key, value, hlc, dot, live or tombstone. One row at most per id; key and id belong together
- *           for good, and most ids hold their key (see key.h: cake_id_key()).
+ *   rows    (keyspace, id) -> key, value, hlc, dot, live or tombstone. One row at most per id; key and id belong
+ *           together for good, and most ids hold their key (see key.h: cake_id_key()).
  *   metas   (lane, name) -> bytes: small records of the store's own, written in the same step as the rows they cover.
  *   lanes   independent writers. A keyspace belongs to one lane for ever; a batch concerns one lane.
  *
  * Threads
  *   write    one at a time per lane, on the lane's thread. Different lanes write at once.
- *   reads    any thread, several at once, beside the writers, when CAKE_STORAGE_CONCURRENT_READS is set; otherwise on the
- *            lane's thread of the keyspace, like the writes. A read sees whole batches only, and no less than
- *            one that ended before it began.
+ *   reads    any thread, several at once, beside the writers, when CAKE_STORAGE_CONCURRENT_READS is set; otherwise on
+ *            the lane's thread of the keyspace, like the writes. A read sees whole batches only, and no less than one
+ *            that ended before it began.
  * A callback must not call the storage. Slices it gets are valid for the call.
  *
  * The consequence of getting it wrong: a batch that is only partly there after a crash loses deletes or acknowledged
@@ -112,7 +112,7 @@ typedef int (*cake_meta_fn)(void *arg, cake_slice_t name, cake_slice_t value);
 
 #define CAKE_STORAGE_CONCURRENT_READS 1u /* reads may come from any thread */
 #define CAKE_STORAGE_INLINE           2u /* nothing here waits for I/O: calls may run on the loop thread */
-#define CAKE_STORAGE_FETCHES          4u /* write() calls the node of origin: no batch has writes of several, no INLINE */
+#define CAKE_STORAGE_FETCHES          4u /* write() calls the origin's node: no batch has writes of two; not with INLINE */
 
 #define CAKE_STORAGE_VERSION   1u
 #define CAKE_STORAGE_LANES_MAX 256u

@@ -16,9 +16,9 @@
  * when a transaction fails.
  *
  * Readers
- *   An entry that is too new or too old for a reader's snapshot does no harm: its table does not have it there. One that is
- *   missing would: so a half that was merged stays in memory until every reader's snapshot has its rows in ids (see
- *   cake__lmdb_readers_oldest). */
+ *   An entry that is too new or too old for a reader's snapshot does no harm: its table does not have it there. One
+ *   that is missing would: so a half that was merged stays in memory until every reader's snapshot has its rows in
+ *   ids (see cake__lmdb_readers_oldest). */
 #include "lmdb/lmdb.h"
 
 #include <errno.h>

@@ -9,7 +9,7 @@
  *      names   keyspace name -> u32 number
  *      rows    keyspace number u32, key -> record
  *      ids     keyspace number u32, id -> key                    of keys that their id does not hold
- *      late-0, late-1   number u64 (native) -> keyspace number u32, id, key      such rows of ids, before they are in it
+ *      late-0, late-1   number u64 (native) -> keyspace number u32, id, key   such rows of ids, before they are in it
  *      large   keyspace number u32, id -> record with its key    of keys of 507 bytes and more (see rows.c)
  *      metas   name -> value
  *
@@ -36,7 +36,7 @@
 #define CAKE__LMDB_MAP_BYTES (UINT64_C(1) << 30)
 #define CAKE__LMDB_READERS   256u
 #define CAKE__LATE_HEAD      20u /* of an entry in late-0 or late-1: keyspace, id; the key follows */
-#define CAKE__LMDB_SLOTS     48u /* reads at once; more wait. All are held at times: ThreadSanitizer can follow 64 locks */
+#define CAKE__LMDB_SLOTS     48u /* reads at once; more wait. At times all are held: ThreadSanitizer follows 64 locks */
 
 typedef enum cake__lmdb_table {
     CAKE__TABLE_ABOUT,

@@ -1,7 +1,7 @@
 /* conn.h: one connection of a server or a channel: bytes of a stream into an HTTP/2 session, the session's bytes out in
  * one write per turn of the loop; idle, stalled and silent peers; the end.
  *
- *   stream --on_read--> block --> h2 --events--> owner             reads stop while too much waits for a peer that does not read
+ *   stream --on_read--> block --> h2 --events--> owner    reads stop while too much waits for a peer that does not read
  *          \--on_read--> a long body, where its owner gathers it
  *   stream <--write---- batch <-- h2 <-commands- owner + kick      at most one write is under way
  *

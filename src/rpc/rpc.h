@@ -2,7 +2,8 @@
  * owner without one gets. Calls belong to the loop thread unless they say otherwise.
  *
  *   h2/      an HTTP/2 session: bytes in, events out; commands in, bytes out. Knows no sockets and no calls.
- *   conn     one connection: feeds a stream's bytes to a session and the session's to the stream, one write per loop turn
+ *   conn     one connection: feeds a stream's bytes to a session and the session's to the stream, one write per loop
+ *            turn
  *   server, service, answer      accepting, services, the calls being answered
  *   channel, call                connecting, the calls being made */
 #ifndef CAKE_RPC_RPC_H

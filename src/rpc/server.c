@@ -1,7 +1,7 @@
 /* server.c: listening, accepting, and the end of a server.
  *
  * Closing, each step once the one before is through:
- *   1. the listener closes, connections say goodbye and take no new calls; running ones have drain_ms, then they are cut
+ *   1. the listener closes, connections say goodbye and take no new calls; running ones have drain_ms and are cut then
  *   2. no connection and no call is left: services are removed, and tell
  *   3. no service is left: the lanes close
  *   4. everything is freed, and closed(arg) runs */

@@ -1,6 +1,7 @@
 /* server.h: a server from the inside.
  *
- *   server --- services by name --- their methods by path       a removed service stays until its last call has been answered
+ *   server --- services by name --- their methods by path       a removed service stays until its last call has been
+ *                                                               answered
  *      |  \--- connections --- streams of h2 = calls
  *      \------ worker lanes
  *

@@ -2,7 +2,7 @@
  *
  *      store --write--> [ errors drawn here ] --> one storage in memory per lane    (there at once, or not at all)
  *                              |
- *                              +--> pending: refused, and nobody knows; the next successful write of the lane buries it,
+ *                              +--> pending: refused, and nobody knows; the lane's next successful write buries it,
  *                                   a restart before that finds it there or not
  *
  * The work of a lane runs in one event: a crash before it loses the batch, a crash after it loses the answer.

@@ -2,7 +2,8 @@
  * first way to a violation is a shortest one. A state is reached by running its way again from the beginning; two ways
  * that end in equal sets, messages and sessions are one state.
  *
- *      queue of states: (parent, choice) --run again--> sets, messages, sessions --> digest: seen before? --> checks --> choices
+ *      queue of states: (parent, choice) --run again--> sets, messages, sessions --> digest: seen before? --> checks
+ *      --> choices
  *
  * Only <datacake/orswot.h> is used: what is checked is what applications get. Of three replicas the first writes
  * first; which one that is makes no difference. */

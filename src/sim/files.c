@@ -5,7 +5,7 @@
  *                 |
  *                 +-----> changes since the last sync --xSync--> image: what the disk holds for certain
  *
- *      process killed: the file stays as it is               power cut: file = image + some of the changes, perhaps torn
+ *      process killed: the file stays as it is          power cut: file = image + some of the changes, perhaps torn
  *
  * Calls fail at the rates that the seed has drawn: writes by halves, for want of room, and syncs, which then lose some
  * of what they should have made durable, whatever a later sync says. A process that ended has no say any more: its last

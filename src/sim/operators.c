@@ -1,9 +1,10 @@
 /* Operators: what people and scripts ask of a node beside its documents. They wait, as threads of an application do,
  * and their node is neither stopped nor crashed meanwhile.
  *
- *   cake_store_wait_for   after a start, while the faults go on: then the node has what the others had on their disks when it started
- *   cake_store_verify     as healing begins, beside everything that catches up: nothing is damaged, so nothing is found; and in
- *                         the end, once one row of its storage is gone: that one is found, and mended */
+ *   cake_store_wait_for   after a start, while the faults go on: then the node has what the others had on their disks
+ *                         when it started
+ *   cake_store_verify     as healing begins, beside everything that catches up: nothing is damaged, so nothing is
+ *                         found; and in the end, once one row of its storage is gone: that one is found, and mended */
 #include "sim/sim.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
-/* A keyspace that only a failed batch had made: it is not there, and the next one to write to it makes it. Its name, kept
- * from the batch that was rolled back, would stand for a number that no file knows, and all under it would be gone when
- * the file is opened again. */
+/* A keyspace that only a failed batch had made: it is not there, and the next one to write to it makes it. Its name,
+ * kept from the batch that was rolled back, would stand for a number that no file knows, and all under it would be
+ * gone when the file is opened again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -4,12 +4,15 @@
  *
  * Calls that change a file below a test directory (see dir_test.h) are counted. At a chosen one
  *
- *      FAULT_POWER     the power goes: that call and all later ones fail. What the disk then holds is made by calls_settle
- *                      from what was synced: file = what it was at its last sync + some of the later writes, perhaps torn
+ *      FAULT_POWER     the power goes: that call and all later ones fail. What the disk then holds is made by
+ *                      calls_settle from what was synced: file = what it was at its last sync + some of the later
+ *                      writes, perhaps torn
  *      FAULT_KILL      the process is killed, in the midst of the call
- *      FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT     that call fails, or does half; a sync that fails loses what it should have synced
+ *      FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT     that call fails, or does half; a sync that fails loses what it should
+ *                                               have synced
  *
- *      FAULT_DEAD      that call and all later ones fail with EIO; FAULT_FULL: all later ones that write fail with ENOSPC
+ *      FAULT_DEAD      that call and all later ones fail with EIO; FAULT_FULL: all later ones that write fail with
+ *                      ENOSPC
  *
  * Files that end in lock and shm are shared memory, not data: they do not count, and a power cut removes them.
  * Directories made and files renamed are not on the disk until the directory that names them is synced: a power cut may

@@ -4,9 +4,9 @@
  *      inner   [ tag,child | tag,child | ... ]          tag of entry i: a lower bound of all keys below child i
  *      leaf    [ tag,row   | tag,row   | ... ] <-> next leaf
  *
- *      tag     the first 15 bytes of the key, zero padded, then its length; 0xff there when it is longer. Tags compare like
- *              keys, except that equal tags of long keys say nothing: then the keys themselves are compared, in inner
- *              nodes that of the leftmost row below.
+ *      tag     the first 15 bytes of the key, zero padded, then its length; 0xff there when it is longer. Tags compare
+ *              like keys, except that equal tags of long keys say nothing: then the keys themselves are compared, in
+ *              inner nodes that of the leftmost row below.
  *
  * Invariants: every key below entry i < every key below entry i + 1; no empty nodes; a root has two children or is a
  * leaf. Nodes that become empty go, others are not merged. The tag of the first entry of an inner node is never

@@ -31,7 +31,7 @@
 #define JOIN_TICK_MS   200u
 #define JOIN_SETTLE_MS 1000u
 #define JOINED_META    "joined"
-#define ALONE_TEXT     "it takes writes at level none until it has met a majority, or all its seeds are members, and new"
+#define ALONE_TEXT     "it takes writes at level none until it has met a majority, or all its seeds, and they are new"
 
 static void on_joined(cake__task_t *task, int err)
 {

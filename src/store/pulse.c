@@ -3,8 +3,8 @@
  * and what they lack; equal digests mean that nothing is to be done, at the cost of some thirty bytes. Peers that were
  * equal when asked last, with nothing changed since, are asked every sync_interval_ms.
  *
- *   pulse  hail, is_complete u8, count varint, entries: keyspace string, context      answer  hail, is_equal u8
- *   list   hail, after string, a digest u64 per bucket of keyspaces                   answer  hail, has_more u8, entries
+ *   pulse  hail, is_complete u8, count varint, entries: keyspace string, context    answer  hail, is_equal u8
+ *   list   hail, after string, a digest u64 per bucket of keyspaces                 answer  hail, has_more u8, entries
  *
  * A list names every keyspace of the buckets that differ: for first contacts, and for differences that pulses do not
  * explain.

@@ -1,9 +1,9 @@
 /* store: keyspaces of documents kept on every node. Owns the sets, the lanes that write them to the storage, the queues
  * to the peers, and the sessions by which nodes catch up. Knows no sockets and no files: node and storage do that.
  *
- *   a put        write.c ──task──> lane.c ──batch──> storage          (group commit; durable before it takes effect here)
+ *   a put        write.c ──task──> lane.c ──batch──> storage        (group commit; durable before it takes effect here)
  *                   │                 └─commit─> set, watchers
- *                   └─────unit─────> distributor.c ──batches──> peers (while the storage writes, when a level waits for one)
+ *                   └─────unit─────> distributor.c ──batches──> peers (beside the storage, when a level waits for one)
  *   from a peer  receive.c ──task──> lane.c ──> ... ──> answered once durable
  *   catching up  pulse.c compares contexts, sync.c pulls what is missing (receiver), serve.c hands it out (sender)
  *   tombstones   purge.c drops what every replica has acknowledged
@@ -274,8 +274,7 @@ struct cake_store {
 
     uint64_t actor; /* of this run */
     bool is_joined, is_declaring_joined;
-    bool
-        is_alone; /* joined without being part of a cluster, though it has seeds: levels would promise nothing (join.c) */
+    bool is_alone; /* joined without being part of a cluster, though it has seeds: levels promise nothing (join.c) */
     uint16_t join_peer; /* whom the first session is with; 0: nobody yet */
     bool join_is_listed;
     bool sees_new;             /* of a cluster that is all new, as far as this node knows (join.c) */

@@ -271,7 +271,7 @@ static void an_old_row_that_a_restart_has_loaded_gives_way(void **state)
     cluster_close(&cluster);
 }
 
-/* ---- a storage whose own check has something to say ------------------------------------------------------------------- */
+/* ---- a storage whose own check has something to say -------------------------------------------------------------- */
 
 static int doubt(cake_storage_t *storage, char *report, size_t size)
 {

@@ -4,7 +4,8 @@
  *      round    what the set has beyond it at one instant, the target, in order of stamps; told up to `told`
  *
  *      behind   rounds: gather ─> fetch values ─> tell as far as the credit goes ─> seen += target ─> next round, or
- *      live     nothing is unseen: each commit is told as it happens, if the credit takes it whole; otherwise behind again
+ *      live     nothing is unseen: each commit is told as it happens, if the credit takes it whole; otherwise behind
+ *               again
  *
  * Nothing is queued for a slow reader: it is told later what is there then, each document's last change. That leaves
  * one gap: a tombstone that is dropped before it was told. Purges wait for a watch that is behind, for a minute; and

@@ -173,7 +173,7 @@ static void on_wake(uv_poll_t *handle, int status, int events)
     cake__uv_run_posts(env);
     if (!is_ending)
         return;
-    if (!env->has_begun_to_end) { /* what could not be opened is closed at the end of this turn, and nobody waits for it */
+    if (!env->has_begun_to_end) { /* what could not be opened is closed at this turn's end: nobody waits for it */
         env->has_begun_to_end = true;
         wake_loop(env);
         return;

@@ -1,9 +1,9 @@
 /* Streams with TLS: what lies between the socket's bytes and the application's.
  *
- *   out: the application's write -> rest (slices not yet encrypted) -> records -> socket; what the socket does not take waits in
- *        pending, and nothing more is encrypted meanwhile: one slow reader holds at most one step's records
- *   in:  socket -> records -> the application, as long as it reads; the socket is not read while it does not, nor before what
- *        was read is decrypted
+ *   out: the application's write -> rest (slices not yet encrypted) -> records -> socket; what the socket does not take
+ *        waits in pending, and nothing more is encrypted meanwhile: one slow reader holds at most one step's records
+ *   in:  socket -> records -> the application, as long as it reads; the socket is not read while it does not, nor
+ *        before what was read is decrypted
  *
  * All of it lies in buffers of the loop's pool: an idle connection has none. */
 #include "uv/stream.h"

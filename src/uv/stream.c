@@ -59,8 +59,7 @@ static void got_bytes(uv_stream_t *handle, ssize_t count, const uv_buf_t *buf)
         return;
     }
     if (count == UV_ENOBUFS && stream->is_paused) {
-        if (stream
-                ->was_asked) /* most who say no want more before the loop sleeps: stopping and starting are system calls */
+        if (stream->was_asked) /* most who say no want more before the loop sleeps: stopping is a system call */
             stop_reading(stream);
         return;
     }

@@ -1,7 +1,7 @@
 /* TLS 1.3 by OpenSSL over memory. A context is what streams of one owner share; each stream holds it, so that its owner
  * may exchange it for one with newer certificates at any time.
  *
- *   socket --feed--> [in] --> SSL --read--> application         SSL's own errors end the connection, with a reason in words
+ *   socket --feed--> [in] --> SSL --read--> application     SSL's own errors end the connection, with a reason in words
  *   socket <-output- [out] <- SSL <-write-- application
  *
  * With a cluster key there are no certificates: the key, hashed, is an external pre-shared key (RFC 8446, 2.2), used

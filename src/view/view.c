@@ -3,8 +3,8 @@
  * What the check establishes for a type's own slots, and the accessors rely on:
  *   - header, presence bits and all n slots lie inside the message, the message inside its buffer;
  *   - a scalar's value fits its type;
- *   - an item lies wholly between the end of the one before it and the end of the message (strings with their NUL), and a
- *     message in it is checked in the same way.
+ *   - an item lies wholly between the end of the one before it and the end of the message (strings with their NUL),
+ *     and a message in it is checked in the same way.
  * Slots past the type's last field belong to newer versions: nobody reads them. */
 #include <datacake/view.h>
 

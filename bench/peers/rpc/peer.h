@@ -3,7 +3,8 @@
  *   PROGRAM BYTES IN_FLIGHT SECONDS
  *
  * echoes over one connection between two processes on loopback, and prints one line:
- *   REQUESTS_PER_SECOND  CLIENT_CPU_US  SERVER_CPU_US      the last two per request, of the whole process while it is measured */
+ *   REQUESTS_PER_SECOND  CLIENT_CPU_US  SERVER_CPU_US      the last two per request, of the whole process while it
+ *                                                          is measured */
 #ifndef DATACAKE_BENCH_PEER_H
 #define DATACAKE_BENCH_PEER_H
 

@@ -1,6 +1,6 @@
 /* deflate.h: header blocks written by nghttp2's encoder (RFC 7541), and those that come again sent as they were.
  *
- *   headers: [ what many messages have ] [ unique ones ]   ->   block: [ a kept one, or the encoder's ] [ the encoder's ]
+ *   headers: [ what many messages have ] [ unique ones ]  ->  block: [ a kept one, or the encoder's ] [ the encoder's ]
  *
  * A kept block stays right as long as the encoder's table stays as it was: what follows one that may have changed it
  * is encoded anew. Unique headers never get a place in the table, and go to the end. */

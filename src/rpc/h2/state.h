@@ -1,7 +1,9 @@
 /* state.h: a session from the inside, for session.c, send.c, receive.c and inflate.c.
  *
- *   in:   head (9 bytes) -> a frame other than DATA is gathered in frame when a read cuts it; DATA goes through in pieces
- *   out:  control: frames but DATA, whole and in their order (header blocks depend on it) -> then DATA: sending and bulk in turns
+ *   in:   head (9 bytes) -> a frame other than DATA is gathered in frame when a read cuts it; DATA goes through in
+ *         pieces
+ *   out:  control: frames but DATA, whole and in their order (header blocks depend on it) -> then DATA: sending and
+ *         bulk in turns
  *
  * Invariants: a stream is in the table and in streams until on_closed; `turn` links it in sending, bulk, blocked or
  * closing, or nowhere; what is sent of a stream's body goes out after all of control, so that its headers come
