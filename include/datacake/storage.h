@@ -112,7 +112,7 @@ typedef int (*cake_meta_fn)(void *arg, cake_slice_t name, cake_slice_t value);
 
 #define CAKE_STORAGE_CONCURRENT_READS 1u /* reads may come from any thread */
 #define CAKE_STORAGE_INLINE           2u /* nothing here waits for I/O: calls may run on the loop thread */
-#define CAKE_STORAGE_FETCHES          4u /* write() calls the origin's node: no batch has writes of two; not with INLINE */
+#define CAKE_STORAGE_FETCHES          4u /* write() calls the node of origin: each batch is of one. Not with INLINE */
 
 #define CAKE_STORAGE_VERSION   1u
 #define CAKE_STORAGE_LANES_MAX 256u
