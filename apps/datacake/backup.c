@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,6 +237,8 @@ static int copy_apart(copy_t *copy)
     if (child < 0)
         return fail(copy->args, EXIT_OTHER, "cannot start a process: %s", strerror(errno));
     if (child == 0) {
+        signal(SIGBUS, SIG_DFL); /* whatever this program was built with */
+        signal(SIGSEGV, SIG_DFL);
         int status = copy_and_check(copy);
         _exit(status == 0 && !pass_on(ends[1], copy) ? EXIT_OTHER : status);
     }
